@@ -1,0 +1,122 @@
+"""What the commands print: progress (a bar on a terminal, plain lines elsewhere) and errors (one line, an exit code)."""
+
+import contextlib
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, TextIO
+
+from fastcifar.errors import RunFailedError, UserError
+
+PLAIN_LINE_EVERY_S = 5.0
+EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class Progress(Protocol):
+    """Told how far the work is; cheap enough to be told at every step."""
+
+    def update(self, done: float, **fields: str) -> None:
+        """`done` of the total; `fields` are shown as `name value` behind the rate and the time left."""
+        ...
+
+
+class _PlainProgress:
+    """A line every few seconds, and one at the end: for logs, CI and pipes."""
+
+    def __init__(self, label: str, total: float, unit: str, stream: TextIO) -> None:
+        self.label, self.total, self.unit, self.stream = label, total, unit, stream
+        self.started = self.printed = time.monotonic()
+        self.last: float | None = None
+
+    def update(self, done: float, **fields: str) -> None:
+        now = time.monotonic()
+        if done < self.total and now - self.printed < PLAIN_LINE_EVERY_S:
+            return
+        if done == self.last:
+            return
+        self.printed, self.last = now, done
+        print(self._line(done, now - self.started, fields), file=self.stream, flush=True)
+
+    def _line(self, done: float, seconds: float, fields: dict[str, str]) -> str:
+        rate = done / seconds if seconds > 0 else 0.0
+        left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 and done < self.total else f"{seconds:.1f} s"
+        share = 100 * done / self.total if self.total else 100.0
+        extra = "".join(f"  {name} {value}" for name, value in fields.items())
+        amounts = f"{done:.0f}/{self.total:.0f} {self.unit}".rstrip()
+        return f"{self.label}  {amounts} ({share:.0f}%)  {rate:.1f} {self.unit}/s  {left}{extra}"
+
+
+class _RichProgress:
+    """A live bar; rich redraws it ten times a second from its own thread, so `update` only stores numbers."""
+
+    def __init__(self, label: str, total: float, unit: str, bar: Any) -> None:
+        self.bar, self.unit = bar, unit
+        self.task = bar.add_task(label, total=total, rate="", extra="")
+        self.started = time.monotonic()
+
+    def update(self, done: float, **fields: str) -> None:
+        seconds = time.monotonic() - self.started
+        rate = f"{done / seconds:.1f} {self.unit}/s" if seconds > 0 else ""
+        extra = "  ".join(f"{name} {value}" for name, value in fields.items())
+        self.bar.update(self.task, completed=done, rate=rate, extra=extra)
+
+
+@contextlib.contextmanager
+def progress(label: str, total: float, unit: str = "", stream: TextIO | None = None) -> Iterator[Progress]:
+    """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere."""
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty() or os.environ.get("TERM") == "dumb":
+        yield _PlainProgress(label, total, unit, stream)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[extra]}"),
+    )
+    with Bar(*columns, console=Console(file=stream), refresh_per_second=10) as bar:
+        yield _RichProgress(label, total, unit, bar)
+
+
+def run_command(main: Callable[[list[str]], None]) -> None:
+    """Runs a command's `main(arguments)` and ends the process: 0, or 2 for the user's mistake, or 1 for a failed run.
+
+    Errors are one line on standard error; `--debug` among the arguments adds the traceback.
+    """
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        main(arguments)
+    except BaseException as error:  # noqa: BLE001  (the process ends here; every kind is told apart below)
+        if isinstance(error, SystemExit):
+            raise
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at exit
+            sys.exit(EXIT_FAILED)
+        if debug:
+            traceback.print_exc()
+        message, code = _explain(error)
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    text = " ".join(str(error).split("\n")) if str(error) else type(error).__name__
+    if isinstance(error, UserError):
+        return f"error: {text}", EXIT_USER
+    if isinstance(error, RunFailedError):
+        return f"failed: {text}", EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", EXIT_INTERRUPTED
+    if isinstance(error, OSError):
+        return f"failed: {text}", EXIT_FAILED
+    return f"failed: unexpected {type(error).__name__}: {text} (--debug shows where; please report it)", EXIT_FAILED

