@@ -1,13 +1,16 @@
 """Every tunable, as frozen dataclasses: unit, meaning, source. The command line and the TOML files are these fields."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
+
+from fastcifar.errors import UserError
+
+LARGEST_SEED = 2**63 - 1
 
 
 def require(condition: bool, message: str) -> None:
     """Raises UserError(message) where a value is refused."""
-    from fastcifar.errors import UserError
-
     if not condition:
         raise UserError(message)
 
@@ -31,3 +34,190 @@ class AugmentConfig:
 
 
 NO_AUGMENTATION = AugmentConfig(pad=0, flip="none", cutout=0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResNetConfig:
+    """The brief's ResNet (models/resnet.py) and its published variants."""
+
+    width: int = 64
+    """Channels of the first layer; the others have 2, 4 and 8 times as many."""
+    dropout: float = 0.0
+    """Share of channels dropped after each batch norm while training, in [0, 1)."""
+    conv_bias: bool = False
+    """A bias in the four convolutions outside the residual branches."""
+    linear_bias: bool = True
+    """A bias in the last layer."""
+    layer2_padding: Literal[0, 1] = 1
+    """Padding of layer 2's convolution; with 0 its map shrinks from 16 to 14 before it is pooled."""
+    layer3_pool: bool = True
+    """Whether layer 3's first convolution is pooled."""
+
+    def __post_init__(self) -> None:
+        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be at least 0 and below 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedNetConfig:
+    """The network of the speed recipes (models/speed.py)."""
+
+    widths: tuple[int, ...] = (64, 256, 256)
+    """Channels of each block; a block halves the side of its map."""
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    """After the stem and after each batch norm."""
+    bn_momentum: float = 0.4
+    """Weight of a new batch in the running statistics, in (0, 1]; short trainings want a short memory."""
+    logit_scale: float = 1 / 9
+    """Factor on the logits."""
+    stem_epochs: float = 3.0
+    """For how many epochs the stem's bias learns; afterwards the backward pass ends at the first block."""
+
+    def __post_init__(self) -> None:
+        require(
+            1 <= len(self.widths) <= 4 and min(self.widths) > 0,
+            f"model.widths is {self.widths}, but must be 1 to 4 positive channel counts",
+        )
+        require(0 < self.bn_momentum <= 1, f"model.bn_momentum is {self.bn_momentum}, but must be in (0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SgdConfig:
+    """SGD with momentum on all parameters."""
+
+    lr: float = 0.1
+    """Learning rate at the peak of the schedule."""
+    momentum: float = 0.9
+    """Share of the last update that is kept, in [0, 1)."""
+    nesterov: bool = False
+    """Look one step of momentum ahead (Sutskever et al., ICML 2013)."""
+    weight_decay: float = 0.0
+    """Added to the gradient as weight_decay * weight, or, decoupled, taken off the weight times the learning rate."""
+    decoupled: bool = False
+    """Keep weight decay out of the momentum (arXiv 1711.05101)."""
+
+    def __post_init__(self) -> None:
+        require(self.lr > 0, f"optimizer.lr is {self.lr}, but must be above 0")
+        require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, but must be at least 0 and below 1")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MuonConfig:
+    """Muon on the filters of the convolutions, SGD with Nesterov momentum on biases and on the last layer.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    """
+
+    lr: float = 0.24
+    """Peak learning rate of the filters; an update has spectral norm about 1 before it."""
+    momentum: float = 0.6
+    """Momentum of the filters, Nesterov, in [0, 1)."""
+    steps: int = 3
+    """Newton-Schulz iterations that orthogonalise an update."""
+    bias_lr: float = 0.053
+    """Peak learning rate of biases and batch-norm parameters."""
+    head_lr: float = 0.67
+    """Peak learning rate of the last layer."""
+    sgd_momentum: float = 0.85
+    """Nesterov momentum of biases and of the last layer, in [0, 1)."""
+    weight_decay: float = 0.0
+    """On what SGD trains, relative: added to the gradient as weight_decay / learning rate * weight."""
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "bias_lr", "head_lr"):
+            require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}, but must be above 0")
+        for name in ("momentum", "sgd_momentum"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"optimizer.{name} is {value}, but must be at least 0 and below 1")
+        require(1 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 1 and 20")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduleConfig:
+    """One-cycle: from start up to the peak and down to the end, per iteration (arXiv 1708.07120)."""
+
+    peak_epoch: float = 5.0
+    """When the learning rate is highest, in epochs; 0 starts at the peak."""
+    start: float = 0.1
+    """Learning rate of the first step as a share of the peak's."""
+    end: float = 0.1
+    """Learning rate of the last step as a share of the peak's; equal to `start` means no annihilation."""
+    anneal: Literal["linear", "cos"] = "linear"
+    """The shape of both sides."""
+
+    def __post_init__(self) -> None:
+        require(self.peak_epoch >= 0, f"schedule.peak_epoch is {self.peak_epoch}, but must not be negative")
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"schedule.{name} is {value}, but must be a share between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A whole training run. What is not given comes from the recipe."""
+
+    recipe: str = "smoke"
+    """The named recipe these values started from."""
+    seed: int = 0
+    """Everything random in the run follows from it, 0 to 2**63 - 1."""
+    epochs: float = 24.0
+    """Passes over the training set; a fraction ends within an epoch."""
+    batch_size: int = 512
+    """Pictures a step; a last, smaller batch of an epoch is left out."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes, in [0, 1) (arXiv 1512.00567)."""
+    resolution: tuple[tuple[float, int], ...] = ((1.0, 32),)
+    """Side of the training pictures: (share of the steps until which, pixels), ascending shares, the last one 1."""
+    evaluation: Literal["plain", "mirrored"] = "plain"
+    """The evaluation that counts: one view of a test picture, or the sum of the logits of it and its mirror image."""
+    evaluate_every: int = 0
+    """Epochs between evaluations while training, off the train clock; 0 evaluates at the end only."""
+    evaluation_batch_size: int = 1000
+    """Pictures a batch in evaluations; no influence on the result."""
+    model: ResNetConfig | SpeedNetConfig = field(default_factory=ResNetConfig)
+    """The network."""
+    optimizer: SgdConfig | MuonConfig = field(default_factory=SgdConfig)
+    """The optimiser."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """Learning rate against steps."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """What happens to the training pictures."""
+    loader: Literal["resident", "stream"] = "resident"
+    """Pictures in memory, or FFCV's streaming reader; the batches are the same bit for bit."""
+    amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto takes the GPU where there is one."""
+    threads: int | None = None
+    """CPU threads; None leaves torch's choice. Bits repeat for the same number."""
+    data: Path = Path("data")
+    """Folder that `python -m fastcifar.prepare` wrote."""
+    runs: Path = Path("runs")
+    """Folder in which the run's own folder is made."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}, but must be between 0 and 2**63 - 1")
+        require(self.epochs > 0, f"epochs is {self.epochs}, but must be above 0")
+        for name in ("batch_size", "evaluation_batch_size"):
+            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, but must be at least 1")
+        require(
+            0 <= self.label_smoothing < 1,
+            f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1",
+        )
+        require(self.evaluate_every >= 0, f"evaluate_every is {self.evaluate_every}, but must not be negative")
+        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}, but must be at least 1")
+        require(
+            self.schedule.peak_epoch <= self.epochs,
+            f"schedule.peak_epoch is {self.schedule.peak_epoch}, after the last of {self.epochs} epochs",
+        )
+        shares = [share for share, _ in self.resolution]
+        require(
+            bool(shares) and shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1,
+            f"resolution is {self.resolution}, but its shares must ascend to 1",
+        )
+        require(
+            all(16 <= size <= 32 for _, size in self.resolution),
+            f"resolution is {self.resolution}, but its sides must be between 16 and 32 pixels",
+        )

@@ -1,4 +1,4 @@
-"""What the commands print: progress (a bar on a terminal, plain lines elsewhere) and errors (one line, an exit code)."""
+"""What the commands print: progress (a bar on a terminal, plain lines elsewhere), errors (one line, an exit code)."""
 
 import contextlib
 import os
@@ -66,9 +66,9 @@ class _RichProgress:
 @contextlib.contextmanager
 def progress(label: str, total: float, unit: str = "", stream: TextIO | None = None) -> Iterator[Progress]:
     """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere."""
-    stream = sys.stderr if stream is None else stream
-    if not stream.isatty() or os.environ.get("TERM") == "dumb":
-        yield _PlainProgress(label, total, unit, stream)
+    output = sys.stderr if stream is None else stream
+    if not output.isatty() or os.environ.get("TERM") == "dumb":
+        yield _PlainProgress(label, total, unit, output)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -82,7 +82,7 @@ def progress(label: str, total: float, unit: str = "", stream: TextIO | None = N
         TimeRemainingColumn(),
         TextColumn("{task.fields[extra]}"),
     )
-    with Bar(*columns, console=Console(file=stream), refresh_per_second=10) as bar:
+    with Bar(*columns, console=Console(file=output), refresh_per_second=10) as bar:
         yield _RichProgress(label, total, unit, bar)
 
 
@@ -96,7 +96,7 @@ def run_command(main: Callable[[list[str]], None]) -> None:
     arguments = [argument for argument in arguments if argument != "--debug"]
     try:
         main(arguments)
-    except BaseException as error:  # noqa: BLE001  (the process ends here; every kind is told apart below)
+    except BaseException as error:
         if isinstance(error, SystemExit):
             raise
         if isinstance(error, BrokenPipeError):

@@ -60,6 +60,8 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
 fi
 say "installing the dependencies into $venv (torch is large: a minute or more)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" wheel
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+# torch first: it pins CUDA's libraries exactly, and resolving everything at once may settle on an older torch instead
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "torch>=2.11,<3" "torchvision>=0.26,<1"
+PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 touch "$venv/.ready"
 say "done"

@@ -37,7 +37,7 @@ def _mirrored(i):
 
 @numba.njit(inline="always")
 def _stage_row(tile_row, source_row, shift, flip, reflect):
-    """Columns `shift` to `shift + 31` of a row of the padded picture, flipped or not, as bytes into `tile_row` (96,)."""
+    """Columns `shift` to `shift + 31` of a row of the padded picture, flipped or not, as bytes in `tile_row` (96,)."""
     first, last = max(0, -shift), min(SIDE, SIDE - shift)  # the columns that lie inside the picture
     if flip:
         for x in range(first, last):
@@ -116,7 +116,8 @@ def _build(source_digest: str) -> Callable[..., None]:
     def augment(
         images, rows, samples, crop_key, flip_key, flips, parity, pad, reflect, cutout, scale, bias, kind, chunks, out
     ):
-        source_digest  # noqa: B018  (part of the disk cache's key: numba does not notice edits of imported functions)
+        # part of the disk cache's key, because numba does not notice edits of the functions that a kernel calls
+        assert source_digest
         count, size = out.shape[0], out.shape[1]
         length = out.shape[2]
         first, weights = _area_weights(size)

@@ -85,7 +85,7 @@ def _check(images: np.ndarray, rows: np.ndarray, samples: np.ndarray, size: int)
     for name, index in (("rows", rows), ("samples", samples)):
         if index.dtype != np.int64 or index.ndim != 1 or len(index) != len(rows):
             raise UserError(f"{name} must be int64 ({len(rows)},), got {index.dtype} {index.shape}")
-    if len(rows) and not (0 <= rows.min() and rows.max() < len(images)):
+    if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
         raise UserError(f"rows reach from {rows.min()} to {rows.max()}, but there are {len(images)} pictures")
     if len(samples) and samples.min() < 0:
         raise UserError(f"samples must not be negative, got {samples.min()}")

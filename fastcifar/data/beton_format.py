@@ -65,7 +65,7 @@ def _read_records(path: Path, file: BinaryIO, dtype: np.dtype, offset: int, coun
 
 def _read_into(path: Path, file: BinaryIO, offset: int, target: np.ndarray) -> None:
     file.seek(offset)
-    view, done = memoryview(target).cast("B"), 0
+    view, done = target.data, 0
     while done < len(view):
         got = file.readinto(view[done:])  # type: ignore[attr-defined]  # raw files have it, the protocol does not
         if not got:
@@ -115,7 +115,9 @@ def _read_samples(path: Path, file: BinaryIO, header: np.void, size: int) -> np.
     if (np.diff(ordered) < IMAGE_BYTES).any():
         raise _refuse(path, "the data of two samples", "overlapping", "apart")
     table = table[np.argsort(table["sample"], kind="stable")]
-    _check_all(path, table["sample"] == np.arange(count), table["sample"], "the sample number in the table", "each once")
+    _check_all(
+        path, table["sample"] == np.arange(count), table["sample"], "the sample number in the table", "each once"
+    )
     _check_all(path, table["size"] == IMAGE_BYTES, table["size"], "the size in the table", IMAGE_BYTES)
     _check_all(path, table["offset"] == offsets, table["offset"], "the offset in the table", "that of the metadata")
     return samples

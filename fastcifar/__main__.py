@@ -1,0 +1,33 @@
+"""`python -m fastcifar`: lists the commands and dispatches to them."""
+
+import importlib
+
+from fastcifar import __version__
+from fastcifar.console import run_command
+from fastcifar.errors import UserError
+
+COMMANDS = {
+    "prepare": "CIFAR-10, from wherever it is, into beton files",
+    "train": "train a recipe to the end",
+    "evaluate": "measure a finished run on the whole test set",
+    "predict": "name what is in your own pictures",
+    "doctor": "what is installed and what will be used, for a bug report",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the named command with the rest of the arguments; without one, lists them."""
+    name = arguments[0] if arguments else "--help"
+    if name == "--version":
+        print(f"fastcifar {__version__}")
+    elif name in ("-h", "--help"):
+        print("usage: python -m fastcifar COMMAND [--help]\n")
+        print("\n".join(f"  {command:10}{text}" for command, text in COMMANDS.items()))
+    elif name in COMMANDS:
+        importlib.import_module(f"fastcifar.{name}").main(arguments[1:])
+    else:
+        raise UserError(f"no command is called {name!r}: choose one of {', '.join(COMMANDS)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

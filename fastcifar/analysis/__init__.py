@@ -1,0 +1,1 @@
+"""Reads finished runs only: nothing here trains."""

@@ -1,0 +1,128 @@
+"""Reads CIFAR-10's pickled batches without running what a pickle asks for.
+
+The batches are Python 2 pickles of a dictionary: `data`, a uint8 array (10000, 3072), and `labels`, a list. They name
+three globals. Each gets a stand-in that only keeps what it is told and checks it; every other one is refused. The
+array is then built here from the bytes. The interpreter of the pickle is Python's own in Python: the one in C
+allocates whatever a forged memo index asks for.
+"""
+
+import io
+import pickle
+import struct
+from typing import Any
+
+import numpy as np
+
+from fastcifar.data.cifar10 import IMAGE_BYTES
+from fastcifar.errors import UserError
+
+_MAX_ROWS = 1_000_000
+_BROKEN = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+class _NdarrayType:
+    """Stands for `numpy.ndarray`; a pickle hands it to `_reconstruct` and must not call it."""
+
+    def __init__(self, *arguments: object) -> None:
+        raise pickle.UnpicklingError("it calls numpy.ndarray")
+
+
+class _Dtype:
+    """Stands for `numpy.dtype('u1')`."""
+
+    def __init__(self, name: object, *_: object) -> None:
+        if name not in (b"u1", "u1"):
+            raise pickle.UnpicklingError(f"an array of type {name!r:.40}, expected u1")
+
+    def __setstate__(self, state: object) -> None:
+        """Byte order and alignment: of no meaning for single bytes."""
+
+
+class _Array:
+    """Stands for an array under construction; `rows` is uint8 (n, 3072) afterwards."""
+
+    def __init__(self, kind: object, shape: object, code: object) -> None:
+        if kind is not _NdarrayType:
+            raise pickle.UnpicklingError("_reconstruct of something that is not numpy.ndarray")
+        self.rows: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, content = state
+        if not isinstance(dtype, _Dtype) or fortran:
+            raise pickle.UnpicklingError("the pixels are not a plain array of bytes, rows first")
+        if not isinstance(content, bytes) or not isinstance(shape, tuple) or len(shape) != 2:
+            raise pickle.UnpicklingError("the pixels are not a table of bytes")
+        count, width = shape
+        if width != IMAGE_BYTES:
+            raise pickle.UnpicklingError(f"rows of {width} bytes, expected {IMAGE_BYTES}")
+        if not 0 <= count <= _MAX_ROWS or count * width != len(content):
+            raise pickle.UnpicklingError(f"{len(content)} bytes of pixels for {count} rows of {width}")
+        self.rows = np.frombuffer(content, np.uint8).reshape(count, width)
+
+
+class _CifarUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    _ALLOWED = {  # noqa: RUF012
+        ("numpy.core.multiarray", "_reconstruct"): _Array,
+        ("numpy._core.multiarray", "_reconstruct"): _Array,
+        ("numpy", "ndarray"): _NdarrayType,
+        ("numpy", "dtype"): _Dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._ALLOWED:
+            raise UserError(f"the pickle asks for {module}.{name}, which no CIFAR-10 batch needs; refused")
+        return self._ALLOWED[module, name]
+
+
+def read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a batch: uint8 (n, 3072) and int64 (n,) labels; UserError naming `where` for anything else."""
+    batch = _load(where, content)
+    data, labels = batch.get("data"), batch.get("labels")
+    if not isinstance(data, _Array) or data.rows is None:
+        raise UserError(f"{where}: its `data` is {type(data).__name__}, expected an array")
+    if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 1 << 31 for label in labels):
+        raise UserError(f"{where}: its `labels` are no list of whole numbers")
+    if len(labels) != len(data.rows) or not labels:
+        raise UserError(f"{where}: {len(data.rows)} pictures and {len(labels)} labels")
+    return data.rows, np.array(labels, np.int64)
+
+
+def read_class_names(where: str, content: bytes) -> tuple[str, ...]:
+    """The class names of `batches.meta`, in label order; UserError naming `where` for anything else."""
+    names = _load(where, content).get("label_names")
+    if not isinstance(names, list) or len(names) < 2:
+        raise UserError(f"{where}: its `label_names` are no list of at least two names")
+    decoded = tuple(_text(name) for name in names)
+    if not all(isinstance(name, str) and name for name in decoded) or len(set(decoded)) != len(decoded):
+        raise UserError(f"{where}: its `label_names` are not different texts")
+    return decoded
+
+
+def _load(where: str, content: bytes) -> dict[Any, Any]:
+    try:
+        value = _CifarUnpickler(io.BytesIO(content), encoding="bytes").load()
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except _BROKEN as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{where} is no batch of CIFAR-10, or damaged: {reason:.200}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{where} is no batch of CIFAR-10: it holds a {type(value).__name__}, expected a dict")
+    return {_text(key): item for key, item in value.items()}
+
+
+def _text(value: Any) -> Any:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value

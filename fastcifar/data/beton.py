@@ -1,0 +1,60 @@
+"""The prepared folder, as the other layers see it: its manifest, its betons as checked files, its splits as arrays."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fastcifar.data.beton_format import read_beton
+from fastcifar.data.beton_set import finish_commit, write_set
+from fastcifar.data.checks import check_sha256, check_size, checked_beton
+from fastcifar.data.manifest import PREPARE_AGAIN, Manifest, SplitInfo, load_manifest
+from fastcifar.data.raw_set import SPLITS, RawSet, RawSplit, SourceInfo, Split
+from fastcifar.errors import UserError
+
+__all__ = [
+    "Manifest",
+    "RawSet",
+    "RawSplit",
+    "SourceInfo",
+    "Split",
+    "SplitInfo",
+    "checked_beton",
+    "finish_commit",
+    "load_manifest",
+    "read_split",
+    "verify",
+    "write_set",
+]
+
+
+def read_split(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a checked split into memory.
+
+    Returns uint8 (n, 32, 32, 3), C-contiguous, 0..255, RGB, and int64 (n,) labels in 0..classes-1, in the order of the
+    file. Raises UserError as `checked_beton`, and when the file is not the beton its manifest describes.
+    """
+    manifest = load_manifest(folder)
+    info = manifest.splits[split]
+    path = folder / info.file
+    before = check_size(path, info)
+    checked_beton(folder, split)
+    images_nhwc, labels = read_beton(path)
+    if check_size(path, info) != before or load_manifest(folder) != manifest:
+        raise UserError(f"{path} was replaced while it was being read, by another prepare; start again")
+    expected, classes = info.samples, len(manifest.class_names)
+    if len(labels) != expected:
+        raise UserError(f"{path} holds {len(labels)} samples, its manifest says {expected}; {PREPARE_AGAIN}")
+    if labels.max() >= classes:
+        raise UserError(f"{path} has label {labels.max()}, its manifest names {classes} classes; {PREPARE_AGAIN}")
+    return images_nhwc, labels
+
+
+def verify(folder: Path) -> Manifest:
+    """Checks size, SHA-256 and structure of both betons, whatever is remembered; UserError as `checked_beton`."""
+    manifest = load_manifest(folder)
+    for split in SPLITS:
+        info = manifest.splits[split]
+        check_size(folder / info.file, info)
+        check_sha256(folder / info.file, info)
+        read_split(folder, split)
+    return manifest

@@ -1,0 +1,155 @@
+"""Which source a folder is prepared from, and whether anything has to be done at all."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from fastcifar.data.beton_set import finish_commit, write_set
+from fastcifar.data.checks import checked_beton
+from fastcifar.data.cifar10 import CONTENT_SHA256, MIRRORS, PYTHON_ARCHIVE, TEST_SAMPLES, TRAIN_SAMPLES, Archive
+from fastcifar.data.download import DownloadError, Patience, download_set
+from fastcifar.data.manifest import MANIFEST_NAME, Manifest, load_manifest
+from fastcifar.data.raw_set import SPLITS, RawSet, content_digest
+from fastcifar.data.sources import Source, find_in_folder, open_source
+from fastcifar.data.synthetic import synthetic_set
+from fastcifar.errors import UserError
+
+LOCK_NAME = ".lock"
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What to prepare, see `fastcifar.prepare.Options`; `mirrors` and `patience` are for the download."""
+
+    out: Path
+    source: str | None = None
+    force: bool = False
+    resize: bool = False
+    url: str | None = None
+    or_synthetic: bool = False
+    synthetic_train: int = TRAIN_SAMPLES
+    synthetic_test: int = TEST_SAMPLES
+    seed: int = 0
+    mirrors: Sequence[tuple[str, Archive]] = MIRRORS
+    patience: Patience | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """The manifest of the prepared folder, whether it was written now, and what was worth a remark."""
+
+    manifest: Manifest
+    written: bool
+    notes: tuple[str, ...] = ()
+
+
+def prepare(request: Request) -> Outcome:
+    """Prepares `request.out`, or finds that it holds the wanted set already; one process at a time per folder.
+
+    Raises UserError for a bad source, RunFailedError (DownloadError) when the download, the disk or the writer fails;
+    the folder then holds what it held before.
+    """
+    if request.out.exists() and not request.out.is_dir():
+        raise UserError(f"--out {request.out} is a file, expected a folder")
+    request.out.mkdir(parents=True, exist_ok=True)
+    with _locked(request.out):
+        if finish_commit(request.out):
+            _say(f"finished moving a set into {request.out} that an earlier run had written")
+        existing = None if request.force else _existing(request.out)
+        if request.source == SYNTHETIC:
+            return _synthetic(request, existing)
+        if request.source:
+            return _from_source(request, open_source(Path(request.source).expanduser()), existing)
+        return _without_source(request, existing)
+
+
+def _synthetic(request: Request, existing: Manifest | None) -> Outcome:
+    if existing is not None and existing.source.kind == "synthetic" and existing.source.seed == request.seed:
+        wanted = {"train": request.synthetic_train, "test": request.synthetic_test}
+        if all(existing.splits[split].samples == wanted[split] for split in SPLITS):
+            return Outcome(manifest=existing, written=False)
+    return _write(request, synthetic_set(request.synthetic_train, request.synthetic_test, request.seed))
+
+
+def _from_source(request: Request, source: Source, existing: Manifest | None) -> Outcome:
+    if existing is not None and existing.source.checksum == source.checksum:
+        return Outcome(manifest=existing, written=False)
+    return _write(request, source.read(request.resize))
+
+
+def _without_source(request: Request, existing: Manifest | None) -> Outcome:
+    fallback = existing is not None and existing.dataset == "synthetic" and request.or_synthetic
+    if existing is not None and not fallback:
+        return Outcome(manifest=existing, written=False)
+    found = find_in_folder(request.out)
+    if found is not None:
+        return _from_source(request, found, existing)
+    try:
+        return _write(request, _download(request))
+    except DownloadError as error:
+        if not request.or_synthetic or _may_hold_real_data(request.out):
+            raise
+        _say(f"{error}. Going on with the built-in synthetic set, as --or-synthetic asks: this is NOT CIFAR-10")
+        return _synthetic(request, existing)
+
+
+def _download(request: Request) -> RawSet:
+    own = [(request.url, PYTHON_ARCHIVE)] if request.url else []
+
+    def read(path: Path, archive: Archive) -> RawSet:
+        raw = open_source(path).read(resize=False)
+        if archive.md5 is None and content_digest(raw) != CONTENT_SHA256:
+            raise UserError("its pictures are not those of CIFAR-10")
+        return raw
+
+    return download_set([*own, *request.mirrors], request.out, read, request.patience)
+
+
+def _write(request: Request, raw: RawSet) -> Outcome:
+    return Outcome(manifest=write_set(raw, request.out), written=True, notes=raw.notes)
+
+
+def _existing(out: Path) -> Manifest | None:
+    """The manifest of a sound set in `out`; None, and a word about it, when there is none."""
+    if not (out / MANIFEST_NAME).exists():
+        return None
+    try:
+        for split in SPLITS:
+            checked_beton(out, split)
+        return load_manifest(out)
+    except UserError as error:
+        _say(f"preparing again: {error}")
+        return None
+
+
+def _may_hold_real_data(out: Path) -> bool:
+    """Whether `out` holds, or held before it was damaged, anything else than the synthetic set."""
+    if not any((out / name).exists() for name in (MANIFEST_NAME, *(f"{split}.beton" for split in SPLITS))):
+        return False
+    try:
+        return load_manifest(out).dataset != "synthetic"
+    except UserError:
+        return True
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    lock = filelock.FileLock(out / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        _say(f"another process is preparing {out}; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,66 @@
+"""What a run measures while it trains: kept on the device step by step, read and judged a few times an epoch."""
+
+import json
+import math
+from typing import Any, TextIO
+
+import torch
+from torch import Tensor
+
+from fastcifar.errors import RunFailedError
+
+CHANCE_WINDOW = 5000
+"""Pictures over which the accuracy is held against chance."""
+
+
+class History:
+    """Losses and right answers of the steps, as metrics in JSON lines, and the two reasons to stop a run early."""
+
+    def __init__(self, file: TextIO, *, total: int, batch_size: int, classes: int) -> None:
+        self.file, self.total, self.batch_size, self.classes = file, total, batch_size, classes
+        self.loss = self.accuracy = math.nan
+        self._pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        self._recent: list[float] = []
+        self._judged = False
+
+    def add(self, facts: dict[str, Any], loss: Tensor, right: Tensor) -> None:
+        """Remembers a step's 0-d tensors, without waiting for them; `facts` are written beside them."""
+        self._pending.append((facts, loss, right))
+
+    def flush(self) -> None:
+        """Reads what is pending and writes it; raises RunFailedError on a loss that is not finite, or at chance."""
+        if not self._pending:
+            return
+        losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
+        right = torch.stack([right for _, _, right in self._pending]).tolist()
+        accuracies = [count / self.batch_size for count in right]
+        for (facts, _, _), loss, accuracy in zip(self._pending, losses, accuracies, strict=True):
+            finite = loss if math.isfinite(loss) else None
+            self.write({"kind": "step", **facts, "loss": finite, "train_accuracy": accuracy})
+        for (facts, _, _), loss in zip(self._pending, losses, strict=True):
+            if not math.isfinite(loss):
+                raise RunFailedError(
+                    f"the loss is {loss} at step {facts['step']} of {self.total}, learning rate {facts['lr']:.4g}; "
+                    "lower the learning rate, or try --amp float32"
+                )
+        self.loss, self.accuracy = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
+        self._recent = (self._recent + accuracies)[-max(1, CHANCE_WINDOW // self.batch_size) :]
+        self._judge(self._pending[-1][0]["step"])
+        self._pending.clear()
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """One line of metrics."""
+        self.file.write(json.dumps(facts, allow_nan=False) + "\n")
+
+    def _judge(self, step: int) -> None:
+        if self._judged or step + 1 < self.total / 3:
+            return
+        self._judged = True
+        chance, pictures = 1 / self.classes, len(self._recent) * self.batch_size
+        accuracy = sum(self._recent) / len(self._recent)
+        # four standard deviations above guessing: one false alarm in 30,000 guessing runs, none in a learning one
+        if accuracy < chance + 4 * math.sqrt(chance * (1 - chance) / pictures):
+            raise RunFailedError(
+                f"after {step + 1} of {self.total} steps the training accuracy is {accuracy:.1%}, no better than "
+                f"guessing among {self.classes} classes; change the learning rate, or look at the data"
+            )

@@ -1,0 +1,169 @@
+"""SGD and Muon. A step is told its learning rate as a share of the peak, so an optimiser has no clock of its own."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fastcifar.config import MuonConfig, SgdConfig
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""Coefficients of the quintic whose iteration drives singular values towards 1 (K. Jordan et al., "Muon", 2024)."""
+
+
+class Optimizer(Protocol):
+    """Updates a model's parameters from their gradients."""
+
+    param_groups: list[dict[str, list[Tensor]]]
+    """`[{"params": ...}]`, by which torch's gradient scaler finds the gradients."""
+
+    def step(self, share: float) -> None:
+        """One update at `share` of the peak learning rates."""
+        ...
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        ...
+
+
+class Sgd:
+    """SGD with momentum; Nesterov and decoupled weight decay by option. Equal to torch.optim.SGD where that has them.
+
+    v = momentum * v + g;  w -= lr * (g + momentum * v if nesterov else v);  v starts at the first gradient.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        lr: float,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        self.velocity = [torch.zeros_like(p) for p in self.parameters] if momentum else []
+        self.param_groups = [{"params": self.parameters}]
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """One update; parameters without a gradient are left alone."""
+        lr = self.lr * share
+        for i, weight in enumerate(self.parameters):
+            gradient = weight.grad
+            if gradient is None:
+                continue
+            if self.weight_decay and self.decoupled:
+                weight.mul_(1 - lr * self.weight_decay)
+            elif self.weight_decay:
+                gradient = gradient.add(weight, alpha=self.weight_decay)
+            if self.momentum:
+                velocity = self.velocity[i]
+                velocity.mul_(self.momentum).add_(gradient)
+                gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
+            weight.add_(gradient, alpha=-lr)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+
+def orthogonalise(updates: Tensor, steps: int) -> Tensor:
+    """Nearest semi-orthogonal matrices of a stack (k, m, n), roughly: singular values end between about 0.7 and 1.2.
+
+    A quintic Newton-Schulz iteration on the smaller side, all matrices of the stack in one batched product.
+    """
+    a, b, c = NEWTON_SCHULZ
+    x = updates / (updates.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
+    tall = x.size(1) > x.size(2)
+    x = x.mT if tall else x
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if tall else x
+
+
+class Muon:
+    """Momentum whose update is orthogonalised, on filters (out, in, h, w) seen as matrices (out, in * h * w).
+
+    Before each step a filter bank is scaled to the Frobenius norm sqrt(out), so the learning rate alone sets how far
+    the weights turn; the batch norm behind each convolution makes its scale meaningless otherwise.
+    """
+
+    def __init__(self, filters: Sequence[Tensor], *, lr: float, momentum: float, steps: int) -> None:
+        self.filters, self.lr, self.momentum, self.steps = list(filters), lr, momentum, steps
+        self.velocity = [torch.zeros_like(p) for p in self.filters]
+        self.param_groups = [{"params": self.filters}]
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """One update; filters of the same shape are orthogonalised in one stack."""
+        updates: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
+        for weight, velocity in zip(self.filters, self.velocity, strict=True):
+            if weight.grad is None:
+                continue
+            velocity.mul_(self.momentum).add_(weight.grad)
+            update = weight.grad.add(velocity, alpha=self.momentum).flatten(1)
+            updates.setdefault((update.size(0), update.size(1)), []).append((weight, update))
+        for stack in updates.values():
+            turned = orthogonalise(torch.stack([update for _, update in stack]), self.steps)
+            for (weight, _), update in zip(stack, turned, strict=True):
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.add_(update.view(weight.shape), alpha=-self.lr * share)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for p in self.filters:
+            p.grad = None
+
+
+class Combined:
+    """Several optimisers, each with its own parameters, as one."""
+
+    def __init__(self, parts: Sequence[Optimizer]) -> None:
+        self.parts = list(parts)
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self, share: float) -> None:
+        """One update of each part."""
+        for part in self.parts:
+            part.step(share)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients of each part."""
+        for part in self.parts:
+            part.zero_grad()
+
+
+def build_optimizer(model: nn.Module, config: SgdConfig | MuonConfig) -> Optimizer:
+    """The configured optimiser over the parameters of `model` that learn."""
+    learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if isinstance(config, SgdConfig):
+        return Sgd(
+            list(learning.values()),
+            lr=config.lr,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            decoupled=config.decoupled,
+        )
+    filters = [p for p in learning.values() if p.ndim == 4]
+    head = [p for p in learning.values() if p.ndim == 2]
+    biases = [p for p in learning.values() if p.ndim == 1]
+    return Combined(
+        [
+            Muon(filters, lr=config.lr, momentum=config.momentum, steps=config.steps),
+            _nesterov(biases, config.bias_lr, config),
+            _nesterov(head, config.head_lr, config),
+        ]
+    )
+
+
+def _nesterov(parameters: Sequence[Tensor], lr: float, config: MuonConfig) -> Sgd:
+    decay = config.weight_decay / lr  # so that it takes the same share off a weight whatever the learning rate
+    return Sgd(parameters, lr=lr, momentum=config.sgd_momentum, nesterov=True, weight_decay=decay)

@@ -1,0 +1,220 @@
+"""The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from fastcifar.augment.draws import Purpose
+from fastcifar.augment.transform import SIDE, Transform
+from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
+from fastcifar.config_file import to_toml
+from fastcifar.console import Progress, progress
+from fastcifar.data.beton import Manifest, load_manifest
+from fastcifar.device import Placement, place, using
+from fastcifar.engine.clock import Clock, process_seconds
+from fastcifar.engine.evaluate import accuracy, predict_logits
+from fastcifar.engine.history import History
+from fastcifar.engine.optimizer import build_optimizer
+from fastcifar.engine.record import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    RECORD_NAME,
+    WEIGHTS_NAME,
+    environment,
+    make_run_folder,
+    weights_sha256,
+)
+from fastcifar.engine.schedule import one_cycle, resolution, total_steps
+from fastcifar.engine.step import TrainStep
+from fastcifar.errors import UserError
+from fastcifar.files import atomic_path, write_json, write_text
+from fastcifar.loader import open_loader
+from fastcifar.loader.protocol import Loader
+from fastcifar.models.build import build_model
+from fastcifar.models.speed import WHITENING_PICTURES, SpeedNet
+from fastcifar.seeding import seeded
+
+READS_PER_RUN = 50
+"""How often the losses of a run on the CPU are read; on a GPU, where reading waits, once an epoch."""
+
+
+def train(config: Config) -> tuple[Path, dict[str, Any]]:
+    """Trains to the end; returns the run's folder and its record.
+
+    Raises UserError for data that is missing or does not fit `config`, RunFailedError for a run that cannot be
+    finished. The folder then holds the metrics up to there, and no record.
+    """
+    placement = place(config)
+    manifest = load_manifest(config.data)
+    if config.batch_size > manifest.splits["train"].samples:
+        raise UserError(
+            f"batch_size is {config.batch_size}, but the training set has {manifest.splits['train'].samples} pictures"
+        )
+    folder = make_run_folder(config)
+    write_text(folder / CONFIG_NAME, to_toml(config))
+    with using(placement), seeded(config.seed, Purpose.DROPOUT):
+        return folder, _Run(config, placement, manifest, folder).execute()
+
+
+class _Run:
+    """One training run, from opened data to written record."""
+
+    def __init__(self, config: Config, placement: Placement, manifest: Manifest, folder: Path) -> None:
+        self.config, self.placement, self.manifest, self.folder = config, placement, manifest, folder
+        self.classes = len(manifest.class_names)
+        self.clock = Clock(placement.synchronise)
+        self.steps_per_epoch = manifest.splits["train"].samples // config.batch_size
+        self.total = total_steps(config.epochs, self.steps_per_epoch)
+
+    def execute(self) -> dict[str, Any]:
+        self._compile()
+        self.clock.run.start()
+        self.clock.train.start()
+        with self._open("train") as loader, (self.folder / METRICS_NAME).open("w", encoding="utf-8") as file:
+            self.test = self._open("test")
+            with self.test:
+                model = self._new_model(loader)
+                history = History(file, total=self.total, batch_size=self.config.batch_size, classes=self.classes)
+                self._train(model, loader, history)
+                self.clock.train.stop()
+                plain, mirrored = self._evaluate(model)
+        return self._save(model, history, plain, mirrored)
+
+    def _open(self, split: str) -> Loader:
+        config, is_train = self.config, split == "train"
+        # float32 pictures for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
+        transform = Transform(
+            config.augment if is_train else NO_AUGMENTATION,
+            self.manifest.mean_01,
+            self.manifest.std_01,
+            seed=config.seed,
+            dtype=self.placement.dtype,
+        )
+        return open_loader(
+            config.loader,
+            config.data,
+            "train" if is_train else "test",
+            transform,
+            batch_size=config.batch_size if is_train else config.evaluation_batch_size,
+            seed=config.seed,
+            shuffle=is_train,
+            drop_last=is_train,
+            size_at=self._size_at if is_train else None,
+        )
+
+    def _size_at(self, step: int) -> int:
+        return resolution(step, self.total, self.config.resolution)
+
+    def _compile(self) -> None:
+        """Compiles the kernel, or loads it from the disk cache; on the process clock only."""
+        picture, row = np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, np.int64)
+        Transform(NO_AUGMENTATION, (0.5,) * 3, (0.5,) * 3, dtype=self.placement.dtype)(picture, row, row, 0)
+
+    def _new_model(self, loader: Loader) -> nn.Module:
+        model = build_model(self.config.model, self.classes, self.config.seed)
+        if isinstance(model, SpeedNet):
+            plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
+            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain))
+        return model.to(self.placement.device)
+
+    def _train(self, model: nn.Module, loader: Loader, history: History) -> None:
+        config = self.config
+        step_once = TrainStep(model, build_optimizer(model, config.optimizer), self.placement, config.label_smoothing)
+        read_every = max(1, self.total // READS_PER_RUN) if self.placement.device.type == "cpu" else self.total
+        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps") as bar:
+            for epoch in range(math.ceil(self.total / self.steps_per_epoch)):
+                model.train()
+                for batch, (images, labels) in enumerate(loader.epoch(epoch)):
+                    step = epoch * self.steps_per_epoch + batch
+                    if step >= self.total:
+                        break
+                    share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
+                    self._freeze_stem(model, step)
+                    loss, right = step_once(self._to_device(images), self._to_device(labels), share)
+                    history.add(
+                        {"step": step, "epoch": step / self.steps_per_epoch, "lr": self._lr(share)}, loss, right
+                    )
+                    if (step + 1) % read_every == 0:
+                        history.flush()
+                    self._show(bar, step + 1, history)
+                history.flush()
+                self._finish_epoch(model, epoch + 1, history, bar)
+
+    def _to_device(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.placement.device, non_blocking=True)
+
+    def _lr(self, share: float) -> float:
+        return self.config.optimizer.lr * share
+
+    def _freeze_stem(self, model: nn.Module, step: int) -> None:
+        if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
+            model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)
+
+    def _show(self, bar: Progress, done: int, history: History, **more: str) -> None:
+        fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.config.epochs:g}"}
+        if not math.isnan(history.loss):
+            fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
+        if self.manifest.dataset == "synthetic":
+            fields["data"] = "synthetic"
+        bar.update(done, **fields, **more)
+
+    def _finish_epoch(self, model: nn.Module, epoch: int, history: History, bar: Progress) -> None:
+        facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
+        done = min(epoch * self.steps_per_epoch, self.total)
+        every = self.config.evaluate_every
+        if every and epoch % every == 0 and done < self.total:
+            with self.clock.evaluation():
+                facts["test_accuracy"] = accuracy(*predict_logits(model, self.test.epoch(0), self.placement))
+            self._show(bar, done, history, test=f"{facts['test_accuracy']:.1%}")
+        history.write(facts | {"loss": history.loss, "train_accuracy": history.accuracy})
+
+    def _evaluate(self, model: nn.Module) -> tuple[float, float]:
+        """Accuracy with one view and with two; the run clock stops once the one that counts is known."""
+        plain, labels = predict_logits(model, self.test.epoch(0), self.placement)
+        plain_accuracy = accuracy(plain, labels)
+        if self.config.evaluation == "plain":
+            self.clock.run.stop()
+        mirror, _ = predict_logits(model, self.test.epoch(0), self.placement, mirror=True)
+        mirrored_accuracy = accuracy(plain + mirror, labels)
+        if self.config.evaluation == "mirrored":
+            self.clock.run.stop()
+        return plain_accuracy, mirrored_accuracy
+
+    def _save(self, model: nn.Module, history: History, plain: float, mirrored: float) -> dict[str, Any]:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
+            save_file(state, temporary)
+        manifest, config = self.manifest, self.config
+        record = {
+            "recipe": config.recipe,
+            "seed": config.seed,
+            "dataset": manifest.dataset,
+            "epochs": config.epochs,
+            "steps": self.total,
+            "batch_size": config.batch_size,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "device": str(self.placement.device),
+            "amp": str(self.placement.dtype).removeprefix("torch."),
+            "evaluation": config.evaluation,
+            "test_accuracy": plain,
+            "test_accuracy_tta": mirrored,
+            "test_samples": manifest.splits["test"].samples,
+            "train_accuracy": history.accuracy,
+            "clock": {
+                "train_s": round(self.clock.train.seconds, 4),
+                "run_s": round(self.clock.run.seconds, 4),
+                "process_s": process_seconds(),
+            },
+            "class_names": list(manifest.class_names),
+            "mean_01": list(manifest.mean_01),
+            "std_01": list(manifest.std_01),
+            "dataset_sha256": manifest.content_sha256,
+            "weights_sha256": weights_sha256(state),
+            **environment(self.placement),
+        }
+        write_json(self.folder / RECORD_NAME, record)
+        return record

@@ -1,0 +1,191 @@
+"""FFCV's Loader made safe: errors surface, threads end, thread counts stay, nothing is compiled twice.
+
+What FFCV 1.0.2 does on its own, and what is done about it here:
+
+- Its iterator hangs on an error and after the end, and never ends when abandoned. `hand_over.py` replaces that part.
+- Importing it, building a Loader, starting an epoch and the worker each set the thread counts of torch and numba.
+  `_state_kept` puts them back, and `SafeEpoch` does not set them.
+- Building a Loader marks numba's type of 1-D uint8 arrays as read-only for the whole process, to compile a function
+  that reads the file. `_SharedReader` has one that needs no mark.
+- Every Loader compiles that and its decoders anew (0.6 s). Here they are compiled once a process, without threads of
+  their own, so that they can run beside a parallel kernel whatever numba's threading layer is.
+
+FFCV does not check what it reads: hand in only files that `checked_beton` has passed.
+"""
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+from fastcifar.errors import UserError
+from fastcifar.loader.hand_over import SafeEpoch
+
+BATCHES_AHEAD = 3
+"""Batches the worker may read in advance; 1.5 MB each at 512 samples."""
+FIELDS = ("image", "label")
+
+_building = threading.Lock()
+
+
+@contextlib.contextmanager
+def _state_kept() -> Iterator[None]:
+    """Puts back what FFCV changes for the whole process when it is imported and when a Loader is built."""
+    numba_threads, torch_threads = numba.get_num_threads(), torch.get_num_threads()
+    try:
+        yield
+    finally:
+        numba.set_num_threads(numba_threads)
+        torch.set_num_threads(torch_threads)
+
+
+@contextlib.contextmanager
+def _ffcv() -> Iterator[None]:
+    """FFCV may be imported and used in the block; its own thread setting is left to other users of FFCV as well."""
+    with _building, _state_kept():
+        try:
+            from ffcv.pipeline.compiler import Compiler
+        except (ImportError, OSError) as error:  # OSError: its libraries, or a libc it does not know
+            raise UserError(f"FFCV cannot be imported ({error}): install it, or use the resident loader") from error
+
+        threads = Compiler.num_threads
+        try:
+            yield
+        finally:
+            Compiler.num_threads = threads
+
+
+def check_ffcv() -> None:
+    """Imports FFCV and changes nothing by it; raises UserError where it cannot be imported."""
+    with _ffcv():
+        pass
+
+
+@functools.cache
+def _decoders() -> dict[str, Callable[..., np.ndarray]]:
+    """FFCV's decoders of both fields, compiled without parallel code; they fit every beton."""
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+
+    decoders = dict(zip(FIELDS, (SimpleRGBImageDecoder(), IntDecoder()), strict=True))
+    for decoder in decoders.values():
+        decoder.accept_globals(None, _read_bytes)
+    return {name: numba.njit(nogil=True)(decoder.generate_code()) for name, decoder in decoders.items()}
+
+
+@numba.njit(nogil=True)
+def _read_bytes(address: int, state: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+    # as in ffcv/memory_managers/os_cache.py; only there it is compiled ahead, for the type it has to mark
+    data, addresses, sizes = state
+    return data[address : address + sizes[np.searchsorted(addresses, address)]]
+
+
+class _SharedReader:
+    """Mixed in before FFCV's Loader: the manager of its memory map gives out `_read_bytes` and compiles nothing."""
+
+    @property
+    def memory_manager(self) -> Any:
+        return self._memory_manager
+
+    @memory_manager.setter
+    def memory_manager(self, manager: Any) -> None:
+        manager.compile_reader = lambda: _read_bytes  # FFCV calls it right after this assignment
+        self._memory_manager = manager
+
+
+class FfcvFile:
+    """One beton, read by FFCV in any order; see `read`."""
+
+    def __init__(self, path: Path, batch_size: int) -> None:
+        """Raises UserError if FFCV cannot make sense of the file or it does not hold 32x32 pictures and labels."""
+        self.path = path
+        self._epochs: set[SafeEpoch] = set()
+        with _ffcv():
+            try:
+                self._loader = _ffcv_loader(path, batch_size)
+            except (AssertionError, IndexError, KeyError, TypeError, ValueError) as error:
+                raise UserError(f"FFCV cannot read {path} ({error}): prepare the data again") from error
+        self._loader.memory_manager.context.__enter__()  # maps the file now, where FFCV waits for the first epoch
+
+    @property
+    def samples(self) -> int:
+        """Samples in the file."""
+        return int(self._loader.reader.num_samples)
+
+    @contextlib.contextmanager
+    def read(self, order: np.ndarray) -> Iterator[SafeEpoch]:
+        """An iterator over batches of the samples `order` (int64 (n,)): images uint8 (b, 32, 32, 3), labels (b, 1).
+
+        Both are views of a ring that are valid until the following `next`. On leaving the block its thread has ended.
+        The iterator raises RunFailedError if reading fails. `order` must lie in [0, samples): FFCV does not check.
+        """
+        if len(order) and not 0 <= order.min() <= order.max() < self.samples:
+            raise IndexError(f"samples {order.min()} to {order.max()} are not all in {self.path} of {self.samples}")
+        epoch = _ffcv_classes()[1](self._loader, order.astype(np.uint64))
+        self._epochs.add(epoch)
+        try:
+            yield epoch
+        finally:
+            epoch.close()
+            self._epochs.discard(epoch)
+
+    def close(self) -> None:
+        """Ends every iterator and lets the memory map go."""
+        for epoch in tuple(self._epochs):
+            epoch.close()
+        # FFCV's objects point at each other, so the map would stay open until the next garbage collection
+        self._loader.memory_manager.context.mmap = None
+
+
+def _ffcv_loader(path: Path, batch_size: int) -> Any:
+    """FFCV's Loader of `path`, whose generated code is replaced by one stage of the shared decoders."""
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from ffcv.loader import OrderOption
+
+    loader = _ffcv_classes()[0](
+        str(path),
+        batch_size=batch_size,
+        num_workers=1,
+        os_cache=True,
+        order=OrderOption.SEQUENTIAL,
+        seed=0,  # or it draws one from NumPy's global generator
+        pipelines={"image": [SimpleRGBImageDecoder()], "label": [IntDecoder()]},
+        drop_last=False,
+        batches_ahead=BATCHES_AHEAD,
+    )
+    if tuple(loader.reader.field_names) != FIELDS:
+        raise ValueError(f"its fields are {', '.join(loader.reader.field_names)}, not {', '.join(FIELDS)}")
+    sizes = {(int(h), int(w)) for h, w in np.unique(loader.reader.metadata["f0"][["height", "width"]])}
+    if sizes != {(32, 32)}:
+        raise ValueError(f"its pictures are of {sorted(sizes)} pixels, not 32x32")
+    nodes = [loader.graph.leaf_nodes[name].id for name in FIELDS]
+    decoders = [_decoders()[name] for name in FIELDS]
+
+    def decode(batch_indices: np.ndarray, metadata: np.ndarray, storage_state: tuple, **buffers: Any) -> list:
+        return [
+            decoder(batch_indices, buffers[f"memory_{node}"], metadata[f"f{field}"], storage_state)
+            for field, (decoder, node) in enumerate(zip(decoders, nodes, strict=True))
+        ]
+
+    loader.code = [(decode, nodes)], nodes
+    return loader
+
+
+@functools.cache
+def _ffcv_classes() -> tuple[Any, type[SafeEpoch]]:
+    """FFCV's Loader and EpochIterator with the mix-ins; made when first needed, as importing FFCV takes seconds."""
+    from ffcv.loader import Loader
+    from ffcv.loader.epoch_iterator import EpochIterator
+
+    class SafeLoader(_SharedReader, Loader):
+        """FFCV's Loader without the marked type."""
+
+    class Epoch(SafeEpoch, EpochIterator):  # type: ignore[misc]
+        """FFCV's EpochIterator with the safe hand-over."""
+
+    return SafeLoader, Epoch

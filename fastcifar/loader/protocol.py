@@ -1,0 +1,145 @@
+"""What a loader is, and all that both loaders do alike; a loader itself only adds how raw pictures are read.
+
+The order, the augmentation and the hand-over are here once, so two loaders cannot come to differ in them.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastcifar.augment.transform import Transform
+from fastcifar.errors import UserError
+from fastcifar.loader.order import EpochPlan
+
+FULL_SIZE = 32
+
+
+class Loader(Protocol):
+    """Batches of augmented pictures and their labels, epoch by epoch; also a context manager that closes itself."""
+
+    @property
+    def samples(self) -> int:
+        """Samples in the split."""
+        ...
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in every batch but, without `drop_last`, the last."""
+        ...
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        ...
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of epoch `number` from batch `start` on; `start` is a jump, nothing is read and thrown away.
+
+        A batch is (images, labels): images as the transform makes them, (b, 3, size, size) in channels_last, and
+        labels int64 (b,). Both are fresh memory that nothing writes to again, so batches may be kept. Any number of
+        epochs may be under way at once; leaving one early, in any way, ends what runs for it.
+
+        Raises UserError for a `start` outside [0, len(self)], a `number` outside [0, 2**64) and a closed loader;
+        RunFailedError, out of the iteration, if reading fails.
+        """
+        ...
+
+    def plain_pictures(self, count: int, transform: Transform) -> Tensor:
+        """About `count` pictures, (n, 3, 32, 32), of the first batches of epoch 0, by a transform of the caller's.
+
+        For what a network takes from the training set before it is trained; as many as there are, if fewer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Ends every epoch under way and lets the data go; closing twice is fine."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class RawBatch(NamedTuple):
+    """One batch as it is stored; valid until the next one is read."""
+
+    images: np.ndarray  # uint8 (n, 32, 32, 3); n is the batch or the whole set
+    rows: np.ndarray  # int64 (b,): where in `images` the pictures of the batch are
+    labels: Tensor  # int64 (b,), fresh memory
+
+
+class BatchLoader(ABC):
+    """The part of a loader that does not depend on where the pictures come from."""
+
+    def __init__(self, plan: EpochPlan, transform: Transform, size_at: Callable[[int], int] | None) -> None:
+        self._plan = plan
+        self._transform = transform
+        self._size_at = size_at
+        self._closed = False
+
+    @property
+    def samples(self) -> int:
+        """Samples in the split."""
+        return self._plan.samples
+
+    @property
+    def batch_size(self) -> int:
+        """Samples in every batch but, without `drop_last`, the last."""
+        return self._plan.batch_size
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch; see `Loader.epoch`."""
+        self._check_open()
+        return self._deliver(number, start, self._plan.batches(number, start))
+
+    def plain_pictures(self, count: int, transform: Transform) -> Tensor:
+        """Pictures by another transform; see `Loader.plain_pictures`."""
+        self._check_open()
+        batches = self._plan.batches(0)[: -(-count // self.batch_size)]
+        pictures: list[Tensor] = []
+        with contextlib.closing(self._read(batches)) as raw_batches:
+            for raw, samples in zip(raw_batches, batches, strict=True):
+                pictures.append(transform(raw.images, raw.rows, samples, 0))
+        return torch.cat(pictures)
+
+    def _deliver(self, number: int, start: int, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+        with contextlib.closing(self._read(batches)) as raw_batches:
+            for position, samples in enumerate(batches, start):
+                self._check_open()
+                raw = next(raw_batches)
+                size = FULL_SIZE if self._size_at is None else self._size_at(number * len(self) + position)
+                yield self._hand_over(self._transform(raw.images, raw.rows, samples, number, size), raw.labels)
+
+    def _hand_over(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The one seam between host and device: a copy to a GPU belongs here."""
+        return images, labels
+
+    @abstractmethod
+    def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
+        """Reads `batches` (sample indices, int64) in order; starts nothing before the first `next`."""
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UserError("this loader is closed: open another one with open_loader")
+
+    def close(self) -> None:
+        """Ends every epoch under way; a later `next` of one raises UserError."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

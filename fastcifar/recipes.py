@@ -1,0 +1,70 @@
+"""Named, complete configurations. A published number has a recipe, and its record names it."""
+
+from collections.abc import Callable
+
+from fastcifar.config import AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
+
+
+def resnet24() -> Config:
+    """The brief: its ResNet, batch 512, 24 epochs, one-cycle with the peak at epoch 5, crop, flip and cutout 8."""
+    return Config(
+        recipe="resnet24",
+        epochs=24,
+        batch_size=512,
+        evaluate_every=1,
+        model=ResNetConfig(),
+        optimizer=SgdConfig(lr=0.2, momentum=0.9, nesterov=True, weight_decay=5e-4),
+        schedule=ScheduleConfig(peak_epoch=5, start=0.01, end=0.01),
+        augment=AugmentConfig(pad=4, flip="random", cutout=8),
+    )
+
+
+def cpu90() -> Config:
+    """90% on a CPU: a narrow network that sees small pictures first, Muon, mirrored views."""
+    return Config(
+        recipe="cpu90",
+        epochs=6,
+        batch_size=500,
+        label_smoothing=0.2,
+        resolution=((0.4, 16), (0.6, 20), (0.75, 24), (1.0, 32)),
+        evaluation="mirrored",
+        model=SpeedNetConfig(widths=(64, 160, 192), activation="relu"),
+        optimizer=MuonConfig(),
+        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
+    )
+
+
+def fast90() -> Config:
+    """90% on a GPU: the network of `cpu90` at the batch size and widths a GPU likes; not yet tuned on one."""
+    return Config(
+        recipe="fast90",
+        epochs=5,
+        batch_size=1000,
+        label_smoothing=0.2,
+        resolution=((0.4, 16), (0.6, 20), (0.75, 24), (1.0, 32)),
+        evaluation="mirrored",
+        model=SpeedNetConfig(widths=(64, 256, 256), activation="gelu"),
+        optimizer=MuonConfig(),
+        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
+    )
+
+
+def smoke() -> Config:
+    """A minute on anything: shows that all parts work; its accuracy means nothing."""
+    return Config(
+        recipe="smoke",
+        epochs=2,
+        batch_size=250,
+        label_smoothing=0.2,
+        resolution=((1.0, 16),),
+        evaluate_every=1,
+        model=SpeedNetConfig(widths=(32, 64, 128), activation="relu"),
+        optimizer=MuonConfig(),
+        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
+    )
+
+
+RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke)}

@@ -1,0 +1,53 @@
+"""`python -m fastcifar.train`: trains a recipe to the end and prints what came of it."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from fastcifar.console import run_command
+
+DESCRIPTION = """Train a network on the prepared data.
+
+A recipe is a complete configuration; every field of it can be changed by the flags below. --config FILE reads fields
+from TOML first (the config.toml of a run repeats that run). --debug shows where an error came from.
+"""
+
+
+def main(arguments: list[str]) -> None:
+    """Parses, trains, prints. Raises UserError and RunFailedError."""
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates: huge pages on Linux
+    from fastcifar.config_cli import parse_config
+
+    config = parse_config(arguments, DESCRIPTION)
+
+    from fastcifar.device import keep_freed_memory
+    from fastcifar.engine.trainer import train
+
+    keep_freed_memory()
+    folder, record = train(config)
+
+    from fastcifar.analysis.curves import draw_curves
+
+    draw_curves(folder)
+    print(summary(folder, record))
+
+
+def summary(folder: Path, record: dict[str, Any]) -> str:
+    """The result of a run in a few lines; every figure of a synthetic set is marked."""
+    mark = "  [synthetic data, not CIFAR-10]" if record["dataset"] == "synthetic" else ""
+    clock = record["clock"]
+    process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
+    counts = {"plain": "", "mirrored": ""} | {record["evaluation"]: " (this one counts)"}
+    return "\n".join(
+        (
+            f"test accuracy       {record['test_accuracy']:.2%}{counts['plain']}{mark}",
+            f"  mirrored views    {record['test_accuracy_tta']:.2%}{counts['mirrored']}{mark}",
+            f"train accuracy      {record['train_accuracy']:.2%} (last epoch, augmented){mark}",
+            f"clock               train {clock['train_s']:.1f} s   run {clock['run_s']:.1f} s{process}{mark}",
+            f"run                 {folder}",
+        )
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)

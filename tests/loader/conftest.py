@@ -1,0 +1,87 @@
+"""One small prepared folder for all loader tests, and the plain way to compute any batch of it."""
+
+import gc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fastcifar.augment.transform import Transform
+from fastcifar.config import AugmentConfig
+from fastcifar.data.beton import load_manifest, write_set
+from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
+from fastcifar.loader import open_loader
+from fastcifar.loader.order import epoch_order
+from fastcifar.loader.protocol import Loader
+
+SAMPLES = {"train": 1003, "test": 97}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    folder: Path
+    raw: RawSet
+    transform: Transform
+
+    def open(self, kind: str, **changes: Any) -> Loader:
+        options = {"split": "train", "batch_size": 128, "seed": 7, "shuffle": True, "drop_last": False} | changes
+        options = {"transform": self.transform} | options
+        return open_loader(kind, self.folder, **options)  # type: ignore[arg-type]
+
+    def batch(self, indices: np.ndarray, epoch: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a loader must deliver for these samples of the train split, without any loader."""
+        images = self.transform(self.raw.train.images_nhwc, indices, indices, epoch, size)
+        return images, torch.from_numpy(self.raw.train.labels[indices])
+
+    def epoch(self, epoch: int, batch_size: int = 128, seed: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        order = epoch_order(SAMPLES["train"], seed, epoch)
+        return [self.batch(order[i : i + batch_size], epoch) for i in range(0, len(order), batch_size)]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    generator = np.random.default_rng(5)
+
+    def noise(samples: int) -> RawSplit:
+        images = generator.integers(0, 256, (samples, 32, 32, 3), dtype=np.uint8)
+        return RawSplit(images_nhwc=images, labels=generator.integers(0, 10, samples))
+
+    raw = RawSet(
+        train=noise(SAMPLES["train"]),
+        test=noise(SAMPLES["test"]),
+        class_names=tuple("abcdefghij"),
+        source=SourceInfo(kind="synthetic", name="noise", seed=5),
+    )
+    folder = tmp_path_factory.mktemp("prepared")
+    write_set(raw, folder)
+    manifest = load_manifest(folder)
+    return Prepared(folder=folder, raw=raw, transform=Transform(AugmentConfig(), manifest.mean_01, manifest.std_01))
+
+
+@pytest.fixture(scope="session")
+def same() -> Callable[..., None]:
+    """Asserts that two runs of batches are equal bit for bit."""
+
+    def check(found: Any, expected: Any) -> None:
+        found, expected = list(found), list(expected)
+        assert len(found) == len(expected)
+        for (images, labels), (expected_images, expected_labels) in zip(found, expected, strict=True):
+            assert labels.dtype == torch.int64
+            assert torch.equal(labels, expected_labels)
+            assert images.dtype == expected_images.dtype
+            assert torch.equal(images, expected_images)
+
+    return check
+
+
+@pytest.fixture
+def stream(prepared: Prepared) -> Iterator[Loader]:
+    with prepared.open("stream", batch_size=50) as loader:  # 21 batches: far more than are read ahead
+        list(loader.epoch(0, 19))  # imports and compiles
+        gc.freeze()  # a full collection now looks at what the test made only, which is quick
+        yield loader
+        gc.unfreeze()
