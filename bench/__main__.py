@@ -1,0 +1,26 @@
+"""`python -m bench`: lists the measurements and dispatches to them."""
+
+import importlib
+
+from fastcifar.console import run_command
+from fastcifar.errors import UserError
+
+COMMANDS = {
+    "time_to_accuracy": "train a recipe with several seeds: accuracy with its interval, and the three clocks",
+}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs the named measurement with the rest of the arguments; without one, lists them."""
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print("usage: python -m bench COMMAND [--help]\n")
+        print("\n".join(f"  {command:18}{text}" for command, text in COMMANDS.items()))
+    elif name in COMMANDS:
+        importlib.import_module(f"bench.{name}").main(arguments[1:])
+    else:
+        raise UserError(f"no measurement is called {name!r}: choose one of {', '.join(COMMANDS)}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,131 @@
+"""`python -m bench time_to_accuracy`: a recipe with several seeds, each in a process of its own.
+
+A run that is interrupted is taken up again: seeds whose record is in the result file already are not repeated, as long
+as the code revision is the same.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcifar.analysis.statistics import interval
+from fastcifar.command_line import parse
+from fastcifar.engine.record import code_revision, load_record
+from fastcifar.errors import RunFailedError, UserError
+from fastcifar.files import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train a recipe with several seeds and say how accurate it is and how long it takes."""
+
+    recipe: str
+    """The recipe, as `python -m fastcifar.train --recipe` takes it."""
+    runs: int = 3
+    """How many seeds."""
+    first_seed: int = 0
+    """The first of them; the others follow."""
+    target: float = 0.9
+    """Accuracy, as a fraction, whose share of runs is reported."""
+    data: Path = Path("data")
+    """Prepared data."""
+    out: Path | None = None
+    """The result file; by default one in bench/results/ that says what it holds."""
+
+
+def main(arguments: list[str]) -> None:
+    """Trains, prints a table, writes the JSON; its last line is the JSON without the runs."""
+    options = parse(Options, arguments, prog="python -m bench time_to_accuracy")
+    if options.runs < 1:
+        raise UserError(f"runs is {options.runs}, but must be at least 1")
+    partial = Path(tempfile.gettempdir()) / f"fastcifar-{options.recipe}-{code_revision()}.json"
+    out = partial if options.out is None else options.out
+    records = _finished(out)
+    for seed in range(options.first_seed, options.first_seed + options.runs):
+        if not any(record["seed"] == seed for record in records):
+            records.append(_run(options, seed))
+            write_json(out, summarise(records, options.target))
+        print(_row(next(record for record in records if record["seed"] == seed)), flush=True)
+    wanted = range(options.first_seed, options.first_seed + options.runs)
+    result = summarise([record for record in records if record["seed"] in wanted], options.target)
+    target = _result_path(result) if options.out is None else options.out
+    write_json(target, result)
+    print(f"written to {target}")
+    print(json.dumps({key: value for key, value in result.items() if key != "runs"}))
+
+
+def _finished(path: Path) -> list[dict[str, Any]]:
+    try:
+        records = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [record for record in records if record["code_revision"] == code_revision()]
+
+
+def _run(options: Options, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "-m", "fastcifar.train", "--recipe", options.recipe, "--seed", str(seed)]
+        command += ["--data", str(options.data), "--runs", runs]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, env=os.environ).returncode:
+            raise RunFailedError(f"the run with seed {seed} failed; its message stands above")
+        return load_record(next(Path(runs).iterdir()))
+
+
+def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
+    """The result file: accuracies of one view, of mirrored views and of the one that counts; medians of the clocks."""
+    counted = "test_accuracy_tta" if records[0]["evaluation"] == "mirrored" else "test_accuracy"
+    accuracies = [record[counted] for record in records]
+    mean, sd, ci95 = interval(accuracies)
+    views = {}
+    for name in ("test_accuracy", "test_accuracy_tta"):
+        view_mean, view_sd, view_ci = interval([record[name] for record in records])
+        views[name] = {"mean": view_mean, "sd": view_sd, "ci95": view_ci}
+    clock = {}
+    for name in ("train_s", "run_s", "process_s"):
+        seconds = [record["clock"][name] for record in records]
+        clock[name] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
+    first = records[0]
+    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "device", "amp", "hardware", "versions")
+    return {
+        "what": "time_to_accuracy",
+        **{key: first[key] for key in shared},
+        "code_revision": first["code_revision"],
+        "n": len(records),
+        "counts": counted,
+        "mean": mean,
+        "sd": sd,
+        "ci95": ci95,
+        "target": target,
+        "share_at_target": sum(accuracy >= target for accuracy in accuracies) / len(accuracies),
+        **views,
+        "clock": clock,
+        "runs": records,
+    }
+
+
+def _row(record: dict[str, Any]) -> str:
+    clock = record["clock"]
+    return (
+        f"{record['recipe']} seed {record['seed']}: one view {record['test_accuracy']:.2%}, mirrored views "
+        f"{record['test_accuracy_tta']:.2%}; train {clock['train_s']:.1f} s, run {clock['run_s']:.1f} s, "
+        f"process {clock['process_s']:.1f} s"
+    )
+
+
+def _result_path(result: dict[str, Any]) -> Path:
+    device = "cpu" if result["device"] == "cpu" else result["hardware"]["gpu"].lower().replace(" ", "-")
+    return RESULTS / f"time_to_accuracy-{result['recipe']}-{device}-n{result['n']}.json"
+
+
+if __name__ == "__main__":
+    from fastcifar.console import run_command
+
+    run_command(main)

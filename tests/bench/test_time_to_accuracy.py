@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from bench.time_to_accuracy import Options, _finished, main, summarise
+from fastcifar.engine.record import code_revision
+from fastcifar.errors import UserError
+
+
+def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:
+    return {
+        "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "epochs": 5, "steps": 500, "parameters": 1000,
+        "device": "cpu", "amp": "float32", "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
+        "evaluation": evaluation, "code_revision": code_revision(),
+        "test_accuracy": plain, "test_accuracy_tta": mirrored,
+        "clock": {"train_s": run_s - 1, "run_s": run_s, "process_s": run_s + 1},
+    }  # fmt: skip
+
+
+def test_summary_counts_the_view_that_the_recipe_declared():
+    runs = [record(0, 0.89, 0.90, run_s=10), record(1, 0.90, 0.91, run_s=30), record(2, 0.91, 0.92, run_s=20)]
+    result = summarise(runs, 0.905)
+    assert result["mean"] == pytest.approx(0.91)
+    assert result["share_at_target"] == pytest.approx(2 / 3)
+    assert result["test_accuracy"]["mean"] == pytest.approx(0.90)
+    assert result["clock"]["run_s"] == {"median": 20, "min": 10, "max": 30}
+    assert result["n"] == 3
+    assert summarise([run | {"evaluation": "plain"} for run in runs], 0.9)["mean"] == pytest.approx(0.90)
+
+
+def test_runs_of_another_revision_are_not_taken_up(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps({"runs": [record(0, 0.9, 0.9), record(1, 0.9, 0.9) | {"code_revision": "older"}]}))
+    assert [run["seed"] for run in _finished(path)] == [0]
+    assert _finished(tmp_path / "missing.json") == []
+
+
+def test_a_number_of_runs_below_one_is_refused():
+    with pytest.raises(UserError, match="runs is 0, but must be at least 1"):
+        main(["--recipe", "smoke", "--runs", "0"])
+
+
+def test_defaults_are_the_documented_ones():
+    assert Options(recipe="cpu90").runs == 3
+    assert Options(recipe="cpu90").target == 0.9
