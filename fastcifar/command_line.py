@@ -9,7 +9,7 @@ import tyro
 from fastcifar.errors import UserError
 
 T = TypeVar("T")
-BOX = "╭╮╰╯│─ "
+BOX = "╭╮╰╯│─ "  # around the text, where the output is UTF-8; elsewhere tyro draws lines of hyphens
 
 
 def parse(kind: type[T], arguments: list[str], *, prog: str, **options: Any) -> T:
@@ -29,10 +29,11 @@ def parse(kind: type[T], arguments: list[str], *, prog: str, **options: Any) -> 
 
 def _explanation(boxed: str) -> str:
     """The first paragraph of tyro's box: what is wrong, without the frame and the help behind it."""
-    lines = []
+    lines: list[str] = []
     for line in boxed.splitlines()[1:]:
         text = line.strip(BOX)
-        if not text:
+        if text.strip("-"):
+            lines.append(text)
+        elif lines:
             break
-        lines.append(text)
-    return " ".join(lines) or "the arguments cannot be used"
+    return " ".join(lines).rstrip(".") or "the arguments cannot be used"

@@ -1,18 +1,35 @@
 """Every tunable, as frozen dataclasses: unit, meaning, source. The command line and the TOML files are these fields."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from fastcifar.errors import UserError
 
 LARGEST_SEED = 2**63 - 1
+LARGEST_LR = 1e9  # far beyond any use; torch cannot take one that overflows a float32
 
 
 def require(condition: bool, message: str) -> None:
     """Raises UserError(message) where a value is refused."""
     if not condition:
         raise UserError(message)
+
+
+def require_finite(config: Any, prefix: str = "") -> None:
+    """Refuses NaN and infinities, which pass or fail a comparison by chance, in the float fields of `config`."""
+    for item in fields(config):
+        value = getattr(config, item.name)
+        finite = not isinstance(value, float) or math.isfinite(value)
+        require(finite, f"{prefix}{item.name} is {value}, but must be a finite number")
+
+
+def _require_rates(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(0 < value <= LARGEST_LR, f"optimizer.{name} is {value}, but must be above 0 and at most {LARGEST_LR:g}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +71,7 @@ class ResNetConfig:
     """Whether layer 3's first convolution is pooled."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "model.")
         require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be at least 0 and below 1")
 
@@ -74,11 +92,14 @@ class SpeedNetConfig:
     """For how many epochs the stem's bias learns; afterwards the backward pass ends at the first block."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "model.")
         require(
             1 <= len(self.widths) <= 4 and min(self.widths) > 0,
             f"model.widths is {self.widths}, but must be 1 to 4 positive channel counts",
         )
         require(0 < self.bn_momentum <= 1, f"model.bn_momentum is {self.bn_momentum}, but must be in (0, 1]")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+        require(self.stem_epochs >= 0, f"model.stem_epochs is {self.stem_epochs}, but must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,7 +118,8 @@ class SgdConfig:
     """Keep weight decay out of the momentum (arXiv 1711.05101)."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, f"optimizer.lr is {self.lr}, but must be above 0")
+        require_finite(self, "optimizer.")
+        _require_rates(self, "lr")
         require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, but must be at least 0 and below 1")
         require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
@@ -125,8 +147,8 @@ class MuonConfig:
     """On what SGD trains, relative: added to the gradient as weight_decay / learning rate * weight."""
 
     def __post_init__(self) -> None:
-        for name in ("lr", "bias_lr", "head_lr"):
-            require(getattr(self, name) > 0, f"optimizer.{name} is {getattr(self, name)}, but must be above 0")
+        require_finite(self, "optimizer.")
+        _require_rates(self, "lr", "bias_lr", "head_lr")
         for name in ("momentum", "sgd_momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name} is {value}, but must be at least 0 and below 1")
@@ -148,6 +170,7 @@ class ScheduleConfig:
     """The shape of both sides."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "schedule.")
         require(self.peak_epoch >= 0, f"schedule.peak_epoch is {self.peak_epoch}, but must not be negative")
         for name in ("start", "end"):
             value = getattr(self, name)
@@ -199,25 +222,33 @@ class Config:
 
     def __post_init__(self) -> None:
         require(0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}, but must be between 0 and 2**63 - 1")
-        require(self.epochs > 0, f"epochs is {self.epochs}, but must be above 0")
+        require_finite(self)
+        require(0 < self.epochs <= 1e6, f"epochs is {self.epochs}, but must be above 0 and at most a million")
         for name in ("batch_size", "evaluation_batch_size"):
             require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, but must be at least 1")
-        require(
-            0 <= self.label_smoothing < 1,
-            f"label_smoothing is {self.label_smoothing}, but must be at least 0 and below 1",
-        )
+        smoothing = self.label_smoothing
+        require(0 <= smoothing < 1, f"label_smoothing is {smoothing}, but must be at least 0 and below 1")
         require(self.evaluate_every >= 0, f"evaluate_every is {self.evaluate_every}, but must not be negative")
-        require(self.threads is None or self.threads >= 1, f"threads is {self.threads}, but must be at least 1")
+        require(self.threads is None or 1 <= self.threads <= 1024, f"threads is {self.threads}, but must be 1 to 1024")
         require(
             self.schedule.peak_epoch <= self.epochs,
-            f"schedule.peak_epoch is {self.schedule.peak_epoch}, after the last of {self.epochs} epochs",
+            f"schedule.peak_epoch is {self.schedule.peak_epoch:g}, but the run ends at epoch {self.epochs:g}; lower it",
         )
+        self._check_resolution()
+
+    def _check_resolution(self) -> None:
         shares = [share for share, _ in self.resolution]
         require(
-            bool(shares) and shares == sorted(shares) and shares[0] > 0 and shares[-1] == 1,
+            bool(shares) and all(a < b for a, b in pairwise([0.0, *shares])) and shares[-1] == 1,
             f"resolution is {self.resolution}, but its shares must ascend to 1",
         )
         require(
             all(16 <= size <= 32 for _, size in self.resolution),
             f"resolution is {self.resolution}, but its sides must be between 16 and 32 pixels",
         )
+        if isinstance(self.model, SpeedNetConfig):
+            smallest, blocks = min(size for _, size in self.resolution), len(self.model.widths)
+            require(
+                smallest - 1 >= 2**blocks,  # the stem takes a pixel, a block halves
+                f"resolution goes down to {smallest} pixels, too few for the {blocks} blocks of model.widths",
+            )

@@ -6,7 +6,7 @@ import tyro
 
 from fastcifar.command_line import parse
 from fastcifar.config import Config
-from fastcifar.config_file import read_arguments
+from fastcifar.config_file import read_toml, to_arguments, with_kinds
 from fastcifar.device import default_recipe
 from fastcifar.errors import UserError
 from fastcifar.recipes import RECIPES
@@ -19,13 +19,16 @@ def parse_config(arguments: list[str], description: str) -> Config:
     the process with 2 and tyro's explanation.
     """
     arguments, file = _taken(arguments, "--config")
-    if file is not None:
-        arguments = read_arguments(Path(file)) + arguments
     arguments, name = _taken(arguments, "--recipe")
-    name = default_recipe() if name is None else name
+    table = {} if file is None else read_toml(Path(file))
+    in_file = table.pop("recipe", None)
+    name = str(in_file if name is None and in_file is not None else name or default_recipe())
     if name not in RECIPES:
         raise UserError(f"no recipe is called {name!r}: choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]()
+    if file is not None:
+        recipe = with_kinds(recipe, table, Path(file))
+        arguments = to_arguments(table, recipe, Path(file)) + arguments
     return parse(
         tyro.conf.AvoidSubcommands[Config],
         arguments,

@@ -1,29 +1,37 @@
-"""Configurations as TOML: what a run writes beside its result can be given back to `--config` and repeats it."""
+"""Configurations as TOML: what a run writes beside its result can be given back to `--config` and repeats it.
+
+The keys are the fields of `Config`; the sections of the network and of the optimiser say which one they are by `kind`.
+"""
 
 import json
 import tomllib
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastcifar.config import Config
+from fastcifar.config import Config, MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.errors import UserError
+
+KINDS: dict[str, dict[str, type]] = {
+    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig},
+    "optimizer": {"sgd": SgdConfig, "muon": MuonConfig},
+}
+"""What `kind` means in the sections that have a choice."""
 
 
 def to_toml(config: Config) -> str:
     """Every field of `config`; fields that are None are left out, as TOML has no such value."""
     lines: list[str] = []
-    sections: list[tuple[str, Any]] = []
+    sections: list[str] = []
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            sections.append((field.name, value))
+            sections += ["", f"[{field.name}]"]
+            sections += [f'kind = "{kind}"' for kind, of in KINDS.get(field.name, {}).items() if type(value) is of]
+            sections += [f"{inner.name} = {_literal(getattr(value, inner.name))}" for inner in fields(value)]
         elif value is not None:
             lines.append(f"{field.name} = {_literal(value)}")
-    for name, section in sections:
-        lines += ["", f"[{name}]"]
-        lines += [f"{field.name} = {_literal(getattr(section, field.name))}" for field in fields(section)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + sections) + "\n"
 
 
 def _literal(value: Any) -> str:
@@ -31,31 +39,62 @@ def _literal(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_literal, value))}]"
-    return json.dumps(str(value) if isinstance(value, Path) else value)  # JSON's strings and numbers are TOML's
+    # JSON's numbers and strings are TOML's, but for escapes of surrogates, which it lacks, and DEL, which it escapes
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def read_arguments(path: Path) -> list[str]:
-    """The command-line arguments that say the same as the TOML file, so that both are checked in one place."""
+def read_toml(path: Path) -> dict[str, Any]:
+    """The table in a TOML file; raises UserError where it cannot be read."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}; name a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from None
-    return _arguments(table, "")
 
 
-def _arguments(table: dict[str, Any], prefix: str) -> list[str]:
+def with_kinds(config: Config, table: dict[str, Any], path: Path) -> Config:
+    """`config` with the network and the optimiser that the file names by `kind`, which is taken out of `table`."""
+    for section, kinds in KINDS.items():
+        inner = table.get(section)
+        name = inner.pop("kind", None) if isinstance(inner, dict) else None
+        if name is None:
+            continue
+        if not isinstance(name, str) or name not in kinds:
+            raise UserError(f"{path} has the {section}.kind {name!r}: choose one of {', '.join(kinds)}")
+        if type(getattr(config, section)) is not kinds[name]:
+            config = replace(config, **{section: kinds[name]()})
+    return config
+
+
+def to_arguments(table: dict[str, Any], config: Any, path: Path, prefix: str = "") -> list[str]:
+    """The command-line arguments that say the same as `table`, so that both are checked in one place.
+
+    Raises UserError for a key that is not a field of `config`.
+    """
+    known = [field.name for field in fields(config)]
     arguments: list[str] = []
     for key, value in table.items():
-        name = prefix + key.replace("_", "-")
+        if key not in known:
+            raise UserError(f"{path} has the unknown key {prefix}{key}; known there are {', '.join(known)}")
+        current, flag = getattr(config, key), f"--{prefix}{key}".replace("_", "-")
+        if isinstance(value, dict) != is_dataclass(current) or (isinstance(current, bool) > isinstance(value, bool)):
+            raise UserError(f"{path} has {prefix}{key} = {value!r}, but that is {_described(current)}")
         if isinstance(value, dict):
-            arguments += _arguments(value, f"{name}.")
-        elif isinstance(value, bool):
-            arguments.append(f"--{name}" if value else f"--{prefix}no-{key.replace('_', '-')}")
+            arguments += to_arguments(value, current, path, f"{prefix}{key}.")
+        elif isinstance(current, bool):
+            arguments.append(flag if value else f"--{prefix}no-{key}".replace("_", "-"))
+        elif isinstance(value, list):
+            arguments += [flag, *_flat(value)]
         else:
-            arguments += [f"--{name}", *_flat(value)]
+            arguments.append(f"{flag}={value}")
     return arguments
+
+
+def _described(value: Any) -> str:
+    if is_dataclass(value):
+        return f"a section with {', '.join(field.name for field in fields(value))}"
+    return "true or false" if isinstance(value, bool) else "one value"
 
 
 def _flat(value: Any) -> list[str]:

@@ -92,8 +92,8 @@ def using(placement: Placement) -> Iterator[None]:
 
     torch_before, numba_before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(placement.threads)
-    numba.set_num_threads(min(placement.threads, numba_before))
     try:
+        numba.set_num_threads(min(placement.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         yield
     finally:
         torch.set_num_threads(torch_before)

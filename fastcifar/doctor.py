@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     if arguments in (["-h"], ["--help"]):
         print("usage: python -m fastcifar doctor [DATA]\nPrints versions, device, threads, kernels and data.")
         return
-    if len(arguments) > 1:
+    if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
         raise UserError(f"doctor takes one folder of prepared data at most, got {' '.join(arguments)}")
     for name, value in facts(Path(arguments[0] if arguments else "data")):
         print(f"{name + ':':14}{value}")

@@ -1,5 +1,6 @@
 """`python -m fastcifar.predict PICTURE...`: what a finished run sees in the user's own pictures."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ from fastcifar.command_line import parse
 from fastcifar.console import run_command
 from fastcifar.errors import UserError
 
-LARGEST_PICTURE = 100_000_000
+LARGEST_PICTURE = 64_000_000
 """Pixels; more is refused before it is decoded, as a small file can hold a picture that fills the memory."""
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+"""What Pillow converts to RGB faithfully; 16-bit modes it would clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,21 +60,33 @@ def read_picture(path: Path) -> Any:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > LARGEST_PICTURE:
-                raise UserError(
-                    f"{path} is {picture.width}x{picture.height}; scale it below {LARGEST_PICTURE:,} pixels"
-                )
-            upright = ImageOps.exif_transpose(picture).convert("RGB")
-            if upright.size != (32, 32):
-                upright = ImageOps.fit(upright, (32, 32), Image.Resampling.BOX)
-            return np.asarray(upright)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large and of odd pictures, which are refused below or harmless
+            with Image.open(path) as picture:
+                _check(path, picture)
+                upright = ImageOps.exif_transpose(picture)
+                if "transparency" in upright.info:
+                    upright = upright.convert("RGBA")
+                upright = upright.convert("RGB")
+        if upright.size != (32, 32):
+            upright = ImageOps.fit(upright, (32, 32), Image.Resampling.BOX)
+        return np.asarray(upright)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
     except UnidentifiedImageError:
         raise UserError(f"{path} is not a picture that can be read; use PNG or JPEG") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read the picture {path}: {error}") from None
+    except Exception as error:  # noqa: BLE001  (a damaged file makes Pillow's decoders raise almost anything)
+        raise UserError(f"cannot read the picture {path}: {error or type(error).__name__}") from None
+
+
+def _check(path: Path, picture: Any) -> None:
+    found = f"{path} is {picture.width}x{picture.height} {picture.mode}"
+    if picture.width * picture.height > LARGEST_PICTURE:
+        raise UserError(f"{found}; scale it below {LARGEST_PICTURE:,} pixels")
+    if picture.mode not in MODES:
+        raise UserError(f"{found}; pictures of this mode cannot be converted, save it with 8 bits a channel")
 
 
 def predict(bundle: Any, pictures: list[Any]) -> list[dict[str, float]]:

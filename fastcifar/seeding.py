@@ -21,6 +21,6 @@ def generator(seed: int, purpose: Purpose) -> torch.Generator:
 @contextlib.contextmanager
 def seeded(seed: int, purpose: Purpose) -> Iterator[None]:
     """Torch's global CPU and GPU generators seeded inside, and as they were before outside."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # named, as torch warns of several otherwise
         torch.manual_seed(torch_seed(seed, purpose))
         yield

@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> None:
 
     from fastcifar.analysis.curves import draw_curves
 
+    print(summary(folder, record), flush=True)  # first: the process clock ends here, and a result is not lost to a plot
     draw_curves(folder)
-    print(summary(folder, record))
 
 
 def summary(folder: Path, record: dict[str, Any]) -> str:

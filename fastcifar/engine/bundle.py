@@ -12,7 +12,7 @@ from torch import nn
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config
 from fastcifar.config_cli import config_from_file
-from fastcifar.engine.record import CONFIG_NAME, WEIGHTS_NAME, load_record, weights_sha256
+from fastcifar.engine.record import CONFIG_NAME, RECORD_NAME, WEIGHTS_NAME, load_record, weights_sha256
 from fastcifar.errors import UserError
 from fastcifar.models.build import build_model
 
@@ -39,6 +39,9 @@ class Bundle:
 def load_bundle(folder: Path) -> Bundle:
     """Loads a finished run; raises UserError for one that is incomplete, damaged or changed since."""
     record = load_record(folder)
+    missing = [key for key in ("class_names", "mean_01", "std_01", "dataset") if key not in record]
+    if missing:
+        raise UserError(f"{folder / RECORD_NAME} lacks {', '.join(missing)}; train again")
     config = config_from_file(folder / CONFIG_NAME)
     path = folder / WEIGHTS_NAME
     try:

@@ -57,6 +57,7 @@ def process_seconds() -> float | None:
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = os.sysconf("SC_CLK_TCK")
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / ticks  # field 22 of proc(5): starttime
+        started = int(fields[19]) / ticks  # field 22 of proc(5): starttime
+        return round(time.clock_gettime(time.CLOCK_BOOTTIME) - started, 2)
     except (OSError, AttributeError, ValueError, IndexError):
         return None

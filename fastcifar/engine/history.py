@@ -10,7 +10,7 @@ from torch import Tensor
 from fastcifar.errors import RunFailedError
 
 CHANCE_WINDOW = 5000
-"""Pictures over which the accuracy is held against chance."""
+"""Pictures over which the accuracy is held against chance; fewer would stop runs that learn."""
 
 
 class History:
@@ -18,9 +18,11 @@ class History:
 
     def __init__(self, file: TextIO, *, total: int, batch_size: int, classes: int) -> None:
         self.file, self.total, self.batch_size, self.classes = file, total, batch_size, classes
-        self.loss = self.accuracy = math.nan
+        self.loss = self.accuracy = math.nan  # means over the steps that the last flush read
         self._pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
+        self._epoch: list[tuple[float, float]] = []
         self._recent: list[float] = []
+        self._window = max(1, CHANCE_WINDOW // batch_size)
         self._judged = False
 
     def add(self, facts: dict[str, Any], loss: Tensor, right: Tensor) -> None:
@@ -44,21 +46,30 @@ class History:
                     "lower the learning rate, or try --amp float32"
                 )
         self.loss, self.accuracy = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
-        self._recent = (self._recent + accuracies)[-max(1, CHANCE_WINDOW // self.batch_size) :]
+        self._epoch += zip(losses, accuracies, strict=True)
+        self._recent = (self._recent + accuracies)[-self._window :]
         self._judge(self._pending[-1][0]["step"])
         self._pending.clear()
+        self.file.flush()  # for whoever follows the file
+
+    def end_epoch(self) -> tuple[float, float]:
+        """Reads what is pending; mean loss and accuracy over the steps since the last call."""
+        self.flush()
+        losses, accuracies = zip(*self._epoch, strict=True)
+        self._epoch = []
+        return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 
     def write(self, facts: dict[str, Any]) -> None:
         """One line of metrics."""
         self.file.write(json.dumps(facts, allow_nan=False) + "\n")
 
     def _judge(self, step: int) -> None:
-        if self._judged or step + 1 < self.total / 3:
+        if self._judged or step + 1 < self.total / 3 or len(self._recent) < self._window:
             return
         self._judged = True
         chance, pictures = 1 / self.classes, len(self._recent) * self.batch_size
         accuracy = sum(self._recent) / len(self._recent)
-        # four standard deviations above guessing: one false alarm in 30,000 guessing runs, none in a learning one
+        # four standard deviations: of 30,000 runs that guess one gets through; one that learns is far above
         if accuracy < chance + 4 * math.sqrt(chance * (1 - chance) / pictures):
             raise RunFailedError(
                 f"after {step + 1} of {self.total} steps the training accuracy is {accuracy:.1%}, no better than "

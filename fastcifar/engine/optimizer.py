@@ -74,9 +74,10 @@ class Sgd:
 
 
 def orthogonalise(updates: Tensor, steps: int) -> Tensor:
-    """Nearest semi-orthogonal matrices of a stack (k, m, n), roughly: singular values end between about 0.7 and 1.2.
+    """Nearest semi-orthogonal matrices of a stack (k, m, n), roughly; all of it in one batched product.
 
-    A quintic Newton-Schulz iteration on the smaller side, all matrices of the stack in one batched product.
+    A quintic Newton-Schulz iteration on the smaller side. Singular values above 0.017 of the Frobenius norm end
+    between 0.65 and 1.21 after 3 steps, those above 0.0015 after 5; smaller ones grow 3.4 times a step.
     """
     a, b, c = NEWTON_SCHULZ
     x = updates / (updates.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)

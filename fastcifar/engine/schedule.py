@@ -20,8 +20,8 @@ def one_cycle(step: int, total: int, peak: float, config: ScheduleConfig) -> flo
     top, last = peak * total - 1, total - 1
     if step <= top:
         return _anneal(config.start, 1.0, step / top if top > 0 else 1.0, config.anneal)
-    top = max(top, 0.0)  # a run that starts at its peak
-    return _anneal(1.0, config.end, (step - top) / (last - top) if last > top else 1.0, config.anneal)
+    top = max(top, 0.0)  # a run that starts at its peak; one of a single step is at it
+    return _anneal(1.0, config.end, (step - top) / (last - top) if last > top else 0.0, config.anneal)
 
 
 def _anneal(begin: float, end: float, share: float, shape: str) -> float:

@@ -1,6 +1,7 @@
 """The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
 
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,12 @@ class _Run:
     def __init__(self, config: Config, placement: Placement, manifest: Manifest, folder: Path) -> None:
         self.config, self.placement, self.manifest, self.folder = config, placement, manifest, folder
         self.classes = len(manifest.class_names)
+        self.environment = environment(placement)  # now, as the source may change while the run goes on
         self.clock = Clock(placement.synchronise)
         self.steps_per_epoch = manifest.splits["train"].samples // config.batch_size
         self.total = total_steps(config.epochs, self.steps_per_epoch)
+        self.train_accuracy = math.nan  # of the last epoch
+        self.shown: dict[str, str] = {"data": "synthetic"} if manifest.dataset == "synthetic" else {}
 
     def execute(self) -> dict[str, Any]:
         self._compile()
@@ -82,7 +86,7 @@ class _Run:
                 self._train(model, loader, history)
                 self.clock.train.stop()
                 plain, mirrored = self._evaluate(model)
-        return self._save(model, history, plain, mirrored)
+        return self._save(model, plain, mirrored)
 
     def _open(self, split: str) -> Loader:
         config, is_train = self.config, split == "train"
@@ -128,10 +132,8 @@ class _Run:
         with progress(f"{config.recipe} seed {config.seed}", self.total, "steps") as bar:
             for epoch in range(math.ceil(self.total / self.steps_per_epoch)):
                 model.train()
-                for batch, (images, labels) in enumerate(loader.epoch(epoch)):
-                    step = epoch * self.steps_per_epoch + batch
-                    if step >= self.total:
-                        break
+                first = epoch * self.steps_per_epoch
+                for step, (images, labels) in enumerate(islice(loader.epoch(epoch), self.total - first), first):
                     share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
                     self._freeze_stem(model, step)
                     loss, right = step_once(self._to_device(images), self._to_device(labels), share)
@@ -141,7 +143,6 @@ class _Run:
                     if (step + 1) % read_every == 0:
                         history.flush()
                     self._show(bar, step + 1, history)
-                history.flush()
                 self._finish_epoch(model, epoch + 1, history, bar)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
@@ -154,23 +155,23 @@ class _Run:
         if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
             model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)
 
-    def _show(self, bar: Progress, done: int, history: History, **more: str) -> None:
+    def _show(self, bar: Progress, done: int, history: History) -> None:
         fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.config.epochs:g}"}
         if not math.isnan(history.loss):
             fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
-        if self.manifest.dataset == "synthetic":
-            fields["data"] = "synthetic"
-        bar.update(done, **fields, **more)
+        bar.update(done, **fields, **self.shown)
 
     def _finish_epoch(self, model: nn.Module, epoch: int, history: History, bar: Progress) -> None:
+        loss, self.train_accuracy = history.end_epoch()
         facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
         done = min(epoch * self.steps_per_epoch, self.total)
         every = self.config.evaluate_every
         if every and epoch % every == 0 and done < self.total:
             with self.clock.evaluation():
                 facts["test_accuracy"] = accuracy(*predict_logits(model, self.test.epoch(0), self.placement))
-            self._show(bar, done, history, test=f"{facts['test_accuracy']:.1%}")
-        history.write(facts | {"loss": history.loss, "train_accuracy": history.accuracy})
+            self.shown["test"] = f"{facts['test_accuracy']:.1%}"
+            self._show(bar, done, history)
+        history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
 
     def _evaluate(self, model: nn.Module) -> tuple[float, float]:
         """Accuracy with one view and with two; the run clock stops once the one that counts is known."""
@@ -184,7 +185,7 @@ class _Run:
             self.clock.run.stop()
         return plain_accuracy, mirrored_accuracy
 
-    def _save(self, model: nn.Module, history: History, plain: float, mirrored: float) -> dict[str, Any]:
+    def _save(self, model: nn.Module, plain: float, mirrored: float) -> dict[str, Any]:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
             save_file(state, temporary)
@@ -203,7 +204,7 @@ class _Run:
             "test_accuracy": plain,
             "test_accuracy_tta": mirrored,
             "test_samples": manifest.splits["test"].samples,
-            "train_accuracy": history.accuracy,
+            "train_accuracy": self.train_accuracy,
             "clock": {
                 "train_s": round(self.clock.train.seconds, 4),
                 "run_s": round(self.clock.run.seconds, 4),
@@ -214,7 +215,7 @@ class _Run:
             "std_01": list(manifest.std_01),
             "dataset_sha256": manifest.content_sha256,
             "weights_sha256": weights_sha256(state),
-            **environment(self.placement),
+            **self.environment,
         }
         write_json(self.folder / RECORD_NAME, record)
         return record

@@ -1,0 +1,99 @@
+"""One prepared synthetic set, one configuration that learns it in a second, one finished run, and the commands."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastcifar.__main__ import main
+from fastcifar.config import AugmentConfig, Config, MuonConfig, ScheduleConfig, SpeedNetConfig
+from fastcifar.console import run_command
+from fastcifar.data.beton import write_set
+from fastcifar.data.synthetic import synthetic_set
+
+
+@pytest.fixture(scope="session")
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of 600 train and 200 test pictures; read only."""
+    folder = tmp_path_factory.mktemp("small_data")
+    write_set(synthetic_set(train=600, test=200, seed=3), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Learns `small_data` to about 80% in a second: 6 epochs of 12 steps, bits that repeat."""
+    return Config(
+        recipe="smoke",
+        epochs=6,
+        batch_size=50,
+        label_smoothing=0.2,
+        resolution=((1.0, 24),),
+        evaluation_batch_size=64,
+        model=SpeedNetConfig(widths=(16, 32, 32), activation="relu"),
+        optimizer=MuonConfig(),
+        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="none", cutout=0),
+        amp="float32",
+        device="cpu",
+        threads=1,
+        data=small_data,
+        runs=tmp_path_factory.mktemp("runs"),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of the session; read only."""
+
+    config: Config
+    folder: Path
+    record: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def finished(tiny: Config) -> Run:
+    """`tiny`, evaluated after every second epoch."""
+    from fastcifar.engine.trainer import train
+
+    config = replace(tiny, evaluate_every=2, evaluation="mirrored")
+    folder, record = train(config)
+    return Run(config, folder, record)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self) -> str:
+        """The error line of a command that exits with 2 and prints nothing else."""
+        assert (self.code, self.out) == (2, ""), self
+        assert self.err.startswith("error: "), self
+        assert self.err.endswith("\n"), self
+        assert self.err.count("\n") == 1, self
+        return self.err.removeprefix("error: ").removesuffix("\n")
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Runs `python -m fastcifar ARGUMENTS` within this process."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fastcifar", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            run_command(main)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0
+        printed = capsys.readouterr()
+        return Done(code, printed.out, printed.err)
+
+    return run
