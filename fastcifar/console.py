@@ -17,9 +17,26 @@ EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
 class Progress(Protocol):
     """Told how far the work is; cheap enough to be told at every step."""
 
-    def update(self, done: float, **fields: str) -> None:
-        """`done` of the total; `fields` are shown as `name value` behind the rate and the time left."""
+    def update(self, done: float, share: float | None = None, **fields: str) -> None:
+        """`done` of the total; `fields` are shown as `name value` behind the rate and the time left.
+
+        `share` of the work that is done, 0 to 1, where it is not that of the units: some take longer than others.
+        """
         ...
+
+
+class _Rate:
+    """Units a second, lately: over at least a second, so that a display has something steady to show."""
+
+    def __init__(self) -> None:
+        self.at, self.done, self.value = time.monotonic(), 0.0, 0.0
+
+    def update(self, done: float) -> float:
+        now = time.monotonic()
+        if now - self.at >= 1 or not self.value:
+            self.value = (done - self.done) / max(now - self.at, 1e-9)
+            self.at, self.done = now, done
+        return self.value
 
 
 class _PlainProgress:
@@ -28,39 +45,39 @@ class _PlainProgress:
     def __init__(self, label: str, total: float, unit: str, stream: TextIO) -> None:
         self.label, self.total, self.unit, self.stream = label, total, unit, stream
         self.started = self.printed = time.monotonic()
+        self.rate = _Rate()
         self.last: float | None = None
 
-    def update(self, done: float, **fields: str) -> None:
+    def update(self, done: float, share: float | None = None, **fields: str) -> None:
         now = time.monotonic()
         if done < self.total and now - self.printed < PLAIN_LINE_EVERY_S:
             return
         if done == self.last:
             return
         self.printed, self.last = now, done
-        print(self._line(done, now - self.started, fields), file=self.stream, flush=True)
+        if share is None:
+            share = done / self.total if self.total else 1.0
+        print(self._line(done, share, now - self.started, fields), file=self.stream, flush=True)
 
-    def _line(self, done: float, seconds: float, fields: dict[str, str]) -> str:
-        rate = done / seconds if seconds > 0 else 0.0
-        left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 and done < self.total else f"{seconds:.1f} s"
-        share = 100 * done / self.total if self.total else 100.0
+    def _line(self, done: float, share: float, seconds: float, fields: dict[str, str]) -> str:
+        rate = self.rate.update(done) if done < self.total else done / max(seconds, 1e-9)
+        left = f"{seconds * (1 - share) / share:.0f} s left" if share > 0 and done < self.total else f"{seconds:.1f} s"
         extra = "".join(f"  {name} {value}" for name, value in fields.items())
         amounts = f"{done:.0f}/{self.total:.0f} {self.unit}".rstrip()
-        return f"{self.label}  {amounts} ({share:.0f}%)  {rate:.1f} {self.unit}/s  {left}{extra}"
+        return f"{self.label}  {amounts} ({share:.0%})  {rate:.1f} {self.unit}/s  {left}{extra}"
 
 
 class _RichProgress:
     """A live bar; rich redraws it ten times a second from its own thread, so `update` only stores numbers."""
 
     def __init__(self, label: str, total: float, unit: str, bar: Any) -> None:
-        self.bar, self.unit = bar, unit
+        self.bar, self.total, self.unit, self.rate = bar, total, unit, _Rate()
         self.task = bar.add_task(label, total=total, rate="", extra="")
-        self.started = time.monotonic()
 
-    def update(self, done: float, **fields: str) -> None:
-        seconds = time.monotonic() - self.started
-        rate = f"{done / seconds:.1f} {self.unit}/s" if seconds > 0 else ""
+    def update(self, done: float, share: float | None = None, **fields: str) -> None:
         extra = "  ".join(f"{name} {value}" for name, value in fields.items())
-        self.bar.update(self.task, completed=done, rate=rate, extra=extra)
+        completed = done if share is None else share * self.total
+        self.bar.update(self.task, completed=completed, rate=f"{self.rate.update(done):.1f} {self.unit}/s", extra=extra)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,14 @@ from fastcifar.augment.draws import Purpose
 from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
 from fastcifar.config_file import to_toml
-from fastcifar.console import Progress, progress
+from fastcifar.console import progress
 from fastcifar.data.beton import Manifest, load_manifest
 from fastcifar.device import Placement, place, using
 from fastcifar.engine.clock import Clock, process_seconds
 from fastcifar.engine.evaluate import accuracy, predict_logits
 from fastcifar.engine.history import History
 from fastcifar.engine.optimizer import build_optimizer
+from fastcifar.engine.progress import RunProgress
 from fastcifar.engine.record import (
     CONFIG_NAME,
     METRICS_NAME,
@@ -72,7 +73,6 @@ class _Run:
         self.steps_per_epoch = manifest.splits["train"].samples // config.batch_size
         self.total = total_steps(config.epochs, self.steps_per_epoch)
         self.train_accuracy = math.nan  # of the last epoch
-        self.shown: dict[str, str] = {"data": "synthetic"} if manifest.dataset == "synthetic" else {}
 
     def execute(self) -> dict[str, Any]:
         self._compile()
@@ -130,6 +130,13 @@ class _Run:
         step_once = TrainStep(model, build_optimizer(model, config.optimizer), self.placement, config.label_smoothing)
         read_every = max(1, self.total // READS_PER_RUN) if self.placement.device.type == "cpu" else self.total
         with progress(f"{config.recipe} seed {config.seed}", self.total, "steps") as bar:
+            shown = RunProgress(
+                bar,
+                config,
+                total=self.total,
+                steps_per_epoch=self.steps_per_epoch,
+                dataset=self.manifest.dataset,
+            )
             for epoch in range(math.ceil(self.total / self.steps_per_epoch)):
                 model.train()
                 first = epoch * self.steps_per_epoch
@@ -142,8 +149,8 @@ class _Run:
                     )
                     if (step + 1) % read_every == 0:
                         history.flush()
-                    self._show(bar, step + 1, history)
-                self._finish_epoch(model, epoch + 1, history, bar)
+                    shown.show(step + 1, history)
+                self._finish_epoch(model, epoch + 1, history, shown)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.placement.device, non_blocking=True)
@@ -155,13 +162,7 @@ class _Run:
         if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
             model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)
 
-    def _show(self, bar: Progress, done: int, history: History) -> None:
-        fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.config.epochs:g}"}
-        if not math.isnan(history.loss):
-            fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
-        bar.update(done, **fields, **self.shown)
-
-    def _finish_epoch(self, model: nn.Module, epoch: int, history: History, bar: Progress) -> None:
+    def _finish_epoch(self, model: nn.Module, epoch: int, history: History, shown: RunProgress) -> None:
         loss, self.train_accuracy = history.end_epoch()
         facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
         done = min(epoch * self.steps_per_epoch, self.total)
@@ -169,8 +170,8 @@ class _Run:
         if every and epoch % every == 0 and done < self.total:
             with self.clock.evaluation():
                 facts["test_accuracy"] = accuracy(*predict_logits(model, self.test.epoch(0), self.placement))
-            self.shown["test"] = f"{facts['test_accuracy']:.1%}"
-            self._show(bar, done, history)
+            shown.tested(facts["test_accuracy"])
+            shown.show(done, history)
         history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
 
     def _evaluate(self, model: nn.Module) -> tuple[float, float]:

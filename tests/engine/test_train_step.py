@@ -78,10 +78,10 @@ def test_float16_skips_a_step_whose_gradients_overflow_and_recovers() -> None:
 
 
 def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
-    """Its factor of 65536 must be off every gradient before the update."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(16, 3))
-    filters, rest = [model[0].weight], [model[0].bias, *model[2].parameters()]
-    optimizer = Combined([Muon(filters, lr=0.1, momentum=0.5, steps=3), Sgd(rest, lr=1e-3)])
+    """Its factor must be off every gradient before the update."""
+    conv, linear = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(16, 3)
+    model, rest = nn.Sequential(conv, nn.Flatten(), linear), list(linear.parameters())
+    optimizer = Combined([Muon([conv.weight], lr=0.1, momentum=0.5, steps=3), Sgd(rest, lr=1e-3)])
     step = TrainStep(model, optimizer, Placement(CPU, torch.float16, 1), 0.0)
     assert step.scaler is not None
     step.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)

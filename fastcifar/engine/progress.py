@@ -1,0 +1,31 @@
+"""How far a run is, as its display shows it."""
+
+import math
+
+import numpy as np
+
+from fastcifar.config import Config
+from fastcifar.console import Progress
+from fastcifar.engine.history import History
+from fastcifar.engine.schedule import resolution
+
+
+class RunProgress:
+    """Shows steps and epochs, and judges the time left by pixels: a step on small pictures is a quick one."""
+
+    def __init__(self, bar: Progress, config: Config, *, total: int, steps_per_epoch: int, dataset: str) -> None:
+        self.bar, self.epochs, self.steps_per_epoch = bar, config.epochs, steps_per_epoch
+        pixels = np.cumsum([resolution(step, total, config.resolution) ** 2 for step in range(total)])
+        self.shares = pixels / pixels[-1]
+        self.lasting: dict[str, str] = {"data": "synthetic"} if dataset == "synthetic" else {}
+
+    def show(self, done: int, history: History) -> None:
+        """After `done` steps, at least one; the figures are those that were read last."""
+        fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.epochs:g}"}
+        if not math.isnan(history.loss):
+            fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
+        self.bar.update(done, self.shares[done - 1], **fields, **self.lasting)
+
+    def tested(self, accuracy: float) -> None:
+        """Keeps a test accuracy, as a fraction, in view."""
+        self.lasting["test"] = f"{accuracy:.1%}"
