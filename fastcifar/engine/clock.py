@@ -2,7 +2,8 @@
 
 train    first training byte touched -> last optimiser step, evaluations taken out
 run      open the beton -> test accuracy known: reset, stem initialisation, augmentation and evaluation in;
-         compiling kernels is not (it happens once per machine), nor is what is evaluated beyond what counts
+         compiling our kernel is not (it happens once per machine), nor is what is evaluated beyond what counts;
+         FFCV's compiling is (it happens in every process, and only with the stream loader)
 process  command typed -> result printed: imports, JIT and all else in
 """
 

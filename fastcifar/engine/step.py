@@ -1,4 +1,7 @@
-"""One training step: forward in the run's arithmetic, backward, update. Nothing in it waits for the device."""
+"""One training step: forward in the run's arithmetic, backward, update.
+
+Nothing in it waits for the device, but float16's gradient scaler, which has to see whether a gradient overflowed.
+"""
 
 import torch
 from torch import Tensor, nn

@@ -75,8 +75,13 @@ class SpeedNet(nn.Module):
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
         """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives."""
-        patches = F.unfold(images.float(), PATCH).transpose(1, 2).reshape(-1, STEM_CHANNELS // 2).double()
-        covariance = patches.T @ patches / len(patches)
+        channels, count = STEM_CHANNELS // 2, 0
+        covariance = torch.zeros(channels, channels, dtype=torch.float64)
+        for chunk in images.float().split(500):  # 23 MB of patches at a time
+            patches = F.unfold(chunk, PATCH).transpose(1, 2).reshape(-1, channels)
+            covariance += patches.T @ patches
+            count += len(patches)
+        covariance /= count
         values, vectors = torch.linalg.eigh(covariance)
         filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, 3, PATCH, PATCH)
         self.stem.weight.copy_(torch.cat((filters, -filters)))
