@@ -1,6 +1,8 @@
 """Named, complete configurations. A published number has a recipe, and its record names it."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 from fastcifar.config import AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
 
@@ -21,50 +23,49 @@ def resnet24() -> Config:
 
 def cpu90() -> Config:
     """90% on a CPU: a narrow network that sees small pictures first, Muon, mirrored views."""
-    return Config(
+    return _speed(
         recipe="cpu90",
         epochs=9,
         batch_size=500,
-        label_smoothing=0.2,
         resolution=((0.5, 16), (0.7, 20), (0.85, 24), (1.0, 32)),
-        evaluation="mirrored",
         model=SpeedNetConfig(widths=(64, 160, 192), activation="gelu"),
-        optimizer=MuonConfig(),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
-        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
 
 
 def fast90() -> Config:
     """90% on a GPU: the network of `cpu90` at the batch size and widths a GPU likes; not yet tuned on one."""
-    return Config(
+    return _speed(
         recipe="fast90",
         epochs=5,
         batch_size=1000,
-        label_smoothing=0.2,
         resolution=((0.4, 16), (0.6, 20), (0.75, 24), (1.0, 32)),
-        evaluation="mirrored",
         model=SpeedNetConfig(widths=(64, 256, 256), activation="gelu"),
-        optimizer=MuonConfig(),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
-        augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
 
 
 def smoke() -> Config:
     """A minute on anything: shows that all parts work; its accuracy means nothing."""
-    return Config(
+    return _speed(
         recipe="smoke",
         epochs=2,
         batch_size=250,
-        label_smoothing=0.2,
         resolution=((0.7, 16), (1.0, 32)),
+        evaluation="plain",
         evaluate_every=1,
         model=SpeedNetConfig(widths=(32, 64, 128), activation="relu"),
+    )
+
+
+def _speed(**fields: Any) -> Config:
+    """What the speed recipes share: Muon from its peak to zero, label smoothing, alternating flips, mirrored views."""
+    shared = Config(
+        label_smoothing=0.2,
+        evaluation="mirrored",
         optimizer=MuonConfig(),
         schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
+    return replace(shared, **fields)
 
 
 RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke)}

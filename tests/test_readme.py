@@ -1,8 +1,13 @@
-"""The README keeps its promises: the tree names every file, its figures are in committed results."""
+"""The README keeps its promises: the tree names every file, the code runs, figures are in committed results."""
 
 import json
 import re
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,3 +51,23 @@ def test_figures_of_the_result_table_are_those_of_the_committed_records():
             f"n = {result['n']}",
         ):
             assert figure in line, f"{found[1]}: {figure} is not in the README's row"
+
+
+def test_the_code_in_it_runs(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "data").symlink_to(small_data)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"images_nhwc": np.zeros((256, 32, 32, 3), np.uint8)}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(block, names)
+    assert names["images"].shape == (512, 3, 32, 32)
+    assert names["labels"].dtype == torch.int64
+    assert names["batch"].shape == (256, 3, 24, 24)
+    assert names["batch"].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_every_command_it_names_is_there():
+    for module in re.findall(r"python -m ((?:fastcifar|bench)(?:\.\w+)?)", README):
+        path = ROOT / module.replace(".", "/")
+        assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
