@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"runs is {options.runs}, but must be at least 1")
     partial = Path(tempfile.gettempdir()) / f"fastcifar-{options.recipe}-{code_revision()}.json"
     out = partial if options.out is None else options.out
+    for folder in (out.parent, RESULTS):  # made before anything is trained: git keeps no empty folder
+        folder.mkdir(parents=True, exist_ok=True)
     records = _finished(out)
     for seed in range(options.first_seed, options.first_seed + options.runs):
         if not any(record["seed"] == seed for record in records):

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from bench import time_to_accuracy
 from bench.time_to_accuracy import Options, _finished, main, summarise
 from fastcifar.engine.record import code_revision
 from fastcifar.errors import UserError
@@ -33,6 +34,18 @@ def test_runs_of_another_revision_are_not_taken_up(tmp_path):
     path.write_text(json.dumps({"runs": [record(0, 0.9, 0.9), record(1, 0.9, 0.9) | {"code_revision": "older"}]}))
     assert [run["seed"] for run in _finished(path)] == [0]
     assert _finished(tmp_path / "missing.json") == []
+
+
+def test_folders_of_the_result_are_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(time_to_accuracy, "RESULTS", tmp_path / "not-there" / "results")
+    monkeypatch.setattr(time_to_accuracy.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(time_to_accuracy, "_run", lambda options, seed: record(seed, 0.9, 0.91))
+    main(["--recipe", "cpu90", "--runs", "2"])
+    written = tmp_path / "not-there" / "results" / "time_to_accuracy-cpu90-cpu-n2.json"
+    assert json.loads(written.read_text())["n"] == 2
+    assert f"written to {written}" in capsys.readouterr().out
+    main(["--recipe", "cpu90", "--runs", "1", "--out", str(tmp_path / "also" / "new" / "x.json")])
+    assert json.loads((tmp_path / "also" / "new" / "x.json").read_text())["n"] == 1
 
 
 def test_a_number_of_runs_below_one_is_refused():
