@@ -69,11 +69,14 @@ class ResNetConfig:
     """Padding of layer 2's convolution; with 0 its map shrinks from 16 to 14 before it is pooled."""
     layer3_pool: bool = True
     """Whether layer 3's first convolution is pooled."""
+    logit_scale: float = 1.0
+    """The logits' factor, which divides the rate that the last layer can bear (Page, How to Train Your ResNet)."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
         require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
         require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be at least 0 and below 1")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -32,6 +32,7 @@ KINDS = [AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdCon
         (lambda: SpeedNetConfig(widths=()), "model.widths is (), but must be 1 to 4 positive channel counts"),
         (lambda: SpeedNetConfig(widths=(8, 0)), "model.widths is (8, 0), but must be 1 to 4 positive channel counts"),
         (lambda: SpeedNetConfig(bn_momentum=0), "model.bn_momentum is 0, but must be in (0, 1]"),
+        (lambda: ResNetConfig(logit_scale=-1), "model.logit_scale is -1, but must be above 0"),
         (lambda: SpeedNetConfig(logit_scale=0), "model.logit_scale is 0, but must be above 0"),
         (lambda: SpeedNetConfig(stem_epochs=-1), "model.stem_epochs is -1, but must not be negative"),
         (lambda: SgdConfig(lr=0), "optimizer.lr is 0, but must be above 0 and at most 1e+09"),
@@ -113,4 +114,4 @@ def test_the_brief_s_recipe() -> None:
     assert (config.epochs, config.batch_size, config.schedule.peak_epoch) == (24, 512, 5)
     assert config.schedule.start == config.schedule.end  # no annihilation
     assert config.augment == AugmentConfig(pad=4, pad_mode="zero", flip="random", cutout=8)
-    assert config.model == ResNetConfig()
+    assert config.model == ResNetConfig(logit_scale=0.125)

@@ -39,6 +39,7 @@ MODELS = st.one_of(
         linear_bias=st.booleans(),
         layer2_padding=st.sampled_from([0, 1]),
         layer3_pool=st.booleans(),
+        logit_scale=st.floats(1e-9, 1e9),
     ),
     st.builds(
         SpeedNetConfig,

@@ -25,7 +25,7 @@ COMMON = """
 """
 RESNET_SGD = """
 --model.width --model.dropout --model.conv-bias --model.no-conv-bias --model.linear-bias --model.no-linear-bias
---model.layer2-padding --model.layer3-pool --model.no-layer3-pool
+--model.layer2-padding --model.layer3-pool --model.no-layer3-pool --model.logit-scale
 --optimizer.lr --optimizer.momentum --optimizer.nesterov --optimizer.no-nesterov --optimizer.weight-decay
 --optimizer.decoupled --optimizer.no-decoupled
 """

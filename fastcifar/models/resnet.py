@@ -61,6 +61,7 @@ class ResNet(nn.Module):
             Residual(8 * width, dropout),
         )
         self.linear = nn.Linear(8 * width, classes, bias=config.linear_bias)
+        self.logit_scale = config.logit_scale
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""
@@ -68,4 +69,4 @@ class ResNet(nn.Module):
         # max-pool 4 as published, which sees 4x4 of the 7x7 map of the variant without padding and pooling; smaller
         # pictures make smaller maps, and the variant that pads but does not pool a map of 8x8
         x = F.max_pool2d(x, min(4, x.size(2)))
-        return self.linear(x.amax((2, 3)))
+        return self.linear(x.amax((2, 3))) * self.logit_scale

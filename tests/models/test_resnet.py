@@ -78,6 +78,15 @@ def test_number_of_classes() -> None:
     assert ResNet(ResNetConfig(width=4), classes=7)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
 
 
+def test_logits_are_scaled() -> None:
+    model = ResNet(ResNetConfig(width=4, logit_scale=0.125)).eval()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        scaled = model(x)
+        model.logit_scale = 1.0
+        assert torch.equal(scaled * 8, model(x))
+
+
 def test_pooling_comes_before_the_norm() -> None:
     """conv -> max-pool -> BN -> ReLU, as published; a negative scale in BN tells the order."""
     block = ResNet(ResNetConfig(width=2)).layer2.eval()
