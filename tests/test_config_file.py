@@ -154,7 +154,7 @@ def test_the_recipe_comes_first_then_the_file_then_the_flags(tmp_path: Path) -> 
     text = 'recipe = "resnet24"\nseed = 7\nepochs = 9.5\n[model]\nconv_bias = true\n'
     config = parse(tmp_path, text, "--epochs", "12", "--model.no-conv-bias")
     assert (config.recipe, config.seed, config.epochs) == ("resnet24", 7, 12)
-    assert config.model == ResNetConfig(conv_bias=False)
+    assert config.model == ResNetConfig(conv_bias=False, logit_scale=0.125)
     assert parse(tmp_path, "seed = 7\n", "--recipe=smoke").recipe == "smoke"
     assert parse(tmp_path, 'recipe = "smoke"\n', "--recipe", "resnet24").batch_size == 512
 
