@@ -1,0 +1,250 @@
+"""`python -m bench kernels`: the fused kernel against the bandwidth of a plain copy of as many bytes."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from bench.measure import (
+    check_out,
+    check_runs,
+    described,
+    figure,
+    finish,
+    interleave,
+    ratios,
+    result_path,
+    seconds,
+    summary,
+    table,
+)
+from bench.peers import AUGMENT
+from fastcifar.augment.transform import SIDE, Transform
+from fastcifar.config import Config
+from fastcifar.data.beton import load_manifest, read_split
+from fastcifar.device import DTYPES, Placement, keep_freed_memory, place, using
+from fastcifar.errors import UserError
+
+PICTURE = SIDE * SIDE * 3
+INDEX_BYTES = 16  # a row and a sample number
+COPY_POOL = 2**29  # bytes that a copy goes through, several times any cache
+GB = 1e9
+CLOCK = (
+    "perf_counter around enough calls to make at least as many pictures as `pictures_a_turn`; the kernel's include "
+    "the allocation of the output and Python's part of the call"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time the fused kernel and copies of the same volume, turn by turn."""
+
+    data: Path = Path("data")
+    """Prepared data."""
+    out: Path | None = None
+    """The result file; by default one in bench/results/ that says what it holds."""
+    runs: int = 7
+    """Timed turns of each case, after one that warms it up."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Which kernel."""
+    batch_sizes: tuple[int, ...] = (64, 500, 2500, 10_000, 50_000)
+    """Pictures a call."""
+    dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
+    """Types of the output."""
+    threads: int | None = None
+    """The larger number of CPU threads; the smaller one is 1. None leaves torch's choice."""
+    pictures_a_turn: int = 10_000
+    """Pictures that a turn makes at least."""
+    quick: bool = False
+    """One batch size and one repetition: shows that it works, measures nothing."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One kernel call's shape."""
+
+    batch: int
+    dtype: str
+    threads: int
+    output: str  # fresh: allocated by each call; kept: the same, in a process that keeps freed memory, as training does
+
+    @property
+    def name(self) -> str:
+        """For people and as a key."""
+        return f"batch {self.batch}, {self.dtype}, {self.threads} threads, {self.output}"
+
+    @property
+    def traffic(self) -> int:
+        """Bytes a call has to read and to write."""
+        return self.batch * (PICTURE + INDEX_BYTES + PICTURE * DTYPES[self.dtype].itemsize)
+
+
+class Bench:
+    """Pictures, their order, and the two things that are timed: the kernel and a copy."""
+
+    def __init__(self, options: Options, placement: Placement) -> None:
+        manifest = load_manifest(options.data)
+        self.placement, self.pictures_a_turn = placement, options.pictures_a_turn
+        self.images, _ = read_split(options.data, "train")
+        # shuffled and long enough for the largest batch, whatever the size of the set
+        order = np.random.default_rng(0).permutation(len(self.images))
+        self.order = np.resize(order, max(len(order), *options.batch_sizes)).astype(np.int64)
+        self.transforms: dict[str, Any] = {
+            name: _transform_kind(placement)(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name])
+            for name in options.dtypes
+        }
+        self.source: Any = self.images
+        if placement.device.type == "cuda":
+            self.source = torch.from_numpy(self.images).to(placement.device)
+        pool = COPY_POOL if not options.quick else 2**24
+        self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=placement.device)
+
+    def kernel(self, case: Case) -> Callable[[], float]:
+        """Seconds a call of the kernel, over a turn."""
+        transform, calls = self.transforms[case.dtype], self._calls(case)
+        batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
+
+        def work() -> None:
+            for rows in batches:
+                transform(self.source, rows, rows, 0)
+
+        return lambda: self._seconds(work, case) / calls
+
+    def copy(self, case: Case) -> Callable[[], float]:
+        """Seconds a copy that reads half of the case's bytes and writes the other half, through cold memory."""
+        words = max(1, case.traffic // 16)
+        source, target = self.pool
+        calls, starts = self._calls(case), max(1, len(source) // words)
+        whole = -(-words // len(source))  # a volume larger than the pool is copied in parts
+
+        def work() -> None:
+            for call in range(calls):
+                begin = call % starts * words
+                for part in range(whole):
+                    size = min(words - part * len(source), len(source))
+                    target[begin : begin + size].copy_(source[begin : begin + size])
+
+        return lambda: self._seconds(work, case) / calls
+
+    def _rows(self, begin: int, count: int) -> Any:
+        begin %= max(1, len(self.order) - count + 1)
+        rows = self.order[begin : begin + count]
+        return rows if self.placement.device.type == "cpu" else torch.from_numpy(rows).to(self.placement.device)
+
+    def _calls(self, case: Case) -> int:
+        return max(1, -(-self.pictures_a_turn // case.batch))
+
+    def _seconds(self, work: Callable[[], None], case: Case) -> float:
+        with using(replace(self.placement, threads=case.threads)):
+            return seconds(work, self.placement.synchronise)
+
+
+def _transform_kind(placement: Placement) -> Any:
+    """The class that runs on the device: called with (images, rows, samples, epoch), it returns a fresh tensor."""
+    if placement.device.type == "cpu":
+        return Transform
+    try:
+        module = importlib.import_module("fastcifar.augment.transform_cuda")
+    except ImportError as error:
+        raise UserError(f"there is no kernel for a GPU ({error}); use --device cpu") from None
+    kinds = [kind for name, kind in inspect.getmembers(module, inspect.isclass) if name.startswith("CudaTransform")]
+    if not kinds:
+        raise UserError("fastcifar.augment.transform_cuda has no CudaTransform; use --device cpu")
+    return kinds[0]
+
+
+def cases(options: Options, placement: Placement, output: str) -> list[Case]:
+    """All shapes; on a GPU there are no threads to choose."""
+    threads = sorted({1, placement.threads}) if placement.device.type == "cpu" else [placement.threads]
+    return [
+        Case(batch, dtype, count, output)
+        for batch in options.batch_sizes
+        for dtype in options.dtypes
+        for count in threads
+    ]
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    from fastcifar.command_line import parse
+
+    options = parse(Options, arguments, prog="python -m bench kernels")
+    check_runs(options.runs)
+    if min(options.batch_sizes) < 1:
+        raise UserError(f"batch_sizes are {options.batch_sizes}, but must be at least 1")
+    if options.quick:
+        options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], pictures_a_turn=options.batch_sizes[0])
+    placement = place(Config(device=options.device, threads=options.threads))
+    check_out(options.out)
+    manifest = load_manifest(options.data)
+    bench = Bench(options, placement)
+    found: list[dict[str, Any]] = []
+    for output in ("fresh", "kept") if placement.device.type == "cpu" else ("kept",):  # torch keeps GPU memory anyway
+        if output == "kept":
+            keep_freed_memory()  # for good, so it comes last
+        found += measure(bench, cases(options, placement, output), options.runs)
+    result = {
+        "what": "kernels",
+        "dataset": manifest.dataset,
+        **described(placement),
+        "n": options.runs,
+        "pictures": len(bench.images),
+        "pictures_a_turn": options.pictures_a_turn,
+        "traffic": f"{PICTURE} bytes read, {INDEX_BYTES} of indices, 3072 values written, per picture",
+        "clock": CLOCK,
+        "cases": found,
+    }
+    finish(result, printed(result), options.out or result_path(result, manifest.dataset))
+
+
+def measure(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:
+    """Each case beside its copy, in interleaved rounds."""
+    turns: dict[str, Callable[[], float]] = {}
+    for case in shapes:
+        turns[f"{case.name}: kernel"], turns[f"{case.name}: copy"] = bench.kernel(case), bench.copy(case)
+    for turn in turns.values():
+        turn()  # compiles, and touches the memory
+    taken = interleave(turns, runs, f"kernels, output {shapes[0].output}")
+    rows = []
+    for case in shapes:
+        kernel, copy = taken[f"{case.name}: kernel"], taken[f"{case.name}: copy"]
+        rows.append(
+            {
+                "batch": case.batch,
+                "dtype": case.dtype,
+                "threads": case.threads,
+                "output": case.output,
+                "bytes_per_picture": case.traffic // case.batch,
+                "call_s": summary(kernel),
+                "pictures_per_s": summary([case.batch / s for s in kernel]),
+                "gb_per_s": summary([case.traffic / s / GB for s in kernel]),
+                "copy_gb_per_s": summary([case.traffic / s / GB for s in copy]),
+                "share_of_copy": ratios(copy, kernel),
+            }
+        )
+    return rows
+
+
+def printed(result: dict[str, Any]) -> str:
+    """The table of the terminal."""
+    header = ("output", "batch", "dtype", "threads", "pictures/s", "GB/s", "copy GB/s", "share of copy", "min", "max")
+    rows = [
+        (
+            one["output"], one["batch"], one["dtype"], one["threads"],
+            *(figure(one[key]["median"]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")),
+            *(f"{one['share_of_copy'][key]:.1%}" for key in ("median", "min", "max")),
+        )
+        for one in result["cases"]
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+if __name__ == "__main__":
+    from fastcifar.console import run_command
+
+    run_command(main)

@@ -1,0 +1,197 @@
+"""`python -m bench loaders`: pictures a second of our loaders and of the usual ones, turn by turn on the same data."""
+
+import functools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from bench.arena import cores, race
+from bench.measure import check_out, check_runs, described, figure, finish, ratios, result_path, summary, table
+from bench.peers import Setting, build_feed
+from fastcifar.config import Config
+from fastcifar.data.beton import load_manifest
+from fastcifar.device import Placement, place, using
+from fastcifar.errors import UserError
+
+OURS = "resident"
+CLOCK = (
+    "perf_counter around one epoch: from asking for its first batch until its last one is there and a pixel of every "
+    "picture was added up (on a GPU: and the device is idle)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time epochs of loaders, each in a process of its own, in interleaved rounds."""
+
+    data: Path = Path("data")
+    """Prepared data."""
+    out: Path | None = None
+    """The result file; by default one in bench/results/ that says what it holds."""
+    runs: int = 7
+    """Timed epochs of each loader, after one that warms it up."""
+    batch_size: int = 500
+    """Pictures a batch."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the batches are wanted."""
+    threads: int | None = None
+    """CPU threads of compiled loaders; None leaves torch's choice."""
+    slow_pictures: int = 10_000
+    """Pictures in an epoch of torchvision's loaders; of the NumPy reference a fifth of it."""
+    only: tuple[str, ...] = ()
+    """Names of the loaders to time; all by default."""
+    quick: bool = False
+    """Few pictures and one repetition: shows that it works, measures nothing."""
+
+
+class Timed:
+    """One loader, whose turn is an epoch."""
+
+    def __init__(self, kind: str, setting: Setting) -> None:
+        self.placement = Placement(torch.device(setting.device), setting.dtype, setting.threads)
+        self.epochs = 0
+        with using(self.placement):
+            self.feed = build_feed(kind, setting)
+
+    def turn(self) -> dict[str, float]:
+        """Seconds of an epoch and until its first batch."""
+        with using(self.placement):
+            self.placement.synchronise()
+            start, first, seen = time.perf_counter(), 0.0, 0
+            total = torch.zeros((), device=self.placement.device)
+            for images, labels in self.feed.epoch(self.epochs):
+                total += consume(images, labels)
+                if not seen:
+                    self.placement.synchronise()
+                    first = time.perf_counter() - start
+                seen += len(labels)
+            checksum = total.item()
+            self.placement.synchronise()
+            epoch_s = time.perf_counter() - start
+        self.epochs += 1
+        if seen != self.feed.pictures:
+            raise RuntimeError(f"{seen} pictures came, {self.feed.pictures} were due")
+        return {"epoch_s": epoch_s, "first_batch_s": first, "checksum": checksum}
+
+    def facts(self) -> dict[str, Any]:
+        """What was delivered."""
+        peak = torch.cuda.max_memory_allocated() / 2**20 if self.placement.device.type == "cuda" else None
+        return {"pictures": self.feed.pictures, "gpu_memory_mib": peak}
+
+
+def consume(images: Tensor, labels: Tensor) -> Tensor:
+    """A number that needs a pixel of every picture and every label, so that no batch can be left unmade."""
+    return images[:, 1, 16, 16].float().sum() + labels.sum()
+
+
+def line_up(options: Options, placement: Placement) -> dict[str, functools.partial]:
+    """The contestants by name; a DataLoader with 0 processes and then 1, 2, 4, ... up to the number of cores."""
+    common: dict[str, Any] = {"data": options.data, "device": placement.device.type, "threads": placement.threads}
+    common["batch_size"] = options.batch_size
+    slow, full = options.slow_pictures, None
+    if options.quick:
+        slow = full = options.batch_size * 2
+    builders: dict[str, functools.partial] = {}
+
+    def enter(name: str, kind: str, **fields: Any) -> None:
+        if not options.only or name in options.only:
+            builders[name] = functools.partial(Timed, kind, Setting(**common, **{"pictures": full, **fields}))
+
+    for kind in ("resident", "stream"):
+        enter(kind, kind)
+        enter(f"{kind}-bfloat16", kind, dtype=torch.bfloat16)
+    for kind in ("ffcv", "ffcv-lookup"):
+        enter(kind, kind)
+    for kind in ("torchvision-v2", "torchvision-pil"):
+        for workers in worker_counts(cores()):
+            enter(f"{kind}-{workers}", kind, workers=workers, pictures=slow)
+    enter("numpy", "numpy", pictures=slow if options.quick else max(options.batch_size, slow // 5))
+    unknown = set(options.only) - set(builders)
+    if unknown:
+        raise UserError(f"no loader is called {', '.join(sorted(unknown))}: choose from {', '.join(builders)}")
+    return builders
+
+
+def worker_counts(limit: int) -> list[int]:
+    """0, 1, 2, 4, ... and `limit` itself."""
+    return sorted({0, limit, *(2**i for i in range(limit.bit_length()) if 2**i <= limit)})
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    from fastcifar.command_line import parse
+
+    options = parse(Options, arguments, prog="python -m bench loaders")
+    check_runs(options.runs)
+    manifest = load_manifest(options.data)
+    if not 1 <= options.batch_size <= manifest.splits["train"].samples:
+        raise UserError(f"batch_size is {options.batch_size}, but must be 1 to {manifest.splits['train'].samples}")
+    placement = place(Config(device=options.device, threads=options.threads, amp="float32"))
+    check_out(options.out)
+    runs = 1 if options.quick else options.runs
+    raced = race(line_up(options, placement), runs, "loaders")
+    result = {
+        "what": "loaders",
+        "dataset": manifest.dataset,
+        **described(placement),
+        "n": runs,
+        "batch_size": options.batch_size,
+        "output": "(batch, 3, 32, 32) float32, or bfloat16 where the name says so",
+        "clock": CLOCK,
+        "contestants": compare(raced),
+    }
+    finish(result, printed(result), options.out or result_path(result, manifest.dataset))
+
+
+def compare(raced: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Figures of each contestant, and how many times as fast as ours and as the fastest of torchvision's it is."""
+    rates = {name: [one["pictures"] / turn["epoch_s"] for turn in one["turns"]] for name, one in raced.items()}
+    peers = [name for name in rates if name.startswith("torchvision")]
+    fastest = max(peers, key=lambda name: summary(rates[name])["median"], default=None)
+    table: dict[str, dict[str, Any]] = {}
+    for name, one in raced.items():
+        table[name] = {
+            "pictures": one["pictures"],
+            "pictures_per_s": summary(rates[name]),
+            "epoch_s": summary([turn["epoch_s"] for turn in one["turns"]]),
+            "first_batch_s": summary([turn["first_batch_s"] for turn in one["turns"]]),
+            "build_s": one["build_s"],
+            "warm_up_first_batch_s": one["warm_up"]["first_batch_s"],
+            "memory_mib": one["memory_mib"],
+            "workers_mib": one["workers_mib"],
+            "gpu_memory_mib": one["gpu_memory_mib"],
+            "times_ours": ratios(rates[name], rates[OURS]) if OURS in rates else None,
+            "times_torchvision": ratios(rates[name], rates[fastest]) if fastest else None,
+            "torchvision": fastest,
+        }
+    return table
+
+
+def printed(result: dict[str, Any]) -> str:
+    """The table of the terminal."""
+    header = ("loader", "pictures", "pictures/s", "min", "max", "build s", "first s", "MiB", "x ours", "x torchvision")
+    rows = []
+    for name, one in result["contestants"].items():
+        rate = one["pictures_per_s"]
+        rows.append(
+            (
+                name,
+                f"{one['pictures']:,}",
+                *(figure(rate[key]) for key in ("median", "min", "max")),
+                figure(one["build_s"]),
+                figure(one["warm_up_first_batch_s"]),
+                figure(one["memory_mib"] + one["workers_mib"]),
+                *(figure(one[k]["median"]) if one[k] else "-" for k in ("times_ours", "times_torchvision")),
+            )
+        )
+    return table(header, rows)
+
+
+if __name__ == "__main__":
+    from fastcifar.console import run_command
+
+    run_command(main)

@@ -1,0 +1,236 @@
+"""The contestants among loaders: ours, and the usual ways to the same pictures. Each is one class with `epoch`.
+
+All crop after 4 pixels of padding, flip by a coin, put an 8x8 hole of the mean colour, normalise and cast to float32.
+The draws differ from loader to loader; how much work a picture is does not.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from fastcifar.augment.transform import Transform
+from fastcifar.config import NO_AUGMENTATION, AugmentConfig
+from fastcifar.data.beton import load_manifest, read_split
+from fastcifar.loader import open_loader
+
+PAD, HOLE = 4, 8
+AUGMENT = AugmentConfig(pad=PAD, pad_mode="zero", flip="random", cutout=HOLE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What every contestant is given; picklable, as each is built in a process of its own."""
+
+    data: Path
+    split: Literal["train", "test"] = "train"
+    augment: bool = True
+    batch_size: int
+    device: str
+    threads: int
+    workers: int = 0  # processes of a DataLoader
+    dtype: torch.dtype = torch.float32
+    pictures: int | None = None  # how many of the split an epoch has; None: all
+
+    def count(self, available: int) -> int:
+        """Pictures of an epoch: whole batches only for training, as all loaders drop the last one there."""
+        wanted = available if self.pictures is None else min(self.pictures, available)
+        return max(self.batch_size, wanted // self.batch_size * self.batch_size) if self.augment else wanted
+
+
+class Feed(Protocol):
+    """A loader of whatever kind."""
+
+    pictures: int  # in an epoch
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images (b, 3, 32, 32) and labels int64 (b,), on the device of the setting."""
+        ...
+
+
+def build_feed(kind: str, setting: Setting) -> Feed:
+    """A contestant by its kind: one of KINDS."""
+    return KINDS[kind](setting)
+
+
+class OursFeed:
+    """Our loaders, through the one entry that training uses."""
+
+    def __init__(self, kind: Literal["stream", "resident"], setting: Setting) -> None:
+        manifest = load_manifest(setting.data)
+        config = AUGMENT if setting.augment else NO_AUGMENTATION
+        transform = Transform(config, manifest.mean_01, manifest.std_01, dtype=setting.dtype)
+        options: dict[str, Any] = {"shuffle": setting.augment, "drop_last": setting.augment}
+        if "device" in inspect.signature(open_loader).parameters:
+            options["device"] = torch.device(setting.device)
+        samples = manifest.splits[setting.split].samples
+        size = min(setting.batch_size, samples)
+        self.loader = open_loader(kind, setting.data, setting.split, transform, batch_size=size, seed=0, **options)
+        self.pictures = setting.count(samples)
+        self.batches = -(-self.pictures // size)
+        self.device = setting.device
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Feed.epoch`; an epoch of fewer pictures is left early, which our loaders allow."""
+        batches = self.loader.epoch(number)
+        for _, (images, labels) in zip(range(self.batches), batches, strict=False):
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+class NumpyFeed:
+    """The plain reference of our kernel: one picture, one operation after the other."""
+
+    def __init__(self, setting: Setting) -> None:
+        from fastcifar.augment.pixel import centred_bias, rounded_scale
+
+        manifest = load_manifest(setting.data)
+        self.images, self.labels = read_split(setting.data, setting.split)
+        self.scale = rounded_scale(np.asarray(manifest.std_01))
+        self.bias = centred_bias(np.asarray(manifest.mean_01), self.scale)
+        self.pictures, self.setting = setting.count(len(self.labels)), setting
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Feed.epoch`."""
+        from fastcifar.augment.reference import augment_one
+        from fastcifar.loader.order import batches_of, epoch_order
+
+        order = epoch_order(len(self.labels), 0, number)[: self.pictures]
+        for batch in batches_of(order, self.setting.batch_size, drop_last=False):
+            bits = [
+                augment_one(self.images[i], AUGMENT, self.scale, self.bias, seed=0, epoch=number, sample=int(i))
+                for i in batch
+            ]
+            images = torch.from_numpy(np.stack(bits).view(np.float32)).permute(0, 3, 1, 2)
+            yield images.to(self.setting.device), torch.from_numpy(self.labels[batch]).to(self.setting.device)
+
+
+class TransformedSet(Dataset):
+    """Pictures in memory, transformed one at a time, as a torchvision data set does it."""
+
+    def __init__(self, images: Any, labels: np.ndarray, transform: Any, pillow: bool) -> None:
+        self.images, self.labels, self.transform, self.pillow = images, labels, transform, pillow
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = self.images[index]
+        if self.pillow:
+            from PIL import Image
+
+            picture = Image.fromarray(picture)
+        return self.transform(picture), int(self.labels[index])
+
+
+class TorchvisionFeed:
+    """torch's DataLoader with `workers` processes, kept alive between epochs, over torchvision's transforms."""
+
+    def __init__(self, setting: Setting, *, pillow: bool) -> None:
+        manifest = load_manifest(setting.data)
+        images, labels = read_split(setting.data, setting.split)
+        make = _pillow_transform if pillow else _tensor_transform
+        transform = make(manifest.mean_01, manifest.std_01, setting.augment)
+        pictures = images if pillow else torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        self.pictures, self.device = setting.count(len(labels)), setting.device
+        self.loader = DataLoader(
+            TransformedSet(pictures[: self.pictures], labels[: self.pictures], transform, pillow),
+            batch_size=setting.batch_size,
+            shuffle=setting.augment,
+            drop_last=setting.augment,
+            num_workers=setting.workers,
+            persistent_workers=setting.workers > 0,
+            multiprocessing_context="fork" if setting.workers else None,  # torch's default on Linux; ours is spawned
+            pin_memory=setting.device != "cpu",
+        )
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Feed.epoch`."""
+        for images, labels in self.loader:
+            yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+
+def _pillow_transform(mean: tuple[float, ...], std: tuple[float, ...], augment: bool) -> Any:
+    from torchvision import transforms as t
+
+    drawn = [t.RandomCrop(32, padding=PAD), t.RandomHorizontalFlip()] if augment else []
+    return t.Compose([*drawn, t.ToTensor(), t.Normalize(mean, std), *([_hole(t)] if augment else [])])
+
+
+def _tensor_transform(mean: tuple[float, ...], std: tuple[float, ...], augment: bool) -> Any:
+    from torchvision.transforms import v2 as t
+
+    drawn = [t.RandomCrop(32, padding=PAD), t.RandomHorizontalFlip()] if augment else []
+    cast = [t.ToDtype(torch.float32, scale=True), t.Normalize(list(mean), list(std))]
+    return t.Compose([*drawn, *cast, *([_hole(t)] if augment else [])])
+
+
+def _hole(transforms: Any) -> Any:
+    """Cutout by RandomErasing: always, a square of HOLE pixels, filled with 0, the mean after normalising."""
+    share = HOLE**2 / 32**2
+    return transforms.RandomErasing(p=1, scale=(share, share), ratio=(1, 1), value=0)
+
+
+class FfcvFeed:
+    """FFCV's own operations. `lookup`: its table-driven NormalizeImage in the compiled stage, else torchvision's."""
+
+    def __init__(self, setting: Setting, *, lookup: bool) -> None:
+        from ffcv.loader import Loader, OrderOption
+
+        manifest = load_manifest(setting.data)
+        info = manifest.splits[setting.split]
+        self.pictures = setting.count(info.samples)
+        pipelines = _ffcv_pipelines(manifest.mean_01, manifest.std_01, setting, lookup)
+        self.loader = Loader(
+            str(setting.data / info.file),
+            batch_size=min(setting.batch_size, self.pictures),
+            num_workers=setting.threads,
+            os_cache=True,
+            order=OrderOption.RANDOM if setting.augment else OrderOption.SEQUENTIAL,
+            seed=0,
+            indices=np.arange(self.pictures, dtype=np.uint64),
+            drop_last=setting.augment,
+            pipelines=pipelines,
+        )
+
+    def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Feed.epoch`; a batch is valid until the next one."""
+        yield from self.loader
+
+
+def _ffcv_pipelines(
+    mean_01: tuple[float, ...], std_01: tuple[float, ...], setting: Setting, lookup: bool
+) -> dict[str, Any]:
+    from ffcv import transforms as f
+    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from torchvision.transforms import Normalize
+
+    mean, std = 255 * np.array(mean_01), 255 * np.array(std_01)
+    # all operations that draw come before ToTensor: FFCV's constructor never returns if a compiled one follows it
+    drawn: list[Any] = []
+    if setting.augment:
+        fill = tuple(int(round(value)) for value in mean)
+        drawn = [f.RandomHorizontalFlip(), f.RandomTranslate(PAD, fill), f.Cutout(HOLE, fill)]
+    to_device = [] if setting.device == "cpu" else [f.ToDevice(torch.device(setting.device))]
+    if lookup:
+        end = [f.NormalizeImage(mean, std, np.dtype(np.float32)), f.ToTensor(), *to_device, f.ToTorchImage()]
+    else:
+        end = [f.ToTensor(), *to_device, f.ToTorchImage(), f.Convert(torch.float32), Normalize(mean, std)]
+    label = [IntDecoder(), f.ToTensor(), f.Squeeze(1), *to_device]
+    return {"image": [SimpleRGBImageDecoder(), *drawn, *end], "label": label}
+
+
+KINDS: dict[str, Any] = {
+    "resident": lambda setting: OursFeed("resident", setting),
+    "stream": lambda setting: OursFeed("stream", setting),
+    "ffcv": lambda setting: FfcvFeed(setting, lookup=False),
+    "ffcv-lookup": lambda setting: FfcvFeed(setting, lookup=True),
+    "torchvision-pil": lambda setting: TorchvisionFeed(setting, pillow=True),
+    "torchvision-v2": lambda setting: TorchvisionFeed(setting, pillow=False),
+    "numpy": NumpyFeed,
+}
