@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ class Contestant(Protocol):
         ...
 
 
-def race(builders: dict[str, Callable[[], Contestant]], runs: int, label: str) -> dict[str, dict[str, Any]]:
+def race(builders: Mapping[str, Callable[[], Contestant]], runs: int, label: str) -> dict[str, dict[str, Any]]:
     """Builds each contestant in a process of its own, lets each warm up with a turn, then `runs` interleaved rounds.
 
     The builders must be picklable. Returns, by name, `turns` (a list), `warm_up` (the first turn, not among them),

@@ -1,7 +1,5 @@
 """`python -m bench kernels`: the fused kernel against the bandwidth of a plain copy of as many bytes."""
 
-import importlib
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -95,7 +93,7 @@ class Bench:
         order = np.random.default_rng(0).permutation(len(self.images))
         self.order = np.resize(order, max(len(order), *options.batch_sizes)).astype(np.int64)
         self.transforms: dict[str, Any] = {
-            name: _transform_kind(placement)(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name])
+            name: _transform_on(placement, Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]))
             for name in options.dtypes
         }
         self.source: Any = self.images
@@ -144,18 +142,15 @@ class Bench:
             return seconds(work, self.placement.synchronise)
 
 
-def _transform_kind(placement: Placement) -> Any:
-    """The class that runs on the device: called with (images, rows, samples, epoch), it returns a fresh tensor."""
+def _transform_on(placement: Placement, transform: Transform) -> Any:
+    """What runs on the device: called with (images, rows, samples, epoch), it returns a fresh tensor."""
     if placement.device.type == "cpu":
-        return Transform
+        return transform
     try:
-        module = importlib.import_module("fastcifar.augment.transform_cuda")
+        from fastcifar.augment.transform_cuda import CudaTransform
     except ImportError as error:
-        raise UserError(f"there is no kernel for a GPU ({error}); use --device cpu") from None
-    kinds = [kind for name, kind in inspect.getmembers(module, inspect.isclass) if name.startswith("CudaTransform")]
-    if not kinds:
-        raise UserError("fastcifar.augment.transform_cuda has no CudaTransform; use --device cpu")
-    return kinds[0]
+        raise UserError(f"the kernel for GPUs cannot be imported ({error}); use --device cpu") from None
+    return CudaTransform(transform, placement.device)
 
 
 def cases(options: Options, placement: Placement, output: str) -> list[Case]:

@@ -193,7 +193,7 @@ class FfcvFeed:
             os_cache=True,
             order=OrderOption.RANDOM if setting.augment else OrderOption.SEQUENTIAL,
             seed=0,
-            indices=np.arange(self.pictures, dtype=np.uint64),
+            indices=range(self.pictures),
             drop_last=setting.augment,
             pipelines=pipelines,
         )
@@ -214,7 +214,7 @@ def _ffcv_pipelines(
     # all operations that draw come before ToTensor: FFCV's constructor never returns if a compiled one follows it
     drawn: list[Any] = []
     if setting.augment:
-        fill = tuple(int(round(value)) for value in mean)
+        fill = tuple(round(value) for value in mean)
         drawn = [f.RandomHorizontalFlip(), f.RandomTranslate(PAD, fill), f.Cutout(HOLE, fill)]
     to_device = [] if setting.device == "cpu" else [f.ToDevice(torch.device(setting.device))]
     if lookup:

@@ -1,0 +1,159 @@
+"""The stages of `python -m bench epochs`: what each of them changes, and a training epoch whose parts are timed."""
+
+import functools
+import importlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from bench.arena import cores
+from bench.peers import Feed, Setting, build_feed
+from fastcifar.config import ResNetConfig, SgdConfig, SpeedNetConfig
+from fastcifar.data.beton import load_manifest
+from fastcifar.device import Placement, using
+from fastcifar.engine.optimizer import build_optimizer
+from fastcifar.engine.step import TrainStep
+from fastcifar.models.build import build_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the waterfall."""
+
+    feed: str
+    amp: bool = True
+    channels_last: bool = True
+    amp_pictures: bool = False  # pictures already in the network's 16-bit type
+    workers: int = 0
+    graph: bool = False  # the step as a CUDA graph
+
+
+def stages(device: str) -> dict[str, Stage]:
+    """The waterfall, in order: each differs from the one before in what its name says."""
+    torchvision = functools.partial(Stage, feed="torchvision-pil", workers=cores())
+    waterfall = {
+        "plain PyTorch": torchvision(amp=False, channels_last=False),
+        "+ AMP": torchvision(channels_last=False),
+        "+ channels_last": torchvision(),
+        "+ FFCV's operations": Stage(feed="ffcv"),
+        "+ fused kernel (stream)": Stage(feed="stream", amp_pictures=True),
+        "+ resident": Stage(feed="resident", amp_pictures=True),
+    }
+    if device == "cuda" and graph_step() is not None:
+        waterfall["+ CUDA graph"] = Stage(feed="resident", amp_pictures=True, graph=True)
+    return waterfall
+
+
+def graph_step() -> Any:
+    """The step that replays a CUDA graph, where this version has one."""
+    try:
+        return getattr(importlib.import_module("fastcifar.engine.graph"), "GraphStep", None)
+    except ImportError:
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all stages train; picklable."""
+
+    data: Path
+    network: str
+    width: int
+    batch_size: int
+    device: str
+    threads: int
+    dtype: torch.dtype  # of the arithmetic from "+ AMP" on
+    train_pictures: int
+    test_pictures: int
+
+
+class Trained:
+    """One stage, whose turn is an epoch."""
+
+    def __init__(self, stage: Stage, task: Task) -> None:
+        self.stage, self.task = stage, task
+        dtype = task.dtype if stage.amp else torch.float32
+        self.placement = Placement(torch.device(task.device), dtype, task.threads)
+        self.layout = torch.channels_last if stage.channels_last else torch.contiguous_format
+        self.epochs = 0
+        with using(self.placement):
+            self.train, self.test = self._feed("train"), self._feed("test")
+            self.model = _network(task).to(device=task.device, memory_format=self.layout)  # type: ignore[call-overload]
+            step = graph_step() if stage.graph else TrainStep
+            self.step = step(self.model, build_optimizer(self.model, SgdConfig(lr=0.01)), self.placement, 0.0)
+
+    def _feed(self, split: Literal["train", "test"]) -> Feed:
+        stage, task, train = self.stage, self.task, split == "train"
+        setting = Setting(
+            data=task.data,
+            split=split,
+            augment=train,
+            batch_size=task.batch_size,
+            device=task.device,
+            threads=task.threads,
+            workers=stage.workers,
+            dtype=self.placement.dtype if stage.amp_pictures else torch.float32,
+            pictures=task.train_pictures if train else task.test_pictures,
+        )
+        return build_feed(stage.feed, setting)
+
+    def turn(self) -> dict[str, float]:
+        """Seconds of an epoch's three parts, and the loss and the right answers, to show that it learnt."""
+        with using(self.placement):
+            self.model.train()
+            data_s, step_s, loss = self._train()
+            start = time.perf_counter()
+            right = self._evaluate()
+            evaluation_s = time.perf_counter() - start
+        self.epochs += 1
+        return {"data_s": data_s, "step_s": step_s, "evaluation_s": evaluation_s, "loss": loss, "right": right}
+
+    def _train(self) -> tuple[float, float, float]:
+        data_s = step_s = 0.0
+        loss: Tensor | None = None
+        self.placement.synchronise()
+        mark = time.perf_counter()
+        for images, labels in _timed_end(self.train.epoch(self.epochs)):
+            now = time.perf_counter()
+            data_s += now - mark
+            if images is None:
+                break
+            loss, _ = self.step(images.contiguous(memory_format=self.layout), labels, 1.0)
+            mark = time.perf_counter()
+            step_s += mark - now
+        start = time.perf_counter()
+        self.placement.synchronise()
+        assert loss is not None, "the epoch had no batch"
+        return data_s, step_s + time.perf_counter() - start, loss.item()
+
+    @torch.inference_mode()
+    def _evaluate(self) -> int:
+        self.model.eval()
+        right = torch.zeros((), dtype=torch.int64, device=self.task.device)
+        for images, labels in self.test.epoch(0):
+            with self.placement.autocast:
+                logits = self.model(images.contiguous(memory_format=self.layout))
+            right += (logits.argmax(1) == labels).sum()
+        return int(right.item())
+
+    def facts(self) -> dict[str, Any]:
+        """What was trained on."""
+        return {"pictures": self.train.pictures, "test_pictures": self.test.pictures}
+
+
+def _timed_end(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Any, Any]]:
+    """The batches and then (None, None), so that waiting for the end is counted as waiting for data."""
+    yield from batches
+    yield None, None
+
+
+def _network(task: Task) -> nn.Module:
+    width = task.width
+    config = ResNetConfig(width=width, logit_scale=0.125) if task.network == "resnet" else None
+    classes = len(load_manifest(task.data).class_names)
+    return build_model(config or SpeedNetConfig(widths=(width, 4 * width, 4 * width)), classes, 0)
