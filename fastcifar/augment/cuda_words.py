@@ -1,0 +1,67 @@
+"""What numba's CUDA dialect lacks: loads and stores of 16 bytes, and the bit pattern of a float.
+
+Each is one LLVM instruction. Under numba's simulator, which runs kernels as plain Python, they are plain Python too.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+
+PAIR, WORD = ir.VectorType(ir.IntType(64), 2), ir.IntType(32)
+
+load16: Any
+"""load16(words, index): two neighbours (words[index], words[index + 1]) of a uint64 array, 16 bytes aligned to 16."""
+store16: Any
+"""store16(words, index, low, high): sets two neighbours of a uint64 array, 16 bytes aligned to 16."""
+float_bits: Any
+"""float_bits(value): the bit pattern of a float32 as uint32."""
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), PAIR.as_pointer())
+
+
+def _load16(typing_context: Any, words: Any, index: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pair = builder.load(_address(context, builder, signature.args[0], *arguments), align=16)
+        parts = [builder.extract_element(pair, WORD(i)) for i in range(2)]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    return types.UniTuple(types.uint64, 2)(words, types.int64), code
+
+
+def _store16(typing_context: Any, words: Any, index: Any, low: Any, high: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, low, high = arguments
+        pair = ir.Constant(PAIR, ir.Undefined)
+        for i, word in enumerate((low, high)):
+            pair = builder.insert_element(pair, word, WORD(i))
+        builder.store(pair, _address(context, builder, signature.args[0], array, index), align=16)
+        return context.get_dummy_value()
+
+    return types.void(words, types.int64, types.uint64, types.uint64), code
+
+
+def _float_bits(typing_context: Any, value: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], WORD)
+
+    return types.uint32(types.float32), code
+
+
+def _simulated_store16(words: Any, index: int, low: Any, high: Any) -> None:
+    words[index], words[index + 1] = low, high
+
+
+if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
+    load16 = lambda words, index: (words[index], words[index + 1])  # noqa: E731
+    store16 = _simulated_store16
+    float_bits = lambda value: value.view(np.uint32)  # noqa: E731
+else:
+    from numba.cuda.extending import intrinsic
+
+    load16, store16, float_bits = intrinsic(_load16), intrinsic(_store16), intrinsic(_float_bits)
