@@ -7,6 +7,10 @@ from fastcifar.errors import UserError
 
 COMMANDS = {
     "time_to_accuracy": "train a recipe with several seeds: accuracy with its interval, and the three clocks",
+    "loaders": "pictures a second of our loaders, FFCV's operations, torchvision and plain NumPy",
+    "kernels": "the fused kernel against the bandwidth of a copy, by batch size, type and threads",
+    "epochs": "whole training epochs, from plain PyTorch to all of ours, one change at a time",
+    "report": "results/*.json as REPORT.md and plots",
 }
 
 

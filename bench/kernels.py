@@ -8,19 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from bench.measure import (
-    check_out,
-    check_runs,
-    described,
-    figure,
-    finish,
-    interleave,
-    ratios,
-    result_path,
-    seconds,
-    summary,
-    table,
-)
+from bench import measure as m
 from bench.peers import AUGMENT
 from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.config import Config
@@ -32,6 +20,11 @@ PICTURE = SIDE * SIDE * 3
 INDEX_BYTES = 16  # a row and a sample number
 COPY_POOL = 2**29  # bytes that a copy goes through, several times any cache
 GB = 1e9
+OUTPUTS = {
+    "fresh": "allocated by each call; glibc gives large blocks back to the system, so their pages are zeroed anew",
+    "kept": "allocated by each call in a process that keeps freed memory, as the training commands do",
+    "reused": "one buffer for all calls (a GPU's kernel only)",
+}
 CLOCK = (
     "perf_counter around enough calls to make at least as many pictures as `pictures_a_turn`; the kernel's include "
     "the allocation of the output and Python's part of the call"
@@ -69,7 +62,7 @@ class Case:
     batch: int
     dtype: str
     threads: int
-    output: str  # fresh: allocated by each call; kept: the same, in a process that keeps freed memory, as training does
+    output: str  # one of OUTPUTS
 
     @property
     def name(self) -> str:
@@ -106,6 +99,15 @@ class Bench:
         """Seconds a call of the kernel, over a turn."""
         transform, calls = self.transforms[case.dtype], self._calls(case)
         batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
+        if case.output == "reused":
+            out = torch.empty((case.batch, SIDE, SIDE, 3), dtype=transform.dtype, device=self.placement.device)
+            state = torch.zeros(2, dtype=torch.int64, device=self.placement.device)
+
+            def work() -> None:
+                for rows in batches:
+                    transform.into(out, self.source, rows, rows, state)
+
+            return lambda: self._seconds(work, case) / calls
 
         def work() -> None:
             for rows in batches:
@@ -139,7 +141,7 @@ class Bench:
 
     def _seconds(self, work: Callable[[], None], case: Case) -> float:
         with using(replace(self.placement, threads=case.threads)):
-            return seconds(work, self.placement.synchronise)
+            return m.seconds(work, self.placement.synchronise)
 
 
 def _transform_on(placement: Placement, transform: Transform) -> Any:
@@ -169,42 +171,43 @@ def main(arguments: list[str]) -> None:
     from fastcifar.command_line import parse
 
     options = parse(Options, arguments, prog="python -m bench kernels")
-    check_runs(options.runs)
+    m.check_runs(options.runs)
     if min(options.batch_sizes) < 1:
         raise UserError(f"batch_sizes are {options.batch_sizes}, but must be at least 1")
     if options.quick:
         options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], pictures_a_turn=options.batch_sizes[0])
     placement = place(Config(device=options.device, threads=options.threads))
-    check_out(options.out)
+    m.check_out(options.out)
     manifest = load_manifest(options.data)
     bench = Bench(options, placement)
     found: list[dict[str, Any]] = []
-    for output in ("fresh", "kept") if placement.device.type == "cpu" else ("kept",):  # torch keeps GPU memory anyway
+    for output in ("fresh", "kept") if placement.device.type == "cpu" else ("kept", "reused"):  # torch keeps GPU memory
         if output == "kept":
             keep_freed_memory()  # for good, so it comes last
-        found += measure(bench, cases(options, placement, output), options.runs)
+        found += roofline(bench, cases(options, placement, output), options.runs)
     result = {
         "what": "kernels",
         "dataset": manifest.dataset,
-        **described(placement),
+        **m.described(placement),
         "n": options.runs,
         "pictures": len(bench.images),
         "pictures_a_turn": options.pictures_a_turn,
         "traffic": f"{PICTURE} bytes read, {INDEX_BYTES} of indices, 3072 values written, per picture",
         "clock": CLOCK,
+        "outputs": OUTPUTS,
         "cases": found,
     }
-    finish(result, printed(result), options.out or result_path(result, manifest.dataset))
+    m.finish(result, printed(result), options.out or m.result_path(result, manifest.dataset))
 
 
-def measure(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:
+def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:
     """Each case beside its copy, in interleaved rounds."""
     turns: dict[str, Callable[[], float]] = {}
     for case in shapes:
         turns[f"{case.name}: kernel"], turns[f"{case.name}: copy"] = bench.kernel(case), bench.copy(case)
     for turn in turns.values():
         turn()  # compiles, and touches the memory
-    taken = interleave(turns, runs, f"kernels, output {shapes[0].output}")
+    taken = m.interleave(turns, runs, f"kernels, output {shapes[0].output}")
     rows = []
     for case in shapes:
         kernel, copy = taken[f"{case.name}: kernel"], taken[f"{case.name}: copy"]
@@ -215,11 +218,11 @@ def measure(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]
                 "threads": case.threads,
                 "output": case.output,
                 "bytes_per_picture": case.traffic // case.batch,
-                "call_s": summary(kernel),
-                "pictures_per_s": summary([case.batch / s for s in kernel]),
-                "gb_per_s": summary([case.traffic / s / GB for s in kernel]),
-                "copy_gb_per_s": summary([case.traffic / s / GB for s in copy]),
-                "share_of_copy": ratios(copy, kernel),
+                "call_s": m.summary(kernel),
+                "pictures_per_s": m.summary([case.batch / s for s in kernel]),
+                "gb_per_s": m.summary([case.traffic / s / GB for s in kernel]),
+                "copy_gb_per_s": m.summary([case.traffic / s / GB for s in copy]),
+                "share_of_copy": m.ratios(copy, kernel),
             }
         )
     return rows
@@ -231,12 +234,12 @@ def printed(result: dict[str, Any]) -> str:
     rows = [
         (
             one["output"], one["batch"], one["dtype"], one["threads"],
-            *(figure(one[key]["median"]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")),
+            *(m.figure(one[key]["median"]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")),
             *(f"{one['share_of_copy'][key]:.1%}" for key in ("median", "min", "max")),
         )
         for one in result["cases"]
     ]  # fmt: skip
-    return table(header, rows)
+    return m.table(header, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,178 @@
+"""`python -m bench report`: the result files as REPORT.md and plots, with nothing in them but what the files say."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.measure import RESULTS, figure
+from bench.plots import DRAWN, draw, place_of
+from fastcifar.errors import UserError
+from fastcifar.files import write_text
+
+HERE = Path(__file__).parent
+TITLES = {
+    "time_to_accuracy": "Time to accuracy",
+    "epochs": "Training epochs",
+    "loaders": "Loaders",
+    "kernels": "The fused kernel",
+}
+OPENING = """# Report
+
+Written by `python -m bench report` from the files in `results/`; edits here are lost. What each clock covers, and how
+to take the figures again, stands in [README.md](README.md).
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write REPORT.md and plots/ from the result files."""
+
+    results: Path = RESULTS
+    """Folder of the result files."""
+    out: Path = HERE / "REPORT.md"
+    """The report; the plots are in plots/ beside it."""
+
+
+def main(arguments: list[str]) -> None:
+    """Writes the report and its plots; the last line is JSON."""
+    from fastcifar.command_line import parse
+
+    options = parse(Options, arguments, prog="python -m bench report")
+    results = load(options.results)
+    plots = options.out.parent / "plots"
+    plots.mkdir(parents=True, exist_ok=True)
+    for name, result in results.items():
+        draw(result, plots / f"{name}.png")
+    write_text(options.out, render(results))
+    print(f"{len(results)} results in {options.out}")
+    print(json.dumps({"report": str(options.out), "results": list(results)}))
+
+
+def load(folder: Path) -> dict[str, dict[str, Any]]:
+    """The results by file name without its ending, in the order of the report; UserError for one that is none."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}") from None
+        if not isinstance(result, dict) or result.get("what") not in DRAWN:
+            raise UserError(f"{path} is not a result of a measurement: its `what` must be one of {', '.join(DRAWN)}")
+        found[path.stem] = result
+    if not found:
+        raise UserError(f"there are no results in {folder}; take some with `python -m bench`")
+    order = list(TITLES)
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[1]["what"]), item[0])))
+
+
+def render(results: dict[str, dict[str, Any]]) -> str:
+    """The report as Markdown, a pure function of the results."""
+    parts = [OPENING]
+    for what, title in TITLES.items():
+        chosen = {name: result for name, result in results.items() if result["what"] == what}
+        if chosen:
+            parts.append(f"## {title}\n")
+        for name, result in chosen.items():
+            parts.append(_section(name, result))
+    return "\n".join(parts)
+
+
+def _section(name: str, result: dict[str, Any]) -> str:
+    header, rows, note = SECTIONS[result["what"]](result)
+    data = "" if result["dataset"] == "cifar10" else f" {result['dataset']} data."
+    revision = (result["code_revision"] or "unknown")[:12]
+    changed = "+changes" if (result["code_revision"] or "").endswith("+changes") else ""
+    cap = result["hardware"].get("power_cap_w")
+    versions = result["versions"]
+    facts = (
+        f"[{name}.json](results/{name}.json): {place_of(result)}{f', {cap:.0f} W' if cap else ''}, n = {result['n']}, "
+        f"torch {versions.get('torch')}, numba {versions.get('numba')}, code {revision}{changed}.{data}"
+    )
+    return "\n\n".join([f"### {name}", facts, note, markdown(header, rows), f"![{name}](plots/{name}.png)\n"])
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, figures to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ranged(summary: dict[str, float]) -> str:
+    """Median, and smallest and largest in brackets."""
+    return f"{figure(summary['median'])} ({figure(summary['min'])} to {figure(summary['max'])})"
+
+
+Table = tuple[Sequence[str], list[list[str]], str]
+
+
+def _time_to_accuracy(result: dict[str, Any]) -> Table:
+    header = ("evaluation", "mean", "± 95%", "sd")
+    rows = []
+    for key, label in (("test_accuracy", "one view"), ("test_accuracy_tta", "mirrored views")):
+        one = result[key]
+        spread = ["-" if one[k] is None else f"{100 * one[k]:.2f}" for k in ("ci95", "sd")]
+        rows.append([label + (" (counts)" if key == result["counts"] else ""), f"{one['mean']:.2%}", *spread])
+    clock = "; ".join(f"{name.removesuffix('_s')} {ranged(one)} s" for name, one in result["clock"].items())
+    share = f"{result['share_at_target']:.0%} of the runs reach {result['target']:.0%}."
+    return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs. Clocks: {clock}. {share}"
+
+
+def _epochs(result: dict[str, Any]) -> Table:
+    header = ("stage", "epoch s", "data wait s", "step s", "evaluation s", "x first", "x before")
+    keys = ("epoch_s", "data_s", "step_s", "evaluation_s", "times_first", "times_before")
+    rows = [[name, *(ranged(one[key]) for key in keys)] for name, one in result["stages"].items()]
+    first = next(iter(result["stages"].values()))
+    note = (
+        f"{result['network']}, width {result['width']}, batch {result['batch_size']}, AMP is {result['amp']}, "
+        f"{result['workers']} DataLoader processes; {first['pictures']:,} training and {first['test_pictures']:,} test "
+        "pictures a turn. Median (smallest to largest); quotients are of the same round."
+    )
+    return header, rows, note
+
+
+def _loaders(result: dict[str, Any]) -> Table:
+    header = (
+        "loader", "pictures a turn", "pictures/s", "epoch s", "build s", "first batch s", "memory MiB",
+        "x resident", "x torchvision",
+    )  # fmt: skip
+    rows = []
+    for name, one in result["contestants"].items():
+        quotients = [ranged(one[key]) if one[key] else "-" for key in ("times_ours", "times_torchvision")]
+        memory = figure(one["memory_mib"] + one["workers_mib"])
+        openings = [figure(one["build_s"]), figure(one["warm_up_first_batch_s"])]
+        timed = [ranged(one["pictures_per_s"]), ranged(one["epoch_s"])]
+        rows.append([name, f"{one['pictures']:,}", *timed, *openings, memory, *quotients])
+    fastest = next(iter(result["contestants"].values()))["torchvision"]
+    against = f"; the last column is against {fastest}, the fastest of torchvision's" if fastest else ""
+    note = f"Batch {result['batch_size']}; {result['output']}. Median (smallest to largest){against}."
+    return header, rows, note
+
+
+def _kernels(result: dict[str, Any]) -> Table:
+    header = ("output, type, threads, batch", "pictures/s", "GB/s", "copy GB/s", "share of the copy")
+    rows = []
+    for case in result["cases"]:
+        label = f"{case['output']}, {case['dtype']}, {case['threads']}, {case['batch']}"
+        share = case["share_of_copy"]
+        shares = f"{share['median']:.0%} ({share['min']:.0%} to {share['max']:.0%})"
+        rows.append([label, *(ranged(case[key]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")), shares])
+    used = {case["output"] for case in result["cases"]}
+    outputs = "; ".join(f"{name}: {text}" for name, text in result["outputs"].items() if name in used)
+    note = f"{result['traffic']}. The copy moves as many bytes through memory that no cache holds. Output {outputs}."
+    return header, rows, note
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
+    "time_to_accuracy": _time_to_accuracy,
+    "epochs": _epochs,
+    "loaders": _loaders,
+    "kernels": _kernels,
+}
+
+
+if __name__ == "__main__":
+    from fastcifar.console import run_command
+
+    run_command(main)
