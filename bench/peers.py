@@ -78,8 +78,10 @@ class OursFeed:
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Feed.epoch`; an epoch of fewer pictures is left early, which our loaders allow."""
-        batches = self.loader.epoch(number)
-        for _, (images, labels) in zip(range(self.batches), batches, strict=False):
+        left = self.pictures
+        for _, (images, labels) in zip(range(self.batches), self.loader.epoch(number), strict=False):
+            images, labels = images[:left], labels[:left]
+            left -= len(labels)
             yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
 

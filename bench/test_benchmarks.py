@@ -1,4 +1,4 @@
-"""`pytest bench/ --benchmark-only`: the kernel and our loaders in a few seconds, to see whether a change made them slow.
+"""`pytest bench/ --benchmark-only`: the kernel and our loaders in a few seconds: did a change make them slow?
 
 Prepared data is used where it is, the synthetic set elsewhere. What is published comes from `python -m bench`.
 """
