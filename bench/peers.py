@@ -223,7 +223,7 @@ def _ffcv_pipelines(
         end = [f.NormalizeImage(mean, std, np.dtype(np.float32)), f.ToTensor(), *to_device, f.ToTorchImage()]
     else:
         end = [f.ToTensor(), *to_device, f.ToTorchImage(), f.Convert(torch.float32), Normalize(mean, std)]
-    label = [IntDecoder(), f.ToTensor(), f.Squeeze(1), *to_device]
+    label = [IntDecoder(), f.ToTensor(), *to_device, f.Squeeze(1)]
     return {"image": [SimpleRGBImageDecoder(), *drawn, *end], "label": label}
 
 
