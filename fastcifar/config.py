@@ -210,8 +210,8 @@ class Config:
     """Learning rate against steps."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """What happens to the training pictures."""
-    loader: Literal["resident", "stream"] = "resident"
-    """Pictures in memory, or FFCV's streaming reader; the batches are the same bit for bit."""
+    loader: Literal["auto", "resident", "stream"] = "auto"
+    """Pictures in memory, or FFCV's streaming reader, with the same batches; auto takes memory where they fit well."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

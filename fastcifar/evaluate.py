@@ -66,6 +66,7 @@ def measure(bundle: Any, data: Path) -> dict[str, Any]:
             seed=0,
             shuffle=False,
             drop_last=False,
+            device=placement.device,
         ) as loader,
     ):
         plain, labels = predict_logits(model, loader.epoch(0), placement)

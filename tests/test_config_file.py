@@ -100,7 +100,7 @@ CONFIGS = st.builds(
         flip=st.sampled_from(["none", "random", "alternating"]),
         cutout=st.integers(0, 32),
     ),
-    loader=st.sampled_from(["resident", "stream"]),
+    loader=st.sampled_from(["auto", "resident", "stream"]),
     amp=st.sampled_from(["auto", "float32", "bfloat16", "float16"]),
     device=st.sampled_from(["auto", "cpu", "cuda"]),
     threads=st.one_of(st.none(), st.integers(1, 1024)),

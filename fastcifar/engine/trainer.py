@@ -1,16 +1,16 @@
 """The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
 
 import math
+import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.augment.transform import SIDE, Transform
+from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
 from fastcifar.config_file import to_toml
 from fastcifar.console import progress
@@ -32,9 +32,11 @@ from fastcifar.engine.record import (
 )
 from fastcifar.engine.schedule import one_cycle, resolution, total_steps
 from fastcifar.engine.step import TrainStep
+from fastcifar.engine.warm_up import compile_kernels
 from fastcifar.errors import UserError
 from fastcifar.files import atomic_path, write_json, write_text
 from fastcifar.loader import open_loader
+from fastcifar.loader.choice import Kind, choose_loader
 from fastcifar.loader.protocol import Loader
 from fastcifar.models.build import build_model
 from fastcifar.models.speed import WHITENING_PICTURES, SpeedNet
@@ -68,6 +70,10 @@ class _Run:
     def __init__(self, config: Config, placement: Placement, manifest: Manifest, folder: Path) -> None:
         self.config, self.placement, self.manifest, self.folder = config, placement, manifest, folder
         self.classes = len(manifest.class_names)
+        self.loader_kind: Kind
+        self.loader_kind, reason = choose_loader(config.loader, config.data, placement.device)
+        if reason and self.loader_kind == "stream":
+            print(f"loader stream: {reason}", file=sys.stderr, flush=True)
         self.environment = environment(placement)  # now, as the source may change while the run goes on
         self.clock = Clock(placement.synchronise)
         self.steps_per_epoch = manifest.splits["train"].samples // config.batch_size
@@ -75,7 +81,7 @@ class _Run:
         self.train_accuracy = math.nan  # of the last epoch
 
     def execute(self) -> dict[str, Any]:
-        self._compile()
+        compile_kernels(self.placement, {size for _, size in self.config.resolution})
         self.clock.run.start()
         self.clock.train.start()
         with self._open("train") as loader, (self.folder / METRICS_NAME).open("w", encoding="utf-8") as file:
@@ -99,7 +105,7 @@ class _Run:
             dtype=self.placement.dtype,
         )
         return open_loader(
-            config.loader,
+            self.loader_kind,
             config.data,
             "train" if is_train else "test",
             transform,
@@ -108,21 +114,17 @@ class _Run:
             shuffle=is_train,
             drop_last=is_train,
             size_at=self._size_at if is_train else None,
+            device=self.placement.device,
         )
 
     def _size_at(self, step: int) -> int:
         return resolution(step, self.total, self.config.resolution)
 
-    def _compile(self) -> None:
-        """Compiles the kernel, or loads it from the disk cache; on the process clock only."""
-        picture, row = np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, np.int64)
-        Transform(NO_AUGMENTATION, (0.5,) * 3, (0.5,) * 3, dtype=self.placement.dtype)(picture, row, row, 0)
-
     def _new_model(self, loader: Loader) -> nn.Module:
         model = build_model(self.config.model, self.classes, self.config.seed)
         if isinstance(model, SpeedNet):
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
-            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain))
+            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
         return model.to(self.placement.device)
 
     def _train(self, model: nn.Module, loader: Loader, history: History) -> None:
@@ -143,7 +145,7 @@ class _Run:
                 for step, (images, labels) in enumerate(islice(loader.epoch(epoch), self.total - first), first):
                     share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
                     self._freeze_stem(model, step)
-                    loss, right = step_once(self._to_device(images), self._to_device(labels), share)
+                    loss, right = step_once(images, labels, share)
                     history.add(
                         {"step": step, "epoch": step / self.steps_per_epoch, "lr": self._lr(share)}, loss, right
                     )
@@ -151,9 +153,6 @@ class _Run:
                         history.flush()
                     shown.show(step + 1, history)
                 self._finish_epoch(model, epoch + 1, history, shown)
-
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.placement.device, non_blocking=True)
 
     def _lr(self, share: float) -> float:
         return self.config.optimizer.lr * share
@@ -201,6 +200,7 @@ class _Run:
             "parameters": sum(p.numel() for p in model.parameters()),
             "device": str(self.placement.device),
             "amp": str(self.placement.dtype).removeprefix("torch."),
+            "loader": self.loader_kind,
             "evaluation": config.evaluation,
             "test_accuracy": plain,
             "test_accuracy_tta": mirrored,

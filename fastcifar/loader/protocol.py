@@ -18,6 +18,8 @@ from fastcifar.errors import UserError
 from fastcifar.loader.order import EpochPlan
 
 FULL_SIZE = 32
+Array = np.ndarray | Tensor
+"""Tensors for loaders that deliver on a GPU."""
 
 
 class Loader(Protocol):
@@ -41,8 +43,8 @@ class Loader(Protocol):
         """The batches of epoch `number` from batch `start` on; `start` is a jump, nothing is read and thrown away.
 
         A batch is (images, labels): images as the transform makes them, (b, 3, size, size) in channels_last, and
-        labels int64 (b,). Both are fresh memory that nothing writes to again, so batches may be kept. Any number of
-        epochs may be under way at once; leaving one early, in any way, ends what runs for it.
+        labels int64 (b,), on the device. Both are fresh memory that nothing writes to again, so batches may be kept.
+        Any number of epochs may be under way at once; leaving one early, in any way, ends what runs for it.
 
         Raises UserError for a `start` outside [0, len(self)], a `number` outside [0, 2**64) and a closed loader;
         RunFailedError, out of the iteration, if reading fails.
@@ -68,10 +70,11 @@ class Loader(Protocol):
 
 
 class RawBatch(NamedTuple):
-    """One batch as it is stored; valid until the next one is read."""
+    """One batch as it is stored, all on the device that the loader delivers on; valid until the next one is read."""
 
-    images: np.ndarray  # uint8 (n, 32, 32, 3); n is the batch or the whole set
-    rows: np.ndarray  # int64 (b,): where in `images` the pictures of the batch are
+    images: Array  # uint8 (n, 32, 32, 3); n is the batch or the whole set
+    rows: Array  # int64 (b,): where in `images` the pictures of the batch are
+    samples: Array  # int64 (b,): their indices in the data set
     labels: Tensor  # int64 (b,), fresh memory
 
 
@@ -80,7 +83,7 @@ class BatchLoader(ABC):
 
     def __init__(self, plan: EpochPlan, transform: Transform, size_at: Callable[[int], int] | None) -> None:
         self._plan = plan
-        self._transform = transform
+        self._transform = self._on_device(transform)
         self._size_at = size_at
         self._closed = False
 
@@ -106,23 +109,21 @@ class BatchLoader(ABC):
         """Pictures by another transform; see `Loader.plain_pictures`."""
         self._check_open()
         batches = self._plan.batches(0)[: -(-count // self.batch_size)]
-        pictures: list[Tensor] = []
+        apply = self._on_device(transform)
         with contextlib.closing(self._read(batches)) as raw_batches:
-            for raw, samples in zip(raw_batches, batches, strict=True):
-                pictures.append(transform(raw.images, raw.rows, samples, 0))
-        return torch.cat(pictures)
+            return torch.cat([apply(raw.images, raw.rows, raw.samples, 0) for raw in raw_batches])
 
     def _deliver(self, number: int, start: int, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         with contextlib.closing(self._read(batches)) as raw_batches:
-            for position, samples in enumerate(batches, start):
+            for position in range(start, start + len(batches)):
                 self._check_open()
                 raw = next(raw_batches)
                 size = FULL_SIZE if self._size_at is None else self._size_at(number * len(self) + position)
-                yield self._hand_over(self._transform(raw.images, raw.rows, samples, number, size), raw.labels)
+                yield self._transform(raw.images, raw.rows, raw.samples, number, size), raw.labels
 
-    def _hand_over(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The one seam between host and device: a copy to a GPU belongs here."""
-        return images, labels
+    def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
+        """The same transform for batches as `_read` makes them."""
+        return transform
 
     @abstractmethod
     def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:

@@ -36,9 +36,12 @@ class ResidentLoader(BatchLoader):
 
     def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
         for samples in batches:
-            yield RawBatch(self._images, samples, torch.from_numpy(self._labels[samples]))
+            yield RawBatch(self._images, samples, samples, torch.from_numpy(self._labels[samples]))
 
     def close(self) -> None:
         """Lets the pictures go; see `Loader.close`."""
         super().close()
-        self._images, self._labels = self._images[:0], self._labels[:0]
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._images, self._labels = self._images[:0].copy(), self._labels[:0].copy()  # a view would keep the memory

@@ -45,9 +45,9 @@ class StreamLoader(BatchLoader):
 
     def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
         with self._ffcv_file().read(np.concatenate(batches)) as ffcv_batches:
-            for images, labels in ffcv_batches:
+            for samples, (images, labels) in zip(batches, ffcv_batches, strict=True):
                 # FFCV writes to this memory again, so the labels are copied; the transform copies the pictures
-                yield RawBatch(images, np.arange(len(images)), torch.from_numpy(labels[:, 0].copy()))
+                yield RawBatch(images, np.arange(len(images)), samples, torch.from_numpy(labels[:, 0].copy()))
 
     def _ffcv_file(self) -> FfcvFile:
         with self._opening:

@@ -16,6 +16,7 @@ from fastcifar.data.beton import load_manifest
 from fastcifar.engine.record import load_record, weights_sha256
 from fastcifar.engine.trainer import train
 from fastcifar.errors import RunFailedError, UserError
+from fastcifar.loader import choice
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +114,18 @@ def test_same_seed_same_weights_another_seed_others(brief: Config, brief_weights
 
 def test_stream_and_resident_train_the_same_weights(brief: Config, brief_weights: str) -> None:
     assert weights_of(brief, loader="stream") == brief_weights
+
+
+def test_a_set_too_large_for_memory_is_streamed_and_a_line_says_so(
+    brief: Config, brief_weights: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, record = train(brief)
+    assert record["loader"] == "resident"
+    assert "loader" not in capsys.readouterr().err
+    monkeypatch.setattr(choice, "free_bytes", lambda device: 1e6)
+    _, record = train(brief)
+    assert (record["loader"], record["weights_sha256"]) == ("stream", brief_weights)
+    assert "loader stream: the data set of 2 MB does not fit in half of the 1 MB" in capsys.readouterr().err
 
 
 def test_what_is_only_looked_at_does_not_change_the_weights(brief: Config, brief_weights: str) -> None:
