@@ -39,7 +39,14 @@ LOW_HALF, LOW_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
 cuda: Any = numba_cuda  # its annotations are those of the host, which say little about kernels
 inlined = cuda.jit(device=True, inline="always")
 hash64 = inlined(draws.hash64)
-CASTS = {BFLOAT16: inlined(pixel.bfloat16_bits), FLOAT16: inlined(pixel.float16_bits)}
+
+
+@inlined
+def _unchanged(bits):
+    return bits
+
+
+CASTS = {FLOAT32: _unchanged, BFLOAT16: inlined(pixel.bfloat16_bits), FLOAT16: inlined(pixel.float16_bits)}
 
 
 @inlined
@@ -102,35 +109,24 @@ def _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect):
     return np.int32(total >> 10)
 
 
-def _build(kind: int, wide: bool) -> Callable[..., None]:
-    """The kernel for one output type, with stores of 16 bytes (`wide`) or of one value."""
+@inlined
+def _load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, flip, cutout):
+    """A thread's part of the first half: 16 bytes of the stored picture into `tile`, by thread 0 the draws as well."""
+    low, high = load16(pictures, rows[position] * WORDS + 2 * thread)
+    tile[2 * thread], tile[2 * thread + 1] = low, high
+    if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for all
+        _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, flip, cutout)
+
+
+def _maker(kind: int, wide: bool) -> Any:
+    """A thread's part of the second half, for one output type with stores of 16 bytes (`wide`) or of one value."""
     per_word = 2 if kind == FLOAT32 else 4
     bits_each = 64 // per_word
     together = 2 * per_word if wide else 1
-    cast = CASTS.get(kind)
+    cast = CASTS[kind]
 
-    if cast is None:
-
-        @inlined
-        def as_stored(value):
-            return np.uint64(float_bits(value))
-
-    else:
-
-        @inlined
-        def as_stored(value):
-            return np.uint64(cast(float_bits(value)))
-
-    def augment(pictures, rows, samples, state, seed, pad, reflect, flip, cutout, size, scale_and_bias, out):
-        tile = cuda.shared.array(WORDS, np.uint64)
-        drawn = cuda.shared.array(5, np.int32)
-        thread, picture = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
-        position = state[1] + picture
-        low, high = load16(pictures, rows[position] * WORDS + 2 * thread)
-        tile[2 * thread], tile[2 * thread + 1] = low, high
-        if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for all
-            _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, flip, cutout)
-        cuda.syncthreads()
+    @inlined
+    def make(thread, picture, tile, drawn, reflect, cutout, size, scale_and_bias, out):
         shift_y, shift_x, flipped, top, left = drawn[0], drawn[1], drawn[2] != 0, drawn[3], drawn[4]
         row_length = np.int32(CHANNELS * size)
         groups = np.int32(np.uint32(row_length * size) // np.uint32(together))
@@ -149,7 +145,7 @@ def _build(kind: int, wide: bool) -> Callable[..., None]:
                 # a pixel is cut out where its centre, (2 y + 1) * 32 / (2 size), lies in the hole
                 in_rows = 2 * size * top <= (2 * y + 1) * SIDE < 2 * size * (top + cutout)
                 in_columns = 2 * size * left <= (2 * x + 1) * SIDE < 2 * size * (left + cutout)
-                bits = ZERO if in_rows and in_columns else as_stored(value)
+                bits = ZERO if in_rows and in_columns else np.uint64(cast(float_bits(value)))
                 if k < per_word:
                     low |= bits << np.uint64(bits_each * k)
                 else:
@@ -163,6 +159,20 @@ def _build(kind: int, wide: bool) -> Callable[..., None]:
                 store16(out, (picture * groups + group) * 2, low, high)
             else:
                 out[picture * groups + group] = low
+
+    return make
+
+
+def _build(kind: int, wide: bool) -> Callable[..., None]:
+    make = _maker(kind, wide)
+
+    def augment(pictures, rows, samples, state, seed, pad, reflect, flip, cutout, size, scale_and_bias, out):
+        tile = cuda.shared.array(WORDS, np.uint64)
+        drawn = cuda.shared.array(5, np.int32)
+        thread, picture = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
+        _load(thread, state[1] + picture, tile, drawn, pictures, rows, samples, state, seed, pad, flip, cutout)
+        cuda.syncthreads()
+        make(thread, picture, tile, drawn, reflect, cutout, size, scale_and_bias, out)
 
     return augment
 
