@@ -9,6 +9,7 @@ generators", OOPSLA 2014, with the state indexed instead of advanced.
 """
 
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -40,6 +41,7 @@ def hash64(key, counter):
     return x ^ (x >> SHIFT_31)
 
 
+@lru_cache(maxsize=64)
 def stream_key(seed: int, purpose: Purpose, epoch: int = 0) -> np.uint64:
     """Key of the stream for (seed, purpose, epoch); each part is hashed, so (7, 1) and (8, 0) have nothing in common.
 
@@ -52,6 +54,9 @@ def stream_key(seed: int, purpose: Purpose, epoch: int = 0) -> np.uint64:
 
 
 def random_order(samples: int, seed: int, epoch: int) -> np.ndarray:
-    """A permutation of range(samples), int64: the samples sorted by their 64-bit hashes (ties keep their order)."""
+    """A permutation of range(samples), int64: the samples sorted by their 64-bit hashes.
+
+    `hash64` is a bijection of the counter, so no two hashes are equal and every sorting algorithm gives the same order.
+    """
     key = np.full(samples, stream_key(seed, Purpose.ORDER, epoch))
-    return np.argsort(hash64(key, np.arange(samples, dtype=np.uint64)), kind="stable")
+    return np.argsort(hash64(key, np.arange(samples, dtype=np.uint64)))

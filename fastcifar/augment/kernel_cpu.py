@@ -1,7 +1,9 @@
 """The fused kernel for CPUs: pad, crop, flip, resize, normalise, cut out and cast in one pass over a picture.
 
-A picture is 3 KB, so everything between its first read and its last write stays in the L1 cache. Rows are first staged
-as bytes, already cropped and flipped; then one branch-free loop a row turns bytes into output, which vectorises.
+A picture is 3 KB, so everything between its first read and its last write stays in the L1 cache. Its bytes are first
+staged inside a border, so that every crop is a plain load at another position; then one vector operation a row
+(`lanes.py`) flips, normalises and casts. While one picture is converted, the next one is fetched into the cache:
+shuffled pictures lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
 """
 
 import hashlib
@@ -12,15 +14,15 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from fastcifar.augment import draws, pixel
+from fastcifar.augment import draws, lanes, pixel
+from fastcifar.augment.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
 
-SIDE, CHANNELS = 32, 3
-ROW = SIDE * CHANNELS
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
+BORDER = 16 * CHANNELS  # the largest padding
+STAGED_ROW = ROW + 2 * BORDER
+BLACK_ROW = SIDE  # one more staged row, which stays zero
 
 hash64 = numba.njit(inline="always")(draws.hash64)
-bfloat16_bits = numba.njit(inline="always")(pixel.bfloat16_bits)
-float16_bits = numba.njit(inline="always")(pixel.float16_bits)
 
 
 @numba.njit(inline="always")
@@ -36,23 +38,66 @@ def _mirrored(i):
 
 
 @numba.njit(inline="always")
-def _stage_row(tile_row, source_row, shift, flip, reflect):
-    """Columns `shift` to `shift + 31` of a row of the padded picture, flipped or not, as bytes in `tile_row` (96,)."""
-    first, last = max(0, -shift), min(SIDE, SIDE - shift)  # the columns that lie inside the picture
-    if flip:
-        for x in range(first, last):
-            target, source = CHANNELS * (SIDE - 1 - x), CHANNELS * (x + shift)
-            tile_row[target] = source_row[source]
-            tile_row[target + 1] = source_row[source + 1]
-            tile_row[target + 2] = source_row[source + 2]
+def _stage(staged, picture, pad, reflect):
+    """Copies a picture (32, 96) into the middle of `staged`; with `reflect`, `pad` columns on both sides as well."""
+    for y in range(SIDE):
+        target = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW]
+        source = picture[y]
+        for j in range(ROW):
+            target[j] = source[j]
+    if reflect:
+        for y in range(SIDE):
+            left, right = STAGED_ROW * y + BORDER, STAGED_ROW * y + BORDER + ROW - CHANNELS
+            for j in range(CHANNELS, CHANNELS * (pad + 1), CHANNELS):
+                for c in range(CHANNELS):
+                    staged[left - j + c] = staged[left + j + c]
+                    staged[right + j + c] = staged[right - j + c]
+
+
+@numba.njit(inline="always")
+def _staged_row(y, reflect):
+    """The staged row for row `y` of the padded picture, which reaches from -pad to 31 + pad."""
+    return _mirrored(y) if reflect else (y if 0 <= y < SIDE else BLACK_ROW)
+
+
+def _picture_store(cast, mirrored):
+    """Compiled: a staged picture, cropped, to bit patterns in `out`; one loop each, so that it has no branch inside."""
+    store = row_store(cast, mirrored=mirrored)
+
+    @numba.njit(inline="always")
+    def store_picture(out, staged, shift_y, shift_x, reflect, scale, bias):
+        for y in range(SIDE):
+            start = STAGED_ROW * _staged_row(y + shift_y, reflect) + BORDER + CHANNELS * shift_x
+            store(out, ROW * y, staged, start, scale, bias)
+
+    return store_picture
+
+
+row_float32, row_bfloat16, row_float16 = (
+    row_store(cast, mirrored=False) for cast in (lambda bits: bits, pixel.bfloat16_bits, pixel.float16_bits)
+)
+store_float32, flip_float32 = (_picture_store(lambda bits: bits, flip) for flip in (False, True))
+store_bfloat16, flip_bfloat16 = (_picture_store(pixel.bfloat16_bits, flip) for flip in (False, True))
+store_float16, flip_float16 = (_picture_store(pixel.float16_bits, flip) for flip in (False, True))
+
+
+@numba.njit
+def _store(out, staged, shift_y, shift_x, flip, reflect, scale, bias, kind):
+    """A staged picture to bit patterns, by the loop for `kind` and `flip`."""
+    if kind == BFLOAT16:
+        if flip:
+            flip_bfloat16(out, staged, shift_y, shift_x, reflect, scale, bias)
+        else:
+            store_bfloat16(out, staged, shift_y, shift_x, reflect, scale, bias)
+    elif kind == FLOAT16:
+        if flip:
+            flip_float16(out, staged, shift_y, shift_x, reflect, scale, bias)
+        else:
+            store_float16(out, staged, shift_y, shift_x, reflect, scale, bias)
+    elif flip:
+        flip_float32(out, staged, shift_y, shift_x, reflect, scale, bias)
     else:
-        for j in range(CHANNELS * first, CHANNELS * last):
-            tile_row[j] = source_row[j + CHANNELS * shift]
-    for x in range(SIDE - (last - first)):
-        x = x if x < first else x + last - first
-        target = CHANNELS * (SIDE - 1 - x if flip else x)
-        for c in range(CHANNELS):
-            tile_row[target + c] = source_row[CHANNELS * _mirrored(x + shift) + c] if reflect else 0
+        store_float32(out, staged, shift_y, shift_x, reflect, scale, bias)
 
 
 @numba.njit
@@ -75,41 +120,65 @@ def _area_weights(size):
 
 
 @numba.njit(inline="always")
-def _average_row(small_row, tile, out_y, first, weights, column, size):
-    """Row `out_y` of the area-averaged picture, rounded half up, as bytes into `small_row`."""
-    column[:] = 0
-    for k in range(weights.shape[1]):
-        weight, row = weights[out_y, k], tile[first[out_y] + k]
+def _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size):
+    """The crop at (shift_y, shift_x), area-averaged and rounded half up, as bytes into `small`, row after row."""
+    for out_y in range(size):
         for j in range(ROW):
-            column[j] += weight * np.int32(row[j])
-    for x in range(size):
-        red, green, blue = np.int32(512), np.int32(512), np.int32(512)
+            column[j] = 0
         for k in range(weights.shape[1]):
-            weight, j = weights[x, k], CHANNELS * (first[x] + k)
-            red += weight * column[j]
-            green += weight * column[j + 1]
-            blue += weight * column[j + 2]
-        small_row[CHANNELS * x] = red >> 10
-        small_row[CHANNELS * x + 1] = green >> 10
-        small_row[CHANNELS * x + 2] = blue >> 10
+            start = STAGED_ROW * _staged_row(first[out_y] + k + shift_y, reflect) + BORDER + CHANNELS * shift_x
+            weight, row = weights[out_y, k], staged[start : start + ROW]
+            for j in range(ROW):
+                column[j] += weight * np.int32(row[j])
+        for x in range(size):
+            red, green, blue = np.int32(512), np.int32(512), np.int32(512)
+            for k in range(weights.shape[1]):
+                weight, j = weights[x, k], CHANNELS * (first[x] + k)
+                red += weight * column[j]
+                green += weight * column[j + 1]
+                blue += weight * column[j + 2]
+            target = CHANNELS * (out_y * size + (size - 1 - x if flip else x))  # cells are symmetric, so it may wait
+            small[target] = red >> 10
+            small[target + 1] = green >> 10
+            small[target + 2] = blue >> 10
+
+
+@numba.njit
+def _store_small(out, small, spill, scale, bias, kind):
+    """Stores a picture smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
+    length = len(out)
+    target = out if length >= ROW else spill
+    for k in range((max(length, ROW) + ROW - 1) // ROW):
+        start = max(0, min(ROW * k, length - ROW))
+        if kind == BFLOAT16:
+            row_bfloat16(target, start, small, start, scale, bias)
+        elif kind == FLOAT16:
+            row_float16(target, start, small, start, scale, bias)
+        else:
+            row_float32(target, start, small, start, scale, bias)
+    if length < ROW:
+        for j in range(length):  # not out[:] = ..., which takes seconds to compile
+            out[j] = spill[j]
 
 
 @numba.njit(inline="always")
-def _store_row(out_row, row, scale, bias, values, kind):
-    """Normalises staged bytes and stores their bit patterns; the branch on `kind` is outside the loops."""
-    length = len(out_row)
-    for j in range(length):
-        values[j] = np.float32(row[j]) * scale[j] + bias[j]
-    bits = values.view(np.uint32)
-    if kind == BFLOAT16:
-        for j in range(length):
-            out_row[j] = bfloat16_bits(bits[j])
-    elif kind == FLOAT16:
-        for j in range(length):
-            out_row[j] = float16_bits(bits[j])
-    else:
-        for j in range(length):
-            out_row[j] = bits[j]
+def _hole(centre, cutout, size):
+    """First and last-but-one pixel of `size` whose centres lie in the `cutout` of 32 around `centre`, clipped."""
+    begin = 2 * size * (centre - cutout // 2)
+    first, last = (begin + SIDE - 1) // (2 * SIDE), (begin + 2 * size * cutout + SIDE - 1) // (2 * SIDE)
+    return max(0, min(size, first)), max(0, min(size, last))
+
+
+@numba.njit(inline="always")
+def _cut_out(out, hashed, cutout):
+    """Sets the hole of a picture (size, 3 * size) to zero, which is the mean."""
+    size = out.shape[0]
+    top, bottom = _hole(_below(hashed, np.uint64(0), SIDE), cutout, size)
+    left, right = _hole(_below(hashed, np.uint64(32), SIDE), cutout, size)
+    for y in range(top, bottom):
+        row = out[y, CHANNELS * left : CHANNELS * right]
+        for j in range(len(row)):
+            row[j] = 0
 
 
 def _build(source_digest: str) -> Callable[..., None]:
@@ -119,39 +188,31 @@ def _build(source_digest: str) -> Callable[..., None]:
         # part of the disk cache's key, because numba does not notice edits of the functions that a kernel calls
         assert source_digest
         count, size = out.shape[0], out.shape[1]
-        length = out.shape[2]
         first, weights = _area_weights(size)
         for chunk in numba.prange(chunks):
-            tile = np.empty((SIDE, ROW), np.uint8)
-            small = np.empty(ROW, np.uint8)
+            staged = np.zeros((SIDE + 1) * STAGED_ROW, np.uint8)
+            small = np.zeros(SIDE * ROW, np.uint8)
             column = np.empty(ROW, np.int32)
-            values = np.empty(ROW, np.float32)
-            for i in range(chunk * count // chunks, (chunk + 1) * count // chunks):
+            spill = np.empty(ROW, out.dtype)
+            end = (chunk + 1) * count // chunks
+            for i in range(chunk * count // chunks, end):
+                following = images[rows[min(i + 1, end - 1)]].reshape(-1)
+                for j in range(0, SIDE * ROW, CACHE_LINE):
+                    prefetch(following, j)
                 sample = np.uint64(samples[i])
                 crop = hash64(crop_key, sample * np.uint64(2))
                 shift_y = _below(crop, np.uint64(0), 2 * pad + 1) - pad
                 shift_x = _below(crop, np.uint64(32), 2 * pad + 1) - pad
                 flip = flips and ((hash64(flip_key, sample) + parity) & np.uint64(1)) == np.uint64(1)
-                for y in range(SIDE):
-                    source = y + shift_y
-                    if reflect or 0 <= source < SIDE:
-                        _stage_row(tile[y], images[rows[i], _mirrored(source)], shift_x, flip, reflect)
-                    else:
-                        tile[y] = 0
-                hole = hash64(crop_key, sample * np.uint64(2) + np.uint64(1))
-                top = _below(hole, np.uint64(0), SIDE) - cutout // 2
-                left = _below(hole, np.uint64(32), SIDE) - cutout // 2
-                for y in range(size):
-                    row = tile[y]
-                    if size != SIDE:
-                        _average_row(small, tile, y, first, weights, column, size)
-                        row = small
-                    _store_row(out[i, y], row, scale, bias, values, kind)
-                    # a pixel is cut out where its centre, (2 y + 1) * 32 / (2 size), lies in the hole
-                    if 2 * size * top <= (2 * y + 1) * SIDE < 2 * size * (top + cutout):
-                        for j in range(length):
-                            if 2 * size * left <= (2 * (j // CHANNELS) + 1) * SIDE < 2 * size * (left + cutout):
-                                out[i, y, j] = 0
+                _stage(staged, images[rows[i]], pad, reflect)
+                target = out[i].reshape(-1)
+                if size == SIDE:
+                    _store(target, staged, shift_y, shift_x, flip, reflect, scale, bias, kind)
+                else:
+                    _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size)
+                    _store_small(target, small, spill, scale, bias, kind)
+                if cutout:
+                    _cut_out(out[i], hash64(crop_key, sample * np.uint64(2) + np.uint64(1)), cutout)
 
     try:
         return numba.njit(parallel=True, nogil=True, cache=True)(augment)
@@ -165,8 +226,8 @@ def kernel() -> Callable[..., None]:
 
     Arguments: images uint8 (n, 32, 96), a row's pixels and channels as one axis; rows and samples int64 (b,), the
     positions in `images` and the data-set indices that key the draws; crop_key and flip_key uint64; flips bool; parity
-    uint64, added to each sample's coin; pad int; reflect bool; cutout int; scale and bias float32 (96,); kind int;
-    chunks int, the number of threads; out (b, size, 3 * size), uint32 for float32 bits and uint16 for 16-bit types.
+    uint64, added to each sample's coin; pad int, 0 to 16; reflect bool; cutout int; scale and bias float32 (96,); kind
+    int; chunks int, the number of threads; out (b, size, 3 * size), uint32 for float32 bits, uint16 for the others.
     """
-    sources = (Path(module.__file__ or "") for module in (draws, pixel))
+    sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())

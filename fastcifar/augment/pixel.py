@@ -10,11 +10,11 @@ Casting rounds to nearest even on the bit pattern, in integers, because neither 
 import numpy as np
 
 ONE, ROUND_BFLOAT16 = np.uint32(1), np.uint32(0x7FFF)
-SIXTEEN, THIRTEEN = np.uint32(16), np.uint32(13)
+SIXTEEN, THIRTEEN, THIRTY_ONE = np.uint32(16), np.uint32(13), np.uint32(31)
 SIGN, MAGNITUDE = np.uint32(0x8000), np.uint32(0x7FFFFFFF)
 REBIAS_FLOAT16 = np.uint32(0x38000000)  # (127 - 15) << 23
 ROUND_FLOAT16 = np.uint32(0x0FFF)
-SMALLEST_NORMAL_FLOAT16 = np.uint32(0x38800000)  # 2**-14 as float32 bits
+NORMAL_FLOAT16 = np.uint32(2**31 - 0x38800000)  # added to 2**-14, float16's smallest normal number, it gives 2**31
 
 
 def rounded_scale(std_01: np.ndarray) -> np.ndarray:
@@ -41,7 +41,8 @@ def float16_bits(bits):
     """
     sign = (bits >> SIXTEEN) & SIGN
     magnitude = bits & MAGNITUDE
-    if magnitude < SMALLEST_NORMAL_FLOAT16:
-        return sign
     rebiased = magnitude - REBIAS_FLOAT16
-    return sign | ((rebiased + ROUND_FLOAT16 + ((rebiased >> THIRTEEN) & ONE)) >> THIRTEEN)
+    rounded = (rebiased + ROUND_FLOAT16 + ((rebiased >> THIRTEEN) & ONE)) >> THIRTEEN
+    # 1 or 0, then sixteen bits of that: no branch in a vector, and nothing negative, as numba widens to 64 bits
+    normal = (magnitude + NORMAL_FLOAT16) >> THIRTY_ONE
+    return sign | (rounded & ((normal << SIXTEEN) - normal))

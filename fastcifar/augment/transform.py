@@ -9,6 +9,7 @@ from fastcifar.config import AugmentConfig
 from fastcifar.errors import UserError
 
 SIDE = 32
+LARGEST_INT64 = 2**63 - 1
 KINDS = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
@@ -35,6 +36,7 @@ class Transform:
         self.config, self.seed, self.dtype = config, seed, dtype
         self.scale = rounded_scale(np.asarray(std_01))
         self.bias = centred_bias(np.asarray(mean_01), self.scale)
+        self._row_scale, self._row_bias = np.tile(self.scale, SIDE), np.tile(self.bias, SIDE)
 
     def __call__(
         self, images: np.ndarray, rows: np.ndarray, samples: np.ndarray, epoch: int, size: int = SIDE
@@ -69,8 +71,8 @@ class Transform:
             config.pad,
             config.pad_mode == "reflect",
             config.cutout,
-            np.tile(self.scale, SIDE),
-            np.tile(self.bias, SIDE),
+            self._row_scale,
+            self._row_bias,
             KINDS[self.dtype],
             min(numba.get_num_threads(), max(1, len(rows))),
             bits.reshape(len(rows), size, 3 * size),
@@ -85,9 +87,10 @@ def _check(images: np.ndarray, rows: np.ndarray, samples: np.ndarray, size: int)
     for name, index in (("rows", rows), ("samples", samples)):
         if index.dtype != np.int64 or index.ndim != 1 or len(index) != len(rows):
             raise UserError(f"{name} must be int64 ({len(rows)},), got {index.dtype} {index.shape}")
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(images)):
+    # as unsigned numbers negative ones are the largest, so one pass finds both ends
+    if len(rows) and rows.view(np.uint64).max() >= len(images):
         raise UserError(f"rows reach from {rows.min()} to {rows.max()}, but there are {len(images)} pictures")
-    if len(samples) and samples.min() < 0:
+    if samples is not rows and len(samples) and samples.view(np.uint64).max() > LARGEST_INT64:
         raise UserError(f"samples must not be negative, got {samples.min()}")
     if not 1 <= size <= SIDE:
         raise UserError(f"the output size is {size}, but must be between 1 and {SIDE}")
