@@ -143,7 +143,7 @@ def _average(small, staged, first, weights, column, shift_y, shift_x, flip, refl
             small[target + 2] = blue >> 10
 
 
-@numba.njit(inline="always")
+@numba.njit
 def _cut(small, staged, shift_y, shift_x, flip, reflect, size):
     """The crop of `size` pixels at (shift_y, shift_x) as bytes into `small`, row after row."""
     for y in range(size):
