@@ -34,16 +34,18 @@ def _require_rates(config: Any, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What happens to a training picture, in this order: pad, random crop to 32, flip, resize, cutout."""
+    """What happens to a training picture, in this order: pad, random crop, flip, resize, cutout."""
 
     pad: int = 4
-    """Pixels added on each side before the crop, 0 to 16; 0 turns cropping off."""
+    """Pixels added on each side before the crop, 0 to 16; with 0 a picture of 32 pixels is not cropped."""
     pad_mode: Literal["zero", "reflect"] = "zero"
     """What is added: black pixels, or the picture mirrored at its border without repeating it."""
     flip: Literal["none", "random", "alternating"] = "random"
     """Mirror left to right: never, by a coin each epoch, or every other epoch (arXiv 2404.00498, section 3.6)."""
     cutout: int = 8
     """Side of the square that is replaced by the mean colour, in pixels at 32 (arXiv 1708.04552); 0 turns it off."""
+    small: Literal["area", "crop"] = "area"
+    """How pictures below 32 pixels are made: a crop to 32, area-averaged, or a crop to that many pixels."""
 
     def __post_init__(self) -> None:
         require(0 <= self.pad <= 16, f"augment.pad is {self.pad}, but must be between 0 and 16 pixels")

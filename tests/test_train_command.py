@@ -21,7 +21,7 @@ COMMON = """
 --help --recipe --seed --epochs --batch-size --label-smoothing --resolution --evaluation --evaluate-every
 --evaluation-batch-size --loader --amp --device --threads --data --runs
 --schedule.peak-epoch --schedule.start --schedule.end --schedule.anneal
---augment.pad --augment.pad-mode --augment.flip --augment.cutout
+--augment.pad --augment.pad-mode --augment.flip --augment.cutout --augment.small
 """
 RESNET_SGD = """
 --model.width --model.dropout --model.conv-bias --model.no-conv-bias --model.linear-bias --model.no-linear-bias

@@ -144,6 +144,17 @@ def _average(small, staged, first, weights, column, shift_y, shift_x, flip, refl
 
 
 @numba.njit
+def _cut(small, staged, shift_y, shift_x, flip, reflect, size):
+    """The crop of `size` pixels at (shift_y, shift_x) as bytes into `small`, row after row."""
+    for y in range(size):
+        start = STAGED_ROW * _staged_row(y + shift_y, reflect) + BORDER + CHANNELS * shift_x
+        source, target = staged[start : start + CHANNELS * size], small[CHANNELS * size * y :]
+        for x in range(size):
+            for c in range(CHANNELS):
+                target[CHANNELS * x + c] = source[CHANNELS * (size - 1 - x if flip else x) + c]
+
+
+@numba.njit
 def _store_small(out, small, spill, scale, bias, kind):
     """Stores a picture smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
     length = len(out)
@@ -183,8 +194,9 @@ def _cut_out(out, hashed, cutout):
 
 def _build(source_digest: str) -> Callable[..., None]:
     def augment(
-        images, rows, samples, crop_key, flip_key, flips, parity, pad, reflect, cutout, scale, bias, kind, chunks, out
-    ):
+        images, rows, samples, crop_key, flip_key, flips, parity, pad, reflect, window, cutout, scale, bias, kind,
+        chunks, out,
+    ):  # fmt: skip
         # part of the disk cache's key, because numba does not notice edits of the functions that a kernel calls
         assert source_digest
         count, size = out.shape[0], out.shape[1]
@@ -201,15 +213,18 @@ def _build(source_digest: str) -> Callable[..., None]:
                     prefetch(following, j)
                 sample = np.uint64(samples[i])
                 crop = hash64(crop_key, sample * np.uint64(2))
-                shift_y = _below(crop, np.uint64(0), 2 * pad + 1) - pad
-                shift_x = _below(crop, np.uint64(32), 2 * pad + 1) - pad
+                shift_y = _below(crop, np.uint64(0), 2 * pad + 1 + SIDE - window) - pad
+                shift_x = _below(crop, np.uint64(32), 2 * pad + 1 + SIDE - window) - pad
                 flip = flips and ((hash64(flip_key, sample) + parity) & np.uint64(1)) == np.uint64(1)
                 _stage(staged, images[rows[i]], pad, reflect)
                 target = out[i].reshape(-1)
                 if size == SIDE:
                     _store(target, staged, shift_y, shift_x, flip, reflect, scale, bias, kind)
                 else:
-                    _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size)
+                    if window == size:
+                        _cut(small, staged, shift_y, shift_x, flip, reflect, size)
+                    else:
+                        _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size)
                     _store_small(target, small, spill, scale, bias, kind)
                 if cutout:
                     _cut_out(out[i], hash64(crop_key, sample * np.uint64(2) + np.uint64(1)), cutout)
@@ -226,8 +241,9 @@ def kernel() -> Callable[..., None]:
 
     Arguments: images uint8 (n, 32, 96), a row's pixels and channels as one axis; rows and samples int64 (b,), the
     positions in `images` and the data-set indices that key the draws; crop_key and flip_key uint64; flips bool; parity
-    uint64, added to each sample's coin; pad int, 0 to 16; reflect bool; cutout int; scale and bias float32 (96,); kind
-    int; chunks int, the number of threads; out (b, size, 3 * size), uint32 for float32 bits, uint16 for the others.
+    uint64, added to each sample's coin; pad int, 0 to 16; reflect bool; window int, the crop's side: `size`, or 32
+    for area averages; cutout int; scale and bias float32 (96,); kind int; chunks int, the number of threads; out (b,
+    size, 3 * size), uint32 for float32 bits, uint16 for the others.
     """
     sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())

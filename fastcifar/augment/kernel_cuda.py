@@ -23,6 +23,7 @@ from torch import Tensor
 from fastcifar.augment import draws, pixel
 from fastcifar.augment.cuda_words import float_bits, load16, store16
 from fastcifar.augment.draws import Purpose
+from fastcifar.augment.transform import crop_side
 from fastcifar.config import AugmentConfig
 
 SIDE, CHANNELS = 32, 3
@@ -62,12 +63,12 @@ def _below(hashed, shift, limit):
 
 
 @inlined
-def _draw(drawn, seed, epoch, sample, pad, flip, cutout):
+def _draw(drawn, seed, epoch, sample, pad, window, flip, cutout):
     """What happens to one picture, into `drawn`: shift_y, shift_x, flipped, top and left of the hole."""
     key = _key(seed, AUGMENT, epoch)
     crop, hole = hash64(key, sample * TWO), hash64(key, sample * TWO + ONE)
-    drawn[0] = _below(crop, ZERO, 2 * pad + 1) - pad
-    drawn[1] = _below(crop, THIRTY_TWO, 2 * pad + 1) - pad
+    drawn[0] = _below(crop, ZERO, 2 * pad + 1 + SIDE - window) - pad
+    drawn[1] = _below(crop, THIRTY_TWO, 2 * pad + 1 + SIDE - window) - pad
     drawn[3] = _below(hole, ZERO, SIDE) - cutout // 2
     drawn[4] = _below(hole, THIRTY_TWO, SIDE) - cutout // 2
     coins = _key(seed, FLIP, epoch + ONE if flip == RANDOM else ZERO)
@@ -82,9 +83,9 @@ def _mirrored(i):
 
 
 @inlined
-def _cropped(tile, y, x, channel, shift_y, shift_x, flipped, reflect):
-    """A byte of the padded, cropped and flipped picture at (y, x); `tile` is the picture as it is stored."""
-    y, x = np.int32(y + shift_y), np.int32((SIDE - 1 - x if flipped else x) + shift_x)
+def _cropped(tile, y, x, channel, window, shift_y, shift_x, flipped, reflect):
+    """A byte of the padded picture, cropped to `window` pixels and flipped, at (y, x); `tile` is the stored picture."""
+    y, x = np.int32(y + shift_y), np.int32((window - 1 - x if flipped else x) + shift_x)
     inside = 0 <= y < SIDE and 0 <= x < SIDE
     j = np.int32((_mirrored(y) * SIDE + _mirrored(x)) * CHANNELS + channel)
     byte = np.int32((tile[j >> 3] >> np.uint64((j & 7) << 3)) & LOW_BYTE)
@@ -104,18 +105,18 @@ def _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect):
             np.uint32(SIDE * x) // np.uint32(size), np.uint32(SIDE * x + SIDE - 1) // np.uint32(size) + 1
         ):
             width = min(SIDE * (x + 1), size * (column + 1)) - max(SIDE * x, size * column)
-            byte = _cropped(tile, np.int32(row), np.int32(column), channel, shift_y, shift_x, flipped, reflect)
+            byte = _cropped(tile, np.int32(row), np.int32(column), channel, SIDE, shift_y, shift_x, flipped, reflect)
             total += np.int32(height * width) * byte
     return np.int32(total >> 10)
 
 
 @inlined
-def _load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, flip, cutout):
+def _load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout):
     """A thread's part of the first half: 16 bytes of the stored picture into `tile`, by thread 0 the draws as well."""
     low, high = load16(pictures, rows[position] * WORDS + 2 * thread)
     tile[2 * thread], tile[2 * thread + 1] = low, high
     if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for all
-        _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, flip, cutout)
+        _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, window, flip, cutout)
 
 
 def _maker(kind: int, wide: bool) -> Any:
@@ -126,7 +127,7 @@ def _maker(kind: int, wide: bool) -> Any:
     cast = CASTS[kind]
 
     @inlined
-    def make(thread, picture, tile, drawn, reflect, cutout, size, scale_and_bias, out):
+    def make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out):
         shift_y, shift_x, flipped, top, left = drawn[0], drawn[1], drawn[2] != 0, drawn[3], drawn[4]
         row_length = np.int32(CHANNELS * size)
         groups = np.int32(np.uint32(row_length * size) // np.uint32(together))
@@ -137,8 +138,8 @@ def _maker(kind: int, wide: bool) -> Any:
             channel = np.int32(first - y * row_length - CHANNELS * x)
             low, high = ZERO, ZERO
             for k in range(together):
-                if size == SIDE:
-                    byte = _cropped(tile, y, x, channel, shift_y, shift_x, flipped, reflect)
+                if size == window:
+                    byte = _cropped(tile, y, x, channel, window, shift_y, shift_x, flipped, reflect)
                 else:
                     byte = _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect)
                 value = np.float32(byte) * scale_and_bias[channel] + scale_and_bias[CHANNELS + channel]
@@ -166,13 +167,13 @@ def _maker(kind: int, wide: bool) -> Any:
 def _build(kind: int, wide: bool) -> Callable[..., None]:
     make = _maker(kind, wide)
 
-    def augment(pictures, rows, samples, state, seed, pad, reflect, flip, cutout, size, scale_and_bias, out):
+    def augment(pictures, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out):
         tile = cuda.shared.array(WORDS, np.uint64)
         drawn = cuda.shared.array(5, np.int32)
         thread, picture = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
-        _load(thread, state[1] + picture, tile, drawn, pictures, rows, samples, state, seed, pad, flip, cutout)
+        _load(thread, state[1] + picture, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout)
         cuda.syncthreads()
-        make(thread, picture, tile, drawn, reflect, cutout, size, scale_and_bias, out)
+        make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
 
     return augment
 
@@ -183,9 +184,10 @@ def kernel(kind: int, wide: bool) -> Any:
 
     Arguments: pictures uint64 (n * 384,), at an address that is a multiple of 16; rows and samples int64 (at least
     state[1] + b,), positions in `pictures` and the data-set indices that key the draws; state int64 (2,), the epoch and
-    the position in `rows` and `samples` of the first picture; seed uint64; pad int32; reflect bool; flip int32, one of
-    FLIPS; cutout and size int32; scale_and_bias float32 (6,); out uint64 (b * 3 * size**2 * itemsize / 8,) if `wide`,
-    at an address that is a multiple of 16, else the bit patterns as uint16 or uint32 (b * 3 * size**2,).
+    the position in `rows` and `samples` of the first picture; seed uint64; pad int32; reflect bool; window int32, the
+    crop's side: `size`, or 32 for area averages; flip int32, one of FLIPS; cutout and size int32; scale_and_bias
+    float32 (6,); out uint64 (b * 3 * size**2 * itemsize / 8,) if `wide`, at an address that is a multiple of 16, else
+    the bit patterns as uint16 or uint32 (b * 3 * size**2,).
     """
     return cuda.jit(_build(kind, wide))
 
@@ -224,8 +226,8 @@ def launch(
     pictures, rows_, samples_, state_, normalise, bits = (cuda.as_cuda_array(tensor, sync=False) for tensor in tensors)
     _configured(kind, wide, count, torch.cuda.current_stream().cuda_stream)(
         pictures, rows_, samples_, state_,
-        np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(FLIPS[config.flip]),
-        np.int32(config.cutout), np.int32(size), normalise, bits,
+        np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_side(config, size)),
+        np.int32(FLIPS[config.flip]), np.int32(config.cutout), np.int32(size), normalise, bits,
     )  # fmt: skip
 
 
@@ -234,7 +236,7 @@ def ptx(capability: tuple[int, int], kind: int = BFLOAT16, wide: bool = True) ->
     narrow = types.uint32 if kind == FLOAT32 else types.uint16
     index, number = types.int64[::1], types.int32
     signature = (
-        types.uint64[::1], index, index, index, types.uint64, number, types.boolean, number, number, number,
-        types.float32[::1], types.uint64[::1] if wide else narrow[::1],
+        types.uint64[::1], index, index, index, types.uint64, number, types.boolean, number, number,
+        number, number, types.float32[::1], types.uint64[::1] if wide else narrow[::1],
     )  # fmt: skip
     return cuda.compile_ptx(_build(kind, wide), signature, cc=capability)[0]

@@ -44,7 +44,7 @@ class Transform:
         """A fresh tensor (b, 3, size, size), channels_last, of the pictures at `rows`.
 
         `images`: uint8 (n, 32, 32, 3), C-contiguous. `rows`: int64 (b,) positions in `images`. `samples`: int64 (b,)
-        data-set indices, which key the draws. `size`: 1 to 32, area-averaged from the cropped and flipped picture.
+        data-set indices, which key the draws. `size`: 1 to 32; `config.small` says how less than 32 is made.
         Raises UserError for another shape, type or range.
         """
         _check(images, rows, samples, size)
@@ -70,6 +70,7 @@ class Transform:
             np.uint64(epoch & 1 if alternating else 0),
             config.pad,
             config.pad_mode == "reflect",
+            crop_side(config, size),
             config.cutout,
             self._row_scale,
             self._row_bias,
@@ -78,6 +79,11 @@ class Transform:
             bits.reshape(len(rows), size, 3 * size),
         )
         return out.permute(0, 3, 1, 2)
+
+
+def crop_side(config: AugmentConfig, size: int) -> int:
+    """The side of the crop that a picture of `size` pixels is made from: its own, or 32 where it is an average."""
+    return size if config.small == "crop" else SIDE
 
 
 def _check(images: np.ndarray, rows: np.ndarray, samples: np.ndarray, size: int) -> None:

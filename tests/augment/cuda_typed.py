@@ -26,6 +26,7 @@ def stand_in() -> None:
 stand_in()
 
 from fastcifar.augment import kernel_cuda, pixel, reference  # noqa: E402
+from fastcifar.augment.transform import crop_side  # noqa: E402
 from fastcifar.config import AugmentConfig  # noqa: E402
 
 DTYPES = ("float32", "bfloat16", "float16")  # in the order of the kernel's kinds
@@ -42,14 +43,16 @@ def driver(kind: int, wide: bool) -> Any:
     load, make = kernel_cuda._load, kernel_cuda._maker(kind, wide)
 
     @numba.njit
-    def run(blocks, pictures, rows, samples, state, seed, pad, reflect, flip, cutout, size, scale_and_bias, out):
+    def run(
+        blocks, pictures, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out
+    ):
         tile, drawn = np.empty(kernel_cuda.WORDS, np.uint64), np.empty(5, np.int32)
         for picture in range(blocks):
             for thread in range(THREADS):
                 position = state[1] + picture
-                load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, flip, cutout)
+                load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout)
             for thread in range(THREADS):
-                make(thread, picture, tile, drawn, reflect, cutout, size, scale_and_bias, out)
+                make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
 
     return run
 
@@ -59,8 +62,9 @@ def compare(run: Any, config: AugmentConfig, bias: np.ndarray, size: int, kind: 
     out = np.full(count * 3 * size * size, 77, np.uint32 if kind == kernel_cuda.FLOAT32 else np.uint16)
     run(
         count, IMAGES.reshape(-1).view(np.uint64), ROWS, SAMPLES, np.array([epoch, 1]), np.uint64(SEED),
-        np.int32(config.pad), config.pad_mode == "reflect", np.int32(kernel_cuda.FLIPS[config.flip]),
-        np.int32(config.cutout), np.int32(size), np.concatenate([SCALE, bias]), out.view(np.uint64) if wide else out,
+        np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_side(config, size)),
+        np.int32(kernel_cuda.FLIPS[config.flip]), np.int32(config.cutout), np.int32(size),
+        np.concatenate([SCALE, bias]), out.view(np.uint64) if wide else out,
     )  # fmt: skip
     for i, picture in enumerate(out.reshape(count, size, size, 3), 1):
         expected = reference.augment_one(
@@ -79,8 +83,8 @@ def main() -> None:
         for size, pad_mode, flip, epoch in itertools.product(
             sizes, ("zero", "reflect"), ("none", "random", "alternating"), (0, 1)
         ):
-            for pad, cutout in ((0, 0), (16, 7)):
-                config = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout)
+            for (pad, cutout), small in itertools.product(((0, 0), (16, 7)), ("area", "crop")):
+                config = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
                 bias = BIAS_NEAR_ZERO if epoch == 1 else BIAS
                 compare(run, config, bias, size, kind, wide, epoch)
                 cases += 1

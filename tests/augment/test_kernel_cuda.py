@@ -21,9 +21,9 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 ROWS, SAMPLES = np.array([0, 7, 39, 7]), np.array([0, 49_999, 3, 2**62])
 CONFIGS = [
-    AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout)
-    for (pad, cutout), pad_mode, flip in itertools.product(
-        ((0, 0), (4, 8), (16, 7)), ("zero", "reflect"), ("none", "random", "alternating")
+    AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
+    for (pad, cutout), pad_mode, flip, small in itertools.product(
+        ((0, 0), (4, 8), (16, 7)), ("zero", "reflect"), ("none", "random", "alternating"), ("area", "crop")
     )
 ]
 on_gpu = pytest.mark.gpu
@@ -68,11 +68,11 @@ def run_script(name: str, **environment: str) -> str:
 
 
 def test_kernel_in_the_simulator_equals_reference() -> None:
-    assert run_script("cuda_simulated.py", NUMBA_ENABLE_CUDASIM="1") == "9"
+    assert run_script("cuda_simulated.py", NUMBA_ENABLE_CUDASIM="1") == "12"
 
 
 def test_kernel_compiled_for_the_cpu_equals_reference_for_every_option() -> None:
-    assert run_script("cuda_typed.py") == "288"
+    assert run_script("cuda_typed.py") == "576"
 
 
 def test_importing_it_looks_for_no_gpu() -> None:

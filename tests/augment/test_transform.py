@@ -1,6 +1,7 @@
 """The compiled kernel against the plain reference, bit for bit, and both against torch and torchvision."""
 
 import itertools
+from collections import Counter
 
 import numba
 import numpy as np
@@ -38,11 +39,12 @@ def expected(transform: Transform, row: int, sample: int, epoch: int, size: int,
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
-    ("pad_mode", "flip"), list(itertools.product(("zero", "reflect"), ("none", "random", "alternating")))
+    ("pad_mode", "flip", "small"),
+    list(itertools.product(("zero", "reflect"), ("none", "random", "alternating"), ("area", "crop"))),
 )
-def test_kernel_equals_reference_for_every_option(dtype: str, pad_mode, flip):
+def test_kernel_equals_reference_for_every_option(dtype: str, pad_mode, flip, small):
     for pad, cutout, size in ((0, 0, 32), (4, 8, 32), (4, 7, 20), (16, 32, 16), (2, 0, 24), (4, 8, 1), (1, 1, 31)):
-        config = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout)
+        config = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
         transform = Transform(config, MEAN, STD, seed=5, dtype=DTYPES[dtype])
         rows, samples = np.array([0, 7, 39, 7]), np.array([0, 49_999, 3, 2**62])
         batch = bits(transform(IMAGES, rows, samples, 3, size))
@@ -59,6 +61,7 @@ def test_kernel_equals_reference_for_every_option(dtype: str, pad_mode, flip):
         pad_mode=st.sampled_from(["zero", "reflect"]),
         flip=st.sampled_from(["none", "random", "alternating"]),
         cutout=st.integers(0, 32),
+        small=st.sampled_from(["area", "crop"]),
     ),
     seed=st.integers(0, 2**63 - 1),
     epoch=st.integers(0, 10_000),
@@ -156,6 +159,25 @@ def test_a_crop_is_one_of_torchvisions(mode, theirs):
     padded = tv.pad(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2), [4], padding_mode=theirs)[0]
     crops = {padded[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(9) for x in range(9)}
     assert all(picture.contiguous().numpy().tobytes() in crops for picture in ours)
+
+
+@pytest.mark.parametrize(("mode", "theirs"), [("zero", "constant"), ("reflect", "reflect")])
+def test_small_crops_are_all_windows_of_the_padded_picture_and_none_is_favoured(mode, theirs):
+    config = AugmentConfig(pad=1, pad_mode=mode, flip="none", cutout=0, small="crop")
+    samples = np.arange(49_000)
+    batch = Transform(config, (0.0,) * 3, (1.0,) * 3)(IMAGES[:1], np.zeros(len(samples), np.int64), samples, 0, 28)
+    ours = (batch * 255).round().to(torch.uint8).contiguous().flatten(1).numpy()
+    padded = tv.pad(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2), [1], padding_mode=theirs)[0]
+    windows = [padded[:, y : y + 28, x : x + 28].numpy().tobytes() for y in range(7) for x in range(7)]
+    drawn = Counter(picture.tobytes() for picture in ours)
+    assert set(drawn) == set(windows)
+    assert max(abs(count - 1000) for count in drawn.values()) < 5 * 1000**0.5
+
+
+def test_both_ways_to_small_pictures_are_the_same_at_32():
+    rows = np.arange(len(IMAGES))
+    area, crop = (Transform(AugmentConfig(small=small), MEAN, STD)(IMAGES, rows, rows, 1) for small in ("area", "crop"))
+    assert torch.equal(area, crop)
 
 
 @pytest.mark.parametrize("size", [16, 20, 24, 32])
