@@ -116,6 +116,11 @@ def line_up(options: Options, placement: Placement) -> dict[str, functools.parti
     return builders
 
 
+def subject(options: Options, dataset: str) -> str:
+    """What the file's name says was measured: the data set, and the batch size where it is not the usual one."""
+    return dataset if options.batch_size == Options.batch_size else f"{dataset}-b{options.batch_size}"
+
+
 def worker_counts(limit: int) -> list[int]:
     """0, 1, 2, 4, ... and `limit` itself."""
     return sorted({0, limit, *(2**i for i in range(limit.bit_length()) if 2**i <= limit)})
@@ -144,7 +149,7 @@ def main(arguments: list[str]) -> None:
         "clock": CLOCK,
         "contestants": compare(raced),
     }
-    finish(result, printed(result), options.out or result_path(result, manifest.dataset))
+    finish(result, printed(result), options.out or result_path(result, subject(options, manifest.dataset)))
 
 
 def compare(raced: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
