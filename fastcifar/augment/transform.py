@@ -5,6 +5,7 @@ import torch
 
 from fastcifar.augment.draws import Purpose, stream_key
 from fastcifar.augment.pixel import centred_bias, rounded_scale
+from fastcifar.augment.recycling import Recycler
 from fastcifar.config import AugmentConfig
 from fastcifar.errors import UserError
 
@@ -36,12 +37,13 @@ class Transform:
         self.config, self.seed, self.dtype = config, seed, dtype
         self.scale = rounded_scale(np.asarray(std_01))
         self.bias = centred_bias(np.asarray(mean_01), self.scale)
+        self._recycler = Recycler()
         self._row_scale, self._row_bias = np.tile(self.scale, SIDE), np.tile(self.bias, SIDE)
 
     def __call__(
         self, images: np.ndarray, rows: np.ndarray, samples: np.ndarray, epoch: int, size: int = SIDE
     ) -> torch.Tensor:
-        """A fresh tensor (b, 3, size, size), channels_last, of the pictures at `rows`.
+        """A tensor (b, 3, size, size), channels_last, of the pictures at `rows`; nobody else's while it lives.
 
         `images`: uint8 (n, 32, 32, 3), C-contiguous. `rows`: int64 (b,) positions in `images`. `samples`: int64 (b,)
         data-set indices, which key the draws. `size`: 1 to 32; `config.small` says how less than 32 is made.
@@ -53,12 +55,8 @@ class Transform:
         from fastcifar.augment.kernel_cpu import kernel
 
         config = self.config
-        out = torch.empty((len(rows), size, size, 3), dtype=self.dtype)
-        bits = (
-            out.view(torch.int32).numpy().view(np.uint32)
-            if out.element_size() == 4
-            else out.view(torch.int16).numpy().view(np.uint16)
-        )
+        buffer = self._recycler.take(len(rows) * size * size * 3 * self.dtype.itemsize)
+        bits = buffer.view(np.uint32 if self.dtype.itemsize == 4 else np.uint16)
         alternating = config.flip == "alternating"
         kernel()(
             images.reshape(-1, SIDE, 3 * SIDE),
@@ -78,7 +76,8 @@ class Transform:
             min(numba.get_num_threads(), max(1, len(rows))),
             bits.reshape(len(rows), size, 3 * size),
         )
-        return out.permute(0, 3, 1, 2)
+        out = torch.from_numpy(buffer).view(self.dtype)  # holds the buffer as long as it lives
+        return out.view(len(rows), size, size, 3).permute(0, 3, 1, 2)
 
 
 def crop_side(config: AugmentConfig, size: int) -> int:
