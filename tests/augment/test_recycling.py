@@ -31,7 +31,7 @@ def test_sizes_alignment_and_how_many_are_kept():
     recycler = Recycler()
     held = [recycler.take(size) for size in (0, 1, 64, 3071, *[500] * 20)]
     assert [len(buffer) for buffer in held] == [0, 1, 64, 3071, *[500] * 20]
-    assert all(address(buffer) % ALIGNMENT == 0 for buffer in held)
+    assert all(address(buffer) % ALIGNMENT == 0 for buffer in held[1:])  # an empty one has no address of its own
     assert len({address(buffer) for buffer in held[1:]}) == len(held) - 1
     assert len(recycler._buffers) == KEPT
 
