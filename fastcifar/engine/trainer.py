@@ -1,7 +1,6 @@
 """The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
 
 import math
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.augment.transform import Transform
-from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
+from fastcifar.config import Config
 from fastcifar.config_file import to_toml
 from fastcifar.console import progress
-from fastcifar.data.beton import Manifest, load_manifest
-from fastcifar.device import Placement, place, using
+from fastcifar.device import place, using
 from fastcifar.engine.clock import Clock, process_seconds
 from fastcifar.engine.evaluate import accuracy, predict_logits
 from fastcifar.engine.history import History
@@ -30,16 +27,12 @@ from fastcifar.engine.record import (
     make_run_folder,
     weights_sha256,
 )
-from fastcifar.engine.schedule import one_cycle, resolution, total_steps
+from fastcifar.engine.schedule import one_cycle
+from fastcifar.engine.setup import Setup
 from fastcifar.engine.step import TrainStep
 from fastcifar.engine.warm_up import compile_kernels
-from fastcifar.errors import UserError
 from fastcifar.files import atomic_path, write_json, write_text
-from fastcifar.loader import open_loader
-from fastcifar.loader.choice import Kind, choose_loader
 from fastcifar.loader.protocol import Loader
-from fastcifar.models.build import build_model
-from fastcifar.models.speed import WHITENING_PICTURES, SpeedNet
 from fastcifar.seeding import seeded
 
 READS_PER_RUN = 50
@@ -53,79 +46,37 @@ def train(config: Config) -> tuple[Path, dict[str, Any]]:
     finished. The folder then holds the metrics up to there, and no record.
     """
     placement = place(config)
-    manifest = load_manifest(config.data)
-    if config.batch_size > manifest.splits["train"].samples:
-        raise UserError(
-            f"batch_size is {config.batch_size}, but the training set has {manifest.splits['train'].samples} pictures"
-        )
+    setup = Setup(config, placement)
     folder = make_run_folder(config)
     write_text(folder / CONFIG_NAME, to_toml(config))
     with using(placement), seeded(config.seed, Purpose.DROPOUT):
-        return folder, _Run(config, placement, manifest, folder).execute()
+        return folder, _Run(setup, folder).execute()
 
 
 class _Run:
     """One training run, from opened data to written record."""
 
-    def __init__(self, config: Config, placement: Placement, manifest: Manifest, folder: Path) -> None:
-        self.config, self.placement, self.manifest, self.folder = config, placement, manifest, folder
-        self.classes = len(manifest.class_names)
-        self.loader_kind: Kind
-        self.loader_kind, reason = choose_loader(config.loader, config.data, placement.device)
-        if reason and self.loader_kind == "stream":
-            print(f"loader stream: {reason}", file=sys.stderr, flush=True)
-        self.environment = environment(placement)  # now, as the source may change while the run goes on
-        self.clock = Clock(placement.synchronise)
-        self.steps_per_epoch = manifest.splits["train"].samples // config.batch_size
-        self.total = total_steps(config.epochs, self.steps_per_epoch)
+    def __init__(self, setup: Setup, folder: Path) -> None:
+        self.setup, self.folder = setup, folder
+        self.config, self.placement, self.manifest = setup.config, setup.placement, setup.manifest
+        self.steps_per_epoch, self.total = setup.steps_per_epoch, setup.total
+        self.environment = environment(self.placement)  # now, as the source may change while the run goes on
+        self.clock = Clock(self.placement.synchronise)
         self.train_accuracy = math.nan  # of the last epoch
 
     def execute(self) -> dict[str, Any]:
         compile_kernels(self.placement, {size for _, size in self.config.resolution})
         self.clock.run.start()
         self.clock.train.start()
-        with self._open("train") as loader, (self.folder / METRICS_NAME).open("w", encoding="utf-8") as file:
-            self.test = self._open("test")
+        with self.setup.open("train") as loader, (self.folder / METRICS_NAME).open("w", encoding="utf-8") as file:
+            self.test = self.setup.open("test")
             with self.test:
-                model = self._new_model(loader)
-                history = History(file, total=self.total, batch_size=self.config.batch_size, classes=self.classes)
+                model = self.setup.new_model(loader)
+                history = History(file, total=self.total, batch_size=self.config.batch_size, classes=self.setup.classes)
                 self._train(model, loader, history)
                 self.clock.train.stop()
                 plain, mirrored = self._evaluate(model)
         return self._save(model, plain, mirrored)
-
-    def _open(self, split: str) -> Loader:
-        config, is_train = self.config, split == "train"
-        # float32 pictures for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
-        transform = Transform(
-            config.augment if is_train else NO_AUGMENTATION,
-            self.manifest.mean_01,
-            self.manifest.std_01,
-            seed=config.seed,
-            dtype=self.placement.dtype,
-        )
-        return open_loader(
-            self.loader_kind,
-            config.data,
-            "train" if is_train else "test",
-            transform,
-            batch_size=config.batch_size if is_train else config.evaluation_batch_size,
-            seed=config.seed,
-            shuffle=is_train,
-            drop_last=is_train,
-            size_at=self._size_at if is_train else None,
-            device=self.placement.device,
-        )
-
-    def _size_at(self, step: int) -> int:
-        return resolution(step, self.total, self.config.resolution)
-
-    def _new_model(self, loader: Loader) -> nn.Module:
-        model = build_model(self.config.model, self.classes, self.config.seed)
-        if isinstance(model, SpeedNet):
-            plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
-            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
-        return model.to(self.placement.device)
 
     def _train(self, model: nn.Module, loader: Loader, history: History) -> None:
         config = self.config
@@ -144,7 +95,7 @@ class _Run:
                 first = epoch * self.steps_per_epoch
                 for step, (images, labels) in enumerate(islice(loader.epoch(epoch), self.total - first), first):
                     share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
-                    self._freeze_stem(model, step)
+                    self.setup.before_step(model, step)
                     loss, right = step_once(images, labels, share)
                     history.add(
                         {"step": step, "epoch": step / self.steps_per_epoch, "lr": self._lr(share)}, loss, right
@@ -156,10 +107,6 @@ class _Run:
 
     def _lr(self, share: float) -> float:
         return self.config.optimizer.lr * share
-
-    def _freeze_stem(self, model: nn.Module, step: int) -> None:
-        if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
-            model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)
 
     def _finish_epoch(self, model: nn.Module, epoch: int, history: History, shown: RunProgress) -> None:
         loss, self.train_accuracy = history.end_epoch()
@@ -200,7 +147,7 @@ class _Run:
             "parameters": sum(p.numel() for p in model.parameters()),
             "device": str(self.placement.device),
             "amp": str(self.placement.dtype).removeprefix("torch."),
-            "loader": self.loader_kind,
+            "loader": self.setup.loader_kind,
             "evaluation": config.evaluation,
             "test_accuracy": plain,
             "test_accuracy_tta": mirrored,
