@@ -180,9 +180,10 @@ def test_closing_wakes_a_consumer_in_another_thread(stream, monkeypatch):
     consumer.start()
     while not workers():
         time.sleep(0.01)
+    (worker,) = workers()
     closer = threading.Thread(target=stream.close)
     closer.start()
-    time.sleep(0.05)
+    assert worker.terminate_event.wait(SOON_S)  # or the worker could still hand over a batch
     blocked.set()
     for thread in (consumer, closer):
         thread.join(SOON_S)
