@@ -1,6 +1,8 @@
 """The command line of a configuration: the recipe first, then a TOML file, then the flags."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import tyro
 
@@ -11,6 +13,9 @@ from fastcifar.device import default_recipe
 from fastcifar.errors import UserError
 from fastcifar.recipes import RECIPES
 
+FOUND = "found"
+T = TypeVar("T")
+
 
 def parse_config(arguments: list[str], description: str) -> Config:
     """The configuration that `arguments` ask for.
@@ -18,6 +23,42 @@ def parse_config(arguments: list[str], description: str) -> Config:
     Raises UserError for an unknown recipe or a value that is refused; unknown flags and values of another type end
     the process with 2 and tyro's explanation.
     """
+    recipe, arguments, description = _begin(arguments, description)
+    return parse(
+        tyro.conf.AvoidSubcommands[Config],
+        arguments,
+        prog="python -m fastcifar.train",
+        default=recipe,
+        description=description,
+    )
+
+
+def parse_with_config(default: T, arguments: list[str], description: str, *, prog: str) -> T:
+    """The same for a command with flags of its own.
+
+    `default` is a dataclass of them with a field `config` of type Annotated[Config, tyro.conf.arg(name="")]; the
+    recipe replaces what stands there.
+    """
+    recipe, arguments, description = _begin(arguments, description)
+    filled: Any = replace(default, config=recipe)  # type: ignore[type-var]
+    kind: Any = tyro.conf.AvoidSubcommands[type(default)]  # type: ignore[misc]
+    return parse(kind, arguments, prog=prog, default=filled, description=description)
+
+
+def take_rate(arguments: list[str]) -> tuple[list[str], bool]:
+    """The arguments with `--lr RATE` spelt out as `--optimizer.lr RATE`, and whether `--lr found` asks to find it."""
+    arguments, rate = _taken(arguments, "--lr")
+    if rate is None or rate == FOUND:
+        return arguments, rate == FOUND
+    try:
+        float(rate)
+    except ValueError:
+        raise UserError(f"--lr is {rate!r}, but must be a learning rate or the word {FOUND}") from None
+    return [*arguments, f"--optimizer.lr={rate}"], False
+
+
+def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], str]:
+    """The recipe, the arguments with those of the TOML file in front, and the description with the recipe's."""
     arguments, file = _taken(arguments, "--config")
     arguments, name = _taken(arguments, "--recipe")
     table = {} if file is None else read_toml(Path(file))
@@ -29,14 +70,9 @@ def parse_config(arguments: list[str], description: str) -> Config:
     if file is not None:
         recipe = with_kinds(recipe, table, Path(file))
         arguments = to_arguments(table, recipe, Path(file)) + arguments
-    return parse(
-        tyro.conf.AvoidSubcommands[Config],
-        arguments,
-        prog="python -m fastcifar.train",
-        default=recipe,
-        description=f"{description}\nRecipe: {name} ({(RECIPES[name].__doc__ or '').strip()})\n"
-        f"Others: {', '.join(other for other in RECIPES if other != name)}",
-    )
+    others = ", ".join(other for other in RECIPES if other != name)
+    about = f"Recipe: {name} ({(RECIPES[name].__doc__ or '').strip()})\nOthers: {others}"
+    return recipe, arguments, f"{description}\n{about}"
 
 
 def config_from_file(path: Path) -> Config:
