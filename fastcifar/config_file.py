@@ -9,12 +9,20 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fastcifar.config import Config, MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
+from fastcifar.config import (
+    AdamConfig,
+    Config,
+    MuonConfig,
+    ResNet18Config,
+    ResNetConfig,
+    SgdConfig,
+    SpeedNetConfig,
+)
 from fastcifar.errors import UserError
 
 KINDS: dict[str, dict[str, type]] = {
-    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig},
-    "optimizer": {"sgd": SgdConfig, "muon": MuonConfig},
+    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config},
+    "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
 }
 """What `kind` means in the sections that have a choice."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from fastcifar.command_line import parse
-from fastcifar.config import require
+from fastcifar.config_parts import require
 from fastcifar.errors import UserError
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from fastcifar.config import (
+    AdamConfig,
     AugmentConfig,
     Config,
     MuonConfig,
+    ResNet18Config,
     ResNetConfig,
     ScheduleConfig,
     SgdConfig,
@@ -19,7 +21,17 @@ from fastcifar.config import (
 from fastcifar.errors import UserError
 from fastcifar.recipes import RECIPES
 
-KINDS = [AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig]
+KINDS = [
+    AdamConfig,
+    AugmentConfig,
+    Config,
+    MuonConfig,
+    ResNet18Config,
+    ResNetConfig,
+    ScheduleConfig,
+    SgdConfig,
+    SpeedNetConfig,
+]
 
 
 @pytest.mark.parametrize(
@@ -39,6 +51,11 @@ KINDS = [AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdCon
         (lambda: SgdConfig(lr=1e10), "optimizer.lr is 10000000000.0, but must be above 0 and at most 1e+09"),
         (lambda: SgdConfig(momentum=1), "optimizer.momentum is 1, but must be at least 0 and below 1"),
         (lambda: SgdConfig(weight_decay=-1), "optimizer.weight_decay is -1, but must not be negative"),
+        (lambda: AdamConfig(lr=0), "optimizer.lr is 0, but must be above 0 and at most 1e+09"),
+        (lambda: AdamConfig(beta1=1), "optimizer.beta1 is 1, but must be at least 0 and below 1"),
+        (lambda: AdamConfig(beta2=-0.1), "optimizer.beta2 is -0.1, but must be at least 0 and below 1"),
+        (lambda: AdamConfig(eps=0), "optimizer.eps is 0, but must be above 0"),
+        (lambda: AdamConfig(weight_decay=-1), "optimizer.weight_decay is -1, but must not be negative"),
         (lambda: MuonConfig(head_lr=-2), "optimizer.head_lr is -2, but must be above 0 and at most 1e+09"),
         (lambda: MuonConfig(sgd_momentum=1), "optimizer.sgd_momentum is 1, but must be at least 0 and below 1"),
         (lambda: MuonConfig(steps=0), "optimizer.steps is 0, but must be between 1 and 20"),

@@ -8,9 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastcifar.config import (
+    AdamConfig,
     AugmentConfig,
     Config,
     MuonConfig,
+    ResNet18Config,
     ResNetConfig,
     ScheduleConfig,
     SgdConfig,
@@ -49,6 +51,7 @@ MODELS = st.one_of(
         logit_scale=st.floats(1e-9, 1e9),
         stem_epochs=decays,
     ),
+    st.builds(ResNet18Config, small_stem=st.booleans()),
 )
 OPTIMIZERS = st.one_of(
     st.builds(
@@ -56,6 +59,15 @@ OPTIMIZERS = st.one_of(
         lr=rates,
         momentum=below_one,
         nesterov=st.booleans(),
+        weight_decay=decays,
+        decoupled=st.booleans(),
+    ),
+    st.builds(
+        AdamConfig,
+        lr=rates,
+        beta1=below_one,
+        beta2=below_one,
+        eps=rates,
         weight_decay=decays,
         decoupled=st.booleans(),
     ),
@@ -91,7 +103,7 @@ CONFIGS = st.builds(
         peak_epoch=st.floats(0, 10),
         start=shares,
         end=shares,
-        anneal=st.sampled_from(["linear", "cos"]),
+        anneal=st.sampled_from(["linear", "cos", "step"]),
     ),
     augment=st.builds(
         AugmentConfig,
@@ -165,6 +177,10 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
     config = parse(tmp_path, text, "--optimizer.lr", "0.5")
     assert config.model == ResNetConfig(width=8)
     assert config.optimizer == SgdConfig(lr=0.5)
+    text = 'recipe = "smoke"\n[model]\nkind = "resnet18"\nsmall_stem = false\n[optimizer]\nkind = "adam"\n'
+    config = parse(tmp_path, text, "--optimizer.beta1", "0.5")
+    assert config.model == ResNet18Config(small_stem=False)
+    assert config.optimizer == AdamConfig(beta1=0.5)
 
 
 @pytest.mark.parametrize(
@@ -176,8 +192,8 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
         ("[model]\ndepth = 3", "{path} has the unknown key model.depth; known there are width"),
         ("[data]\npath = 'x'", "{path} has data = {{'path': 'x'}}, but that is one value"),
         ("augment = 3", "{path} has augment = 3, but that is a section with pad, pad_mode, flip, cutout, small"),
-        ("[model]\nkind = 'vgg'", "{path} has the model.kind 'vgg': choose one of resnet, speed"),
-        ("[optimizer]\nkind = 3", "{path} has the optimizer.kind 3: choose one of sgd, muon"),
+        ("[model]\nkind = 'vgg'", "{path} has the model.kind 'vgg': choose one of resnet, speed, resnet18"),
+        ("[optimizer]\nkind = 3", "{path} has the optimizer.kind 3: choose one of sgd, adam, muon"),
         ("[schedule]\nkind = 'x'", "{path} has the unknown key schedule.kind; known there are peak_epoch"),
         ("recipe = 'nix'", "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, smoke"),
         ("recipe = ['smoke']", "no recipe is called \"['smoke']\": choose one of"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "fastcifar"
-BASE = {"errors", "files", "console", "config", "command_line"}
+BASE = {"errors", "files", "console", "config", "config_parts", "command_line"}
 LAYERS = [
     BASE,
     {"data"},

@@ -1,4 +1,4 @@
-"""SGD and Muon. A step is told its learning rate as a share of the peak, so an optimiser has no clock of its own."""
+"""SGD, Adam and Muon. A step is told its learning rate as a share of the peak: no optimiser has a clock of its own."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fastcifar.config import MuonConfig, SgdConfig
+from fastcifar.config import AdamConfig, MuonConfig, OptimizerConfig, SgdConfig
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic whose iteration drives singular values towards 1 (K. Jordan et al., "Muon", 2024)."""
@@ -66,6 +66,58 @@ class Sgd:
                 velocity.mul_(self.momentum).add_(gradient)
                 gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
             weight.add_(gradient, alpha=-lr)
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+
+class Adam:
+    """Adam, or AdamW where weight decay is decoupled. Equal to torch's, but for one count of steps for all parameters.
+
+    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
+    w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) at step t from 1.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[Tensor],
+        *,
+        lr: float,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+    ) -> None:
+        self.parameters = list(parameters)
+        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
+        self.weight_decay, self.decoupled = weight_decay, decoupled
+        self.first = [torch.zeros_like(p) for p in self.parameters]
+        self.second = [torch.zeros_like(p) for p in self.parameters]
+        self.count = torch.zeros((), dtype=torch.int64)  # steps taken; on the CPU, where it is read
+        self.param_groups = [{"params": self.parameters}]
+
+    @torch.no_grad()
+    def step(self, share: float) -> None:
+        """One update; parameters without a gradient are left alone."""
+        lr = self.lr * share
+        self.count += 1
+        count = int(self.count)
+        step_size = lr / (1 - self.beta1**count)
+        root = (1 - self.beta2**count) ** 0.5
+        for weight, first, second in zip(self.parameters, self.first, self.second, strict=True):
+            gradient = weight.grad
+            if gradient is None:
+                continue
+            if self.weight_decay and self.decoupled:
+                weight.mul_(1 - lr * self.weight_decay)
+            elif self.weight_decay:
+                gradient = gradient.add(weight, alpha=self.weight_decay)
+            first.lerp_(gradient, 1 - self.beta1)
+            second.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+            weight.addcdiv_(first, (second.sqrt() / root).add_(self.eps), value=-step_size)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -141,7 +193,7 @@ class Combined:
             part.zero_grad()
 
 
-def build_optimizer(model: nn.Module, config: SgdConfig | MuonConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     """The configured optimiser over the parameters of `model` that learn."""
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if isinstance(config, SgdConfig):
@@ -150,6 +202,16 @@ def build_optimizer(model: nn.Module, config: SgdConfig | MuonConfig) -> Optimiz
             lr=config.lr,
             momentum=config.momentum,
             nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            decoupled=config.decoupled,
+        )
+    if isinstance(config, AdamConfig):
+        return Adam(
+            list(learning.values()),
+            lr=config.lr,
+            beta1=config.beta1,
+            beta2=config.beta2,
+            eps=config.eps,
             weight_decay=config.weight_decay,
             decoupled=config.decoupled,
         )

@@ -15,9 +15,12 @@ def one_cycle(step: int, total: int, peak: float, config: ScheduleConfig) -> flo
 
     `peak` is the share of the run at which the rate is highest. The convention is that of torch's OneCycleLR with
     pct_start = peak, div_factor = 1 / start and final_div_factor = start / end: the highest rate falls on step
-    peak * total - 1, the last one on total - 1.
+    peak * total - 1, the last one on total - 1. With `anneal` "step" the rate is `start` up to that step and `end`
+    behind it.
     """
     top, last = peak * total - 1, total - 1
+    if config.anneal == "step":
+        return config.start if step <= top else config.end
     if step <= top:
         return _anneal(config.start, 1.0, step / top if top > 0 else 1.0, config.anneal)
     top = max(top, 0.0)  # a run that starts at its peak; one of a single step is at it
