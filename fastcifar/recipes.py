@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastcifar.config import AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
+from fastcifar.systems import SYSTEMS
 
 
 def resnet24() -> Config:
@@ -68,4 +69,6 @@ def _speed(**fields: Any) -> Config:
     return replace(shared, **fields)
 
 
-RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke)}
+RECIPES: dict[str, Callable[[], Config]] = {
+    recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke, *SYSTEMS)
+}

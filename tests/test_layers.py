@@ -16,7 +16,7 @@ LAYERS = [
     {"augment"},
     {"seeding"},
     {"loader"},
-    {"device", "models", "recipes", "config_file", "config_cli"},
+    {"device", "models", "recipes", "systems", "config_file", "config_cli"},
     {"engine"},
     {"analysis"},
     {"prepare", "train", "evaluate", "predict", "doctor", "__main__"},

@@ -4,18 +4,29 @@ import torch
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.config import ResNetConfig, SpeedNetConfig
+from fastcifar.config import ModelConfig, ResNet18Config, SpeedNetConfig
 from fastcifar.models.resnet import ResNet
 from fastcifar.models.speed import SpeedNet
+from fastcifar.models.torchvision_resnet import resnet18
 from fastcifar.seeding import generator, seeded
 
 
-def build_model(config: ResNetConfig | SpeedNetConfig, classes: int, seed: int) -> nn.Module:
+def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     """The network in channels_last float32 on the CPU; the same seed gives the same weights, bit for bit."""
     with seeded(seed, Purpose.INIT):
-        if isinstance(config, SpeedNetConfig):
-            model = SpeedNet(config, classes)
-            model.reset(generator(seed, Purpose.INIT))
-        else:
-            model = ResNet(config, classes)
+        model = _network(config, classes)
+    if isinstance(model, SpeedNet):
+        model.reset(generator(seed, Purpose.INIT))
     return model.to(memory_format=torch.channels_last)
+
+
+def outline(config: ModelConfig, classes: int) -> nn.Module:
+    """The network on the meta device: shapes without numbers, made and run in no time."""
+    with torch.device("meta"):
+        return _network(config, classes)
+
+
+def _network(config: ModelConfig, classes: int) -> nn.Module:
+    if isinstance(config, SpeedNetConfig):
+        return SpeedNet(config, classes)
+    return resnet18(config, classes) if isinstance(config, ResNet18Config) else ResNet(config, classes)

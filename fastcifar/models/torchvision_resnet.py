@@ -1,0 +1,21 @@
+"""torchvision's ResNet-18 (arXiv 1512.03385), by default with a stem for small pictures: 11,173,962 parameters."""
+
+from torch import nn
+
+from fastcifar.config import ResNet18Config
+
+
+def resnet18(config: ResNet18Config | None = None, classes: int = 10) -> nn.Module:
+    """(b, 3, 32, 32) to logits (b, classes); any side from 16 to 32 works.
+
+    The network is torchvision's own, its names of parameters as well, so that weights can be exchanged with it.
+    """
+    from torchvision.models import resnet18 as build  # here, as importing torchvision takes a second
+
+    config = ResNet18Config() if config is None else config
+    model = build(weights=None, num_classes=classes)
+    if config.small_stem:
+        stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does for all others
+        model.conv1, model.maxpool = stem, nn.Identity()
+    return model
