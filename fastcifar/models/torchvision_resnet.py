@@ -17,5 +17,6 @@ def resnet18(config: ResNet18Config | None = None, classes: int = 10) -> nn.Modu
     if config.small_stem:
         stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does for all others
-        model.conv1, model.maxpool = stem, nn.Identity()
+        model.conv1 = stem
+        model.add_module("maxpool", nn.Identity())
     return model

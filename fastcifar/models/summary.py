@@ -1,0 +1,95 @@
+"""The layer table of a network: output shapes, parameters and FLOPs, from its configuration alone."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torchinfo
+from torch import nn
+
+from fastcifar.config import ModelConfig
+from fastcifar.models.build import outline
+
+HEADER = ("layer", "kind", "output", "parameters", "MFLOP")
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A module of the network; one that holds others has the sums over them."""
+
+    name: str
+    """As in the state dict, such as `layer1.0.conv`; the network itself is ""."""
+    kind: str
+    """The module's class."""
+    depth: int
+    """0 for the network itself, 1 for its stages, ..."""
+    shape: tuple[int, ...]
+    """Of its output for one picture: (channels, height, width), or (features,)."""
+    parameters: int
+    flops: int
+    """Forward, for one picture: two per multiply-add in convolutions and linear layers; all else is left out."""
+
+
+def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer]:
+    """Every module for a picture of `size` pixels, the network itself first, in the order of the forward pass.
+
+    It runs on the meta device: no weights are drawn, no memory is taken, no data is needed.
+    """
+    model = outline(config, classes).eval()
+    names = {id(module): name for name, module in model.named_modules()}
+    # one picture is enough: batch norm is in its evaluation mode
+    found = torchinfo.summary(model, (1, 3, size, size), device="meta", verbose=0, depth=99).summary_list
+    own = {names[info.layer_id]: forward_flops(info.module, info.output_size) for info in found if info.is_leaf_layer}
+    return [
+        Layer(
+            name=names[info.layer_id],
+            kind=info.class_name,
+            depth=info.depth,
+            shape=tuple(info.output_size[1:]),
+            parameters=sum(p.numel() for p in info.module.parameters()),
+            flops=sum(flops for name, flops in own.items() if _within(name, names[info.layer_id])),
+        )
+        for info in found
+    ]
+
+
+def forward_flops(module: nn.Module, output: Sequence[int]) -> int:
+    """FLOPs of one picture through a convolution or a linear layer by its `output` (1, c, s, s) or (1, c); else 0."""
+    if not isinstance(module, nn.Conv2d | nn.Linear):
+        return 0
+    return 2 * module.weight.numel() * math.prod(output[2:])  # each weight meets every position of the output map
+
+
+def _within(name: str, of: str) -> bool:
+    return not of or name == of or name.startswith(f"{of}.")
+
+
+def rows(table: list[Layer]) -> list[tuple[str, str, str, str, str]]:
+    """The table as text under `HEADER`: the layers indented, modules without weights left out, the network last."""
+    total, *inner = table
+    cells = [
+        ("  " * (layer.depth - 1) + layer.name.rpartition(".")[2], *_figures(layer)) for layer in inner if _shown(layer)
+    ]
+    return [*cells, ("all", *_figures(total))]
+
+
+def _shown(layer: Layer) -> bool:
+    return layer.parameters > 0
+
+
+def _figures(layer: Layer) -> tuple[str, str, str, str]:
+    shape = " x ".join(map(str, layer.shape))
+    return layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops / 1e6:,.1f}" if layer.flops else "-"
+
+
+def layer_table(config: ModelConfig, classes: int = 10, size: int = 32) -> str:
+    """The table as aligned plain text, with a line above that says what is counted."""
+    cells = [HEADER, *rows(layers(config, classes, size))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), row[1].ljust(widths[1]), *map(str.rjust, row[2:], widths[2:])])
+        for row in cells
+    ]
+    rule = "-" * len(lines[0])
+    what = f"one picture of {size}x{size}, {classes} classes; forward, two FLOP per multiply-add"
+    return "\n".join([what, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])
