@@ -9,8 +9,10 @@ from fastcifar.console import run_command
 DESCRIPTION = """Train a network on the prepared data.
 
 A recipe is a complete configuration; every field of it can be changed by the flags below. --config FILE reads fields
-from TOML first (the config.toml of a run repeats that run). --debug shows where an error came from.
+from TOML first (the config.toml of a run repeats that run). --summary prints the network's layers, output shapes,
+parameters and FLOPs instead of training. --debug shows where an error came from.
 """
+SUMMARY = "--summary"
 
 
 def main(arguments: list[str]) -> None:
@@ -18,7 +20,12 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates: huge pages on Linux
     from fastcifar.config_cli import parse_config
 
-    config = parse_config(arguments, DESCRIPTION)
+    config = parse_config([argument for argument in arguments if argument != SUMMARY], DESCRIPTION)
+    if SUMMARY in arguments:
+        from fastcifar.models.summary import layer_table
+
+        print(layer_table(config.model))
+        return
 
     from fastcifar.device import keep_freed_memory
     from fastcifar.engine.trainer import train

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from fastcifar.config import Config
+from fastcifar.config import Config, ResNetConfig
 from fastcifar.config_cli import config_from_file
+from fastcifar.models.summary import layer_table
 from fastcifar.train import summary
 
 Command = Callable[..., Any]
@@ -175,3 +176,11 @@ def test_a_summary_of_real_data_is_not_marked(finished: Any) -> None:
     assert "mirrored views" in text
     assert text.count("(this one counts)") == 1
     assert "(this one counts)" in text.splitlines()[1]
+
+
+def test_the_layer_table_needs_no_data(command: Command) -> None:
+    done = command("train", "--recipe", "system_b", "--data", "/nowhere", "--summary", "--model.width", "32")
+    assert (done.code, done.err) == (0, "")
+    network = ResNetConfig(width=32, linear_bias=False, layer2_padding=0, layer3_pool=False)
+    assert done.out == layer_table(network) + "\n"
+    assert command("train", "--summary", "--foo").refused().startswith("Unrecognized options: --foo; see ")
