@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a recipe to the end",
     "evaluate": "measure a finished run on the whole test set",
     "predict": "name what is in your own pictures",
+    "export": "a run's network as one file for others, safetensors or ONNX, with a model card",
     "doctor": "what is installed and what will be used, for a bug report",
 }
 
