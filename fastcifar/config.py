@@ -83,6 +83,9 @@ class Config:
     """Folder in which the run's own folder is made."""
 
     def __post_init__(self) -> None:
+        for name in ("data", "runs"):
+            path = str(getattr(self, name))
+            require("\0" not in path, f"{name} is {path!r}, but a path has no NUL")
         require(0 <= self.seed <= LARGEST_SEED, f"seed is {self.seed}, but must be between 0 and 2**63 - 1")
         require_finite(self)
         require(0 < self.epochs <= 1e6, f"epochs is {self.epochs}, but must be above 0 and at most a million")

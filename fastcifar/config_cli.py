@@ -10,7 +10,7 @@ from fastcifar.command_line import parse
 from fastcifar.config import Config
 from fastcifar.config_file import read_toml, to_arguments, with_kinds
 from fastcifar.device import default_recipe
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
 from fastcifar.recipes import RECIPES
 
 FOUND = "found"
@@ -63,9 +63,9 @@ def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], s
     arguments, name = _taken(arguments, "--recipe")
     table = {} if file is None else read_toml(Path(file))
     in_file = table.pop("recipe", None)
-    name = str(in_file if name is None and in_file is not None else name or default_recipe())
-    if name not in RECIPES:
-        raise UserError(f"no recipe is called {name!r}: choose one of {', '.join(RECIPES)}")
+    name = in_file if name is None and in_file is not None else name or default_recipe()
+    if not isinstance(name, str) or name not in RECIPES:
+        raise UserError(f"no recipe is called {shown(name)}: choose one of {', '.join(RECIPES)}")
     recipe = RECIPES[name]()
     if file is not None:
         recipe = with_kinds(recipe, table, Path(file))

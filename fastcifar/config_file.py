@@ -18,13 +18,16 @@ from fastcifar.config import (
     SgdConfig,
     SpeedNetConfig,
 )
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
+from fastcifar.files import read_at_most
 
 KINDS: dict[str, dict[str, type]] = {
     "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config},
     "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
 }
 """What `kind` means in the sections that have a choice."""
+MAX_BYTES = 1 << 20  # of a file; a whole configuration has two thousand
+LARGEST = 1 << 64  # of whole numbers; no field takes more
 
 
 def to_toml(config: Config) -> str:
@@ -54,10 +57,12 @@ def _literal(value: Any) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The table in a TOML file; raises UserError where it cannot be read."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_at_most(path, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}; name a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:  # ValueError: whole numbers of thousands of digits, too
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
@@ -69,7 +74,7 @@ def with_kinds(config: Config, table: dict[str, Any], path: Path) -> Config:
         if name is None:
             continue
         if not isinstance(name, str) or name not in kinds:
-            raise UserError(f"{path} has the {section}.kind {name!r}: choose one of {', '.join(kinds)}")
+            raise UserError(f"{path} has the {section}.kind {shown(name)}: choose one of {', '.join(kinds)}")
         if type(getattr(config, section)) is not kinds[name]:
             config = replace(config, **{section: kinds[name]()})
     return config
@@ -87,15 +92,17 @@ def to_arguments(table: dict[str, Any], config: Any, path: Path, prefix: str = "
             raise UserError(f"{path} has the unknown key {prefix}{key}; known there are {', '.join(known)}")
         current, flag = getattr(config, key), f"--{prefix}{key}".replace("_", "-")
         if isinstance(value, dict) != is_dataclass(current) or (isinstance(current, bool) > isinstance(value, bool)):
-            raise UserError(f"{path} has {prefix}{key} = {value!r}, but that is {_described(current)}")
+            raise UserError(f"{path} has {prefix}{key} = {shown(value)}, but that is {_described(current)}")
         if isinstance(value, dict):
             arguments += to_arguments(value, current, path, f"{prefix}{key}.")
         elif isinstance(current, bool):
             arguments.append(flag if value else f"--{prefix}no-{key}".replace("_", "-"))
         elif isinstance(value, list):
-            arguments += [flag, *_flat(value)]
-        else:
+            arguments += [flag, *map(str, _numbers(value, f"{path} has {prefix}{key}"))]
+        elif _is_number(value) or isinstance(value, str):
             arguments.append(f"{flag}={value}")
+        else:
+            raise UserError(f"{path} has {prefix}{key} = {shown(value)}, but that is a number or a text")
     return arguments
 
 
@@ -105,5 +112,18 @@ def _described(value: Any) -> str:
     return "true or false" if isinstance(value, bool) else "one value"
 
 
-def _flat(value: Any) -> list[str]:
-    return [text for item in value for text in _flat(item)] if isinstance(value, list) else [str(value)]
+def _numbers(values: list[Any], where: str) -> list[int | float]:
+    """The numbers in a list of numbers and lists; a text could pass for a flag."""
+    found: list[int | float] = []
+    for value in values:
+        if isinstance(value, list):
+            found += _numbers(value, where)
+        elif _is_number(value):
+            found.append(value)
+        else:
+            raise UserError(f"{where} with {shown(value)} in it, but its values are numbers")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (type(value) is int and abs(value) < LARGEST)

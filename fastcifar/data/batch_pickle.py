@@ -3,20 +3,34 @@
 The batches are Python 2 pickles of a dictionary: `data`, a uint8 array (10000, 3072), and `labels`, a list. They name
 three globals. Each gets a stand-in that only keeps what it is told and checks it; every other one is refused. The
 array is then built here from the bytes. The interpreter of the pickle is Python's own in Python: the one in C
-allocates whatever a forged memo index asks for.
+allocates whatever a forged memo index asks for. It gets only the operations that a batch needs and a bounded number of
+them: a few bytes could ask for gigabytes otherwise, or for the hash of nested tuples, which takes for ever.
 """
 
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastcifar.data.cifar10 import IMAGE_BYTES
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
 
 _MAX_ROWS = 1_000_000
+_MAX_OPERATIONS = 5_000_000  # a batch of 10,000 pictures has 60,000
+_OPERATIONS = frozenset(b"".join((
+    pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+    pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1,
+    pickle.STRING, pickle.BINSTRING, pickle.SHORT_BINSTRING, pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.BINBYTES8,
+    pickle.UNICODE, pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINUNICODE8,
+    pickle.EMPTY_LIST, pickle.LIST, pickle.APPEND, pickle.APPENDS,
+    pickle.EMPTY_DICT, pickle.DICT, pickle.SETITEM, pickle.SETITEMS,
+    pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3,
+    pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.BUILD,
+    pickle.PUT, pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.GET, pickle.BINGET, pickle.LONG_BINGET,
+)))  # fmt: skip
 _BROKEN = (
     pickle.UnpicklingError,
     ArithmeticError,
@@ -45,7 +59,7 @@ class _Dtype:
 
     def __init__(self, name: object, *_: object) -> None:
         if name not in (b"u1", "u1"):
-            raise pickle.UnpicklingError(f"an array of type {name!r:.40}, expected u1")
+            raise pickle.UnpicklingError(f"an array of type {shown(name)}, expected u1")
 
     def __setstate__(self, state: object) -> None:
         """Byte order and alignment: of no meaning for single bytes."""
@@ -66,11 +80,25 @@ class _Array:
         if not isinstance(content, bytes) or not isinstance(shape, tuple) or len(shape) != 2:
             raise pickle.UnpicklingError("the pixels are not a table of bytes")
         count, width = shape
-        if width != IMAGE_BYTES:
-            raise pickle.UnpicklingError(f"rows of {width} bytes, expected {IMAGE_BYTES}")
-        if not 0 <= count <= _MAX_ROWS or count * width != len(content):
-            raise pickle.UnpicklingError(f"{len(content)} bytes of pixels for {count} rows of {width}")
+        if type(width) is not int or width != IMAGE_BYTES:
+            raise pickle.UnpicklingError(f"rows of {shown(width)} bytes, expected {IMAGE_BYTES}")
+        if type(count) is not int or not 0 <= count <= _MAX_ROWS or count * width != len(content):
+            raise pickle.UnpicklingError(f"{len(content)} bytes of pixels for {shown(count)} rows of {width}")
         self.rows = np.frombuffer(content, np.uint8).reshape(count, width)
+
+
+class _Operations(dict[int, Callable[[Any], None]]):
+    """What the interpreter does by the code of an operation; ends a pickle that has too many of them."""
+
+    left = _MAX_OPERATIONS
+
+    def __getitem__(self, code: int) -> Callable[[Any], None]:
+        self.left -= 1
+        if self.left < 0:
+            raise pickle.UnpicklingError(f"it has more than {_MAX_OPERATIONS} operations")
+        if code not in self:
+            raise pickle.UnpicklingError(f"it has the operation {code:#04x}, which no batch needs")
+        return super().__getitem__(code)
 
 
 class _CifarUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
@@ -81,10 +109,40 @@ class _CifarUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
         ("numpy", "dtype"): _Dtype,
     }
 
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        operations = {code: self.dispatch[code] for code in _OPERATIONS}
+        for operation, load in ((pickle.SETITEM, _set_item), (pickle.SETITEMS, _set_items), (pickle.DICT, _new_dict)):
+            operations[operation[0]] = load
+        self.dispatch = _Operations(operations)  # pyright: ignore[reportAttributeAccessIssue]  (counts, so it is ours)
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._ALLOWED:
-            raise UserError(f"the pickle asks for {module}.{name}, which no CIFAR-10 batch needs; refused")
+            wanted = " ".join(f"{module:.60}.{name:.60}".split())
+            raise UserError(f"the pickle asks for {wanted}, which no CIFAR-10 batch needs; refused")
         return self._ALLOWED[module, name]
+
+
+def _set_item(unpickler: Any) -> None:
+    value, key = unpickler.stack.pop(), unpickler.stack.pop()
+    _fill(unpickler.stack[-1], [key, value])
+
+
+def _set_items(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    _fill(unpickler.stack[-1], items)
+
+
+def _new_dict(unpickler: Any) -> None:
+    items = unpickler.pop_mark()
+    unpickler.append(_fill({}, items))
+
+
+def _fill(target: Any, items: list[Any]) -> Any:
+    if type(target) is not dict or len(items) % 2 or not all(isinstance(key, str | bytes) for key in items[::2]):
+        raise pickle.UnpicklingError("it fills something that is no dictionary of texts")
+    target.update(zip(items[::2], items[1::2], strict=True))
+    return target
 
 
 def read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +171,7 @@ def read_class_names(where: str, content: bytes) -> tuple[str, ...]:
 
 def _load(where: str, content: bytes) -> dict[Any, Any]:
     try:
-        value = _CifarUnpickler(io.BytesIO(content), encoding="bytes").load()
+        value = _CifarUnpickler(content).load()
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except _BROKEN as error:

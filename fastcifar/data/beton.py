@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastcifar.data.beton_format import read_beton
+from fastcifar.data.beton_format import read_beton, read_labels
 from fastcifar.data.beton_set import finish_commit, write_set
 from fastcifar.data.checks import check_sha256, check_size, checked_beton
 from fastcifar.data.manifest import PREPARE_AGAIN, Manifest, SplitInfo, load_manifest
@@ -22,6 +22,7 @@ __all__ = [
     "finish_commit",
     "load_manifest",
     "read_split",
+    "sound_beton",
     "verify",
     "write_set",
 ]
@@ -41,12 +42,27 @@ def read_split(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
     images_nhwc, labels = read_beton(path)
     if check_size(path, info) != before or load_manifest(folder) != manifest:
         raise UserError(f"{path} was replaced while it was being read, by another prepare; start again")
-    expected, classes = info.samples, len(manifest.class_names)
-    if len(labels) != expected:
-        raise UserError(f"{path} holds {len(labels)} samples, its manifest says {expected}; {PREPARE_AGAIN}")
+    _check_labels(path, labels, info.samples, len(manifest.class_names))
+    return images_nhwc, labels
+
+
+def sound_beton(folder: Path, split: Split) -> Path:
+    """The path of a split's beton after checking all but its pixels, number by number, as FFCV does not.
+
+    The SHA-256 only tells that manifest and beton belong together; whoever made both could still have put numbers in
+    that crash FFCV. Raises UserError as `read_split`.
+    """
+    path = checked_beton(folder, split)
+    manifest = load_manifest(folder)
+    _check_labels(path, read_labels(path), manifest.splits[split].samples, len(manifest.class_names))
+    return path
+
+
+def _check_labels(path: Path, labels: np.ndarray, samples: int, classes: int) -> None:
+    if len(labels) != samples:
+        raise UserError(f"{path} holds {len(labels)} samples, its manifest says {samples}; {PREPARE_AGAIN}")
     if labels.max() >= classes:
         raise UserError(f"{path} has label {labels.max()}, its manifest names {classes} classes; {PREPARE_AGAIN}")
-    return images_nhwc, labels
 
 
 def verify(folder: Path) -> Manifest:

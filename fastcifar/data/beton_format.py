@@ -13,6 +13,8 @@ n samples):
     end of file
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -43,14 +45,31 @@ def read_beton(path: Path) -> tuple[np.ndarray, np.ndarray]:
     The pictures are read straight into the array, page by page: a file that shrinks meanwhile ends in an error, where
     a memory map would end the process. Raises UserError naming the first thing that is wrong.
     """
+    with _opened(path) as file:
+        samples = _read_index(path, file)
+        return _read_images(path, file, samples["offset"].astype(np.int64)), samples["label"].astype(np.int64)
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """Checks everything in a beton but the pixels and returns its int64 (n,) labels; UserError as `read_beton`."""
+    with _opened(path) as file:
+        return _read_index(path, file)["label"].astype(np.int64)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb", buffering=0) as file:
-            size = file.seek(0, 2)
-            header = _read_header(path, file, size)
-            samples = _read_samples(path, file, header, size)
-            return _read_images(path, file, samples["offset"].astype(np.int64)), samples["label"].astype(np.int64)
+            yield file  # type: ignore[misc]  # a raw file is one that reads and seeks
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except MemoryError:
+        raise UserError(f"{path} does not fit into memory; the stream loader needs little of it") from None
+
+
+def _read_index(path: Path, file: BinaryIO) -> np.ndarray:
+    size = file.seek(0, 2)
+    return _read_samples(path, file, _read_header(path, file, size), size)
 
 
 def _refuse(path: Path, what: str, found: object, expected: object) -> UserError:

@@ -9,9 +9,10 @@ from fastcifar.console import progress
 from fastcifar.data.manifest import PREPARE_AGAIN, SplitInfo, load_manifest
 from fastcifar.data.raw_set import Split
 from fastcifar.errors import UserError
-from fastcifar.files import digest, write_json
+from fastcifar.files import digest, read_at_most, write_json
 
 VERIFIED_NAME = ".verified.json"
+_MAX_BYTES = 1 << 20  # of that file; it has some 500
 _SLOW_DISK_S = 1.0
 _seen_by_this_process: dict[Path, list[object]] = {}  # resolved path -> file identity and SHA-256 that agreed
 
@@ -76,7 +77,7 @@ def remember(folder: Path, split: Split, info: SplitInfo) -> None:
 def _read_verified(folder: Path) -> dict[str, object]:
     """What earlier processes noted; nothing when the file is missing, cannot be read, or is not what we write."""
     try:
-        value = json.loads((folder / VERIFIED_NAME).read_bytes())
+        value = json.loads(read_at_most(folder / VERIFIED_NAME, _MAX_BYTES))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

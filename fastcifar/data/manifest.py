@@ -1,21 +1,22 @@
 """`manifest.json`: what a prepared folder holds, how it was made, and how to tell that it is still that."""
 
 import json
-import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from fastcifar.data.cifar10 import CHANNELS
-from fastcifar.data.raw_set import SOURCE_KINDS, SPLITS, SourceInfo
-from fastcifar.errors import UserError
-from fastcifar.files import write_json
+from fastcifar.data.raw_set import LARGEST_SEED, SOURCE_KINDS, SPLITS, SourceInfo, is_plain_text
+from fastcifar.errors import UserError, shown
+from fastcifar.files import read_at_most, write_json
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
 PREPARE_AGAIN = "run `python -m fastcifar.prepare --force`"
 DATASETS = ("cifar10", "synthetic", "custom")
+_MAX_BYTES = 4 << 20  # of the manifest: that of a thousand classes has some 20 kB
+_LARGEST_COUNT = 1 << 48  # bytes or samples; beyond any disk, and safe to reckon with
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,9 +57,13 @@ def load_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST_NAME
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_at_most(path, _MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"no prepared data in {folder}: {path} is missing; run `python -m fastcifar.prepare`") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); {PREPARE_AGAIN}") from None
     return _Checker(path).manifest(value)
@@ -86,7 +91,7 @@ class _Checker:
         # 0.5 is the largest deviation numbers in 0..1 can have
         self.check("std_01", std, lambda v: _is_channels(v, 1e-9, 0.5), "three numbers above 0 and up to 0.5")
         self.check("content_sha256", fields["content_sha256"], _is_sha256, "64 hexadecimal digits")
-        self.check("fastcifar_version", fields["fastcifar_version"], lambda v: isinstance(v, str), "a text")
+        self.check("fastcifar_version", fields["fastcifar_version"], is_plain_text, "a text")
         splits = fields["splits"]
         self.check("splits", splits, lambda v: isinstance(v, dict) and set(v) == set(SPLITS), "the keys train and test")
         return Manifest(
@@ -104,8 +109,8 @@ class _Checker:
         fields = self.object(f"splits.{name}", value, SplitInfo)
         self.check(f"splits.{name}.file", fields["file"], lambda v: v == f"{name}.beton", f"{name}.beton")
         self.check(f"splits.{name}.sha256", fields["sha256"], _is_sha256, "64 hexadecimal digits")
-        self.check(f"splits.{name}.bytes", fields["bytes"], _is_positive, "a whole number above 0")
-        self.check(f"splits.{name}.samples", fields["samples"], _is_positive, "a whole number above 0")
+        for count in ("bytes", "samples"):
+            self.check(f"splits.{name}.{count}", fields[count], _is_count, "a whole number above 0, at most 2**48")
         return SplitInfo(**fields)
 
     def source(self, value: Any) -> SourceInfo:
@@ -113,7 +118,7 @@ class _Checker:
         self.check("source.kind", fields["kind"], lambda v: v in SOURCE_KINDS, f"one of {', '.join(SOURCE_KINDS)}")
         self.check("source.name", fields["name"], _is_base_name, "a file name without a folder")
         self.check("source.checksum", fields["checksum"], lambda v: v is None or isinstance(v, str), "a text or null")
-        self.check("source.seed", fields["seed"], lambda v: v is None or _is_int(v), "a whole number or null")
+        self.check("source.seed", fields["seed"], _is_seed_or_none, "a whole number in 0..2**63-1 or null")
         return SourceInfo(**fields)
 
     def object(self, name: str, value: Any, kind: type) -> dict[str, Any]:
@@ -123,22 +128,24 @@ class _Checker:
         for field in sorted(expected - set(value)):
             raise UserError(f"{self.where}: field {prefix}{field} is missing; {PREPARE_AGAIN}")
         for field in sorted(set(value) - expected):
-            raise UserError(f"{self.where}: field {prefix}{field} is unknown; {PREPARE_AGAIN}")
+            raise UserError(f"{self.where}: field {prefix}{field:.80} is unknown; {PREPARE_AGAIN}")
         return dict(value)
 
     def check(self, name: str, value: Any, holds: Any, expected: str) -> None:
         if not holds(value):
-            shown = repr(value)
-            shown = shown if len(shown) <= 80 else shown[:77] + "..."
-            raise UserError(f"{self.where}: {name} is {shown}, expected {expected}; {PREPARE_AGAIN}")
+            raise UserError(f"{self.where}: {name} is {shown(value)}, expected {expected}; {PREPARE_AGAIN}")
 
 
 def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_positive(value: Any) -> bool:
-    return _is_int(value) and value > 0
+def _is_count(value: Any) -> bool:
+    return _is_int(value) and 0 < value <= _LARGEST_COUNT
+
+
+def _is_seed_or_none(value: Any) -> bool:
+    return value is None or (_is_int(value) and 0 <= value <= LARGEST_SEED)
 
 
 def _is_sha256(value: Any) -> bool:
@@ -146,14 +153,14 @@ def _is_sha256(value: Any) -> bool:
 
 
 def _is_base_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and PurePath(value).name == value
+    return is_plain_text(value) and value not in ("", ".", "..") and PurePath(value).name == value
 
 
 def _is_class_names(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) >= 2
-        and all(isinstance(name, str) and name for name in value)
+        and all(is_plain_text(name) and name for name in value)
         and len(set(value)) == len(value)
     )
 
@@ -163,5 +170,5 @@ def _is_channels(value: Any, low: float, high: float) -> bool:
         isinstance(value, list)
         and len(value) == CHANNELS
         and all(isinstance(x, int | float) and not isinstance(x, bool) for x in value)
-        and all(math.isfinite(x) and low <= x <= high for x in value)
+        and all(low <= x <= high for x in value)  # which neither NaN nor an infinity is
     )

@@ -8,6 +8,7 @@ import gzip
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -22,8 +23,22 @@ from fastcifar.errors import UserError
 MAX_MEMBER_BYTES = 64 << 20  # a batch of CIFAR-10 has 31 MB
 MAX_TOTAL_BYTES = 16 << 30  # of an archive, unpacked
 _TAR_HEADERS_AT_MOST = 1 << 20  # a PAX or GNU header is read in one go and never has more
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, gzip.BadGzipFile, ValueError)
-_UNREADABLE = (NotImplementedError, RuntimeError)  # what zipfile raises for an unknown method, and for a password
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    lzma.LZMAError,
+    zlib.error,
+    struct.error,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    TypeError,
+    ValueError,
+)
+_UNREADABLE = (RuntimeError, MemoryError)  # what zipfile raises for an unknown method, and for a password
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,7 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 SourceKind = Literal["cifar-python", "cifar-binary", "image-folder", "synthetic"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("cifar-python", "cifar-binary", "image-folder", "synthetic")
+LARGEST_SEED = 2**63 - 1  # of the synthetic set
 _STATISTICS_CHUNK = 4096  # samples; keeps the 8-byte copies `bincount` makes at some 30 MB
 
 
@@ -54,12 +56,20 @@ class RawSet:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for name in self.class_names:
+            if not is_plain_text(name):
+                raise UserError(f"the class name {name!a:.80} has characters that cannot be printed")
         for name in SPLITS:
             _check_split(name, self.split(name), len(self.class_names))
 
     def split(self, name: Split) -> RawSplit:
         """The split called `name`."""
         return self.train if name == "train" else self.test
+
+
+def is_plain_text(value: object) -> bool:
+    """Whether a value is a text that may be printed: no control character, and nothing that UTF-8 cannot say."""
+    return isinstance(value, str) and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value)
 
 
 def _check_split(name: str, split: RawSplit, classes: int) -> None:

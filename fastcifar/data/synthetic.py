@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SHAPE, IMAGE_SIZE, TEST_SAMPLES, TRAIN_SAMPLES
-from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
+from fastcifar.data.raw_set import LARGEST_SEED, RawSet, RawSplit, SourceInfo
 from fastcifar.errors import UserError
 
 _CHUNK = 2048  # samples; their int64 coordinates take some 17 MB each
@@ -40,7 +40,7 @@ def synthetic_set(train: int = TRAIN_SAMPLES, test: int = TEST_SAMPLES, seed: in
 
     UserError for fewer than 10 samples in a split or a seed outside 0..2**63-1.
     """
-    if not 0 <= seed < 1 << 63:
+    if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"the seed of the synthetic set is {seed}, expected 0..2**63-1")
     for name, count in (("train", train), ("test", test)):
         if not len(_SHAPES) <= count <= 10_000_000:

@@ -41,7 +41,7 @@ NONSENSE: list[tuple[str, Any, str]] = [
     ("source.kind", [], "source.kind is [], expected one of"),
     ("source.name", "/home/me/cifar", "source.name is '/home/me/cifar', expected a file name without a folder"),
     ("source.checksum", 5, "source.checksum is 5, expected a text or null"),
-    ("source.seed", "3", "source.seed is '3', expected a whole number or null"),
+    ("source.seed", "3", "source.seed is '3', expected a whole number in 0..2**63-1 or null"),
     ("content_sha256", None, "content_sha256 is None, expected 64 hexadecimal digits"),
     ("fastcifar_version", 1, "fastcifar_version is 1, expected a text"),
     ("extra", 1, "field extra is unknown"),
