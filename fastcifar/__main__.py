@@ -9,6 +9,8 @@ from fastcifar.errors import UserError
 COMMANDS = {
     "prepare": "CIFAR-10, from wherever it is, into beton files",
     "train": "train a recipe to the end",
+    "lr_find": "suggest learning rates for a recipe, by a range test",
+    "schedule": "draw the learning rates that a recipe plans, or cycles",
     "evaluate": "measure a finished run on the whole test set",
     "predict": "name what is in your own pictures",
     "export": "a run's network as one file for others, safetensors or ONNX, with a model card",

@@ -10,7 +10,9 @@ DESCRIPTION = """Train a network on the prepared data.
 
 A recipe is a complete configuration; every field of it can be changed by the flags below. --config FILE reads fields
 from TOML first (the config.toml of a run repeats that run). --summary prints the network's layers, output shapes,
-parameters and FLOPs instead of training. --debug shows where an error came from.
+parameters and FLOPs instead of training. --lr RATE is short for --optimizer.lr RATE; --lr found first looks for the
+rates of the schedule's peak and ends by a range test (python -m fastcifar.lr_find), on the process clock. --debug
+shows where an error came from.
 """
 SUMMARY = "--summary"
 
@@ -18,8 +20,9 @@ SUMMARY = "--summary"
 def main(arguments: list[str]) -> None:
     """Parses, trains, prints. Raises UserError and RunFailedError."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates: huge pages on Linux
-    from fastcifar.config_cli import parse_config
+    from fastcifar.config_cli import parse_config, take_rate
 
+    arguments, find = take_rate(arguments)
     config = parse_config([argument for argument in arguments if argument != SUMMARY], DESCRIPTION)
     if SUMMARY in arguments:
         from fastcifar.models.summary import layer_table
@@ -31,6 +34,11 @@ def main(arguments: list[str]) -> None:
     from fastcifar.engine.trainer import train
 
     keep_freed_memory()
+    if find:
+        from fastcifar.engine.lr_range import find_rates
+
+        config, found = find_rates(config)
+        print(found, flush=True)
     folder, record = train(config)
 
     from fastcifar.analysis.curves import draw_curves

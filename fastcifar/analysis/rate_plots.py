@@ -1,0 +1,128 @@
+"""Learning rates as pictures: what a range test measured, what a run plans, and triangular cycles."""
+
+from typing import TYPE_CHECKING, Any
+
+from fastcifar.engine.cyclic import Cycles, cyclic_rates
+from fastcifar.engine.lr_range import RangeTest
+from fastcifar.engine.lr_suggest import DEFAULT_METHOD, Method, Suggestion
+from fastcifar.engine.plan import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOSS_COLOUR, RATE_COLOUR, MOMENTUM_COLOUR, GUIDE_COLOUR = "#1f77b4", "#444444", "#2ca02c", "#888888"
+METHOD_COLOURS = {"steepest": "#d62728", "valley": "#9467bd", "minimum": "#2ca02c"}
+STYLES = ("-", "--", ":")
+BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+
+
+def draw_range_test(
+    test: RangeTest, suggestions: dict[Method, Suggestion] | None = None, method: Method = DEFAULT_METHOD
+) -> "Figure":
+    """Loss against learning rate as measured and smoothed, and the suggested rates; `method`'s range is shaded."""
+    curve = test.curve
+    figure, axis = _figure()
+    axis.plot(curve.rates, curve.losses, ".", color=LOSS_COLOUR, alpha=0.4, markersize=4, label="loss of a batch")
+    axis.plot(curve.rates, curve.smooth, color=LOSS_COLOUR, label="smoothed")
+    for name, found in (suggestions or {}).items():
+        chosen = name == method
+        label = f"{name}: {found.maximum:.3g}" + (f", from {found.minimum:.3g}" if chosen else "")
+        style = {"color": METHOD_COLOURS[name], "linestyle": "-" if chosen else "--"}
+        axis.axvline(found.maximum, label=label, linewidth=1.8 if chosen else 1.0, **style)
+        if chosen:
+            axis.axvspan(found.minimum, found.maximum, color=METHOD_COLOURS[name], alpha=0.08, linewidth=0)
+    if len(curve.rates):
+        low, high = curve.smooth.min(), curve.losses[:5].max()
+        height = high - low or 1.0
+        axis.set_ylim(low - 0.2 * height, high + 0.5 * height)  # all of the divergence would flatten the rest
+    axis.set_xscale("log" if test.kind == "exponential" else "linear")
+    data = "" if test.dataset == "cifar10" else f", {test.dataset} data"
+    axis.set(xlabel="learning rate", ylabel="training loss (nats)", title=f"Range test of {test.recipe}{data}")
+    axis.legend(fontsize="small")
+    return figure
+
+
+def draw_plan(plan: Plan) -> "Figure":
+    """Learning rates and, below, momenta of each iteration; the peak and both ends marked, epochs along the top."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7.5, 5.2), layout="constrained", dpi=150)
+    rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    for axis, lines, colour in ((rate, plan.rates, RATE_COLOUR), (momentum, plan.momenta, MOMENTUM_COLOUR)):
+        for style, (name, values) in zip(STYLES, lines.items(), strict=False):
+            axis.plot(values, style, color=colour, label=name)
+        axis.legend(fontsize="small", loc="upper right" if axis is rate else "lower right")
+        axis.grid(alpha=0.3)
+    names: dict[tuple[float, float], list[str]] = {}
+    for name, at in plan.marks.items():
+        names.setdefault((at["iteration"], at["lr"]), []).append(name)
+    for (step, lr), together in names.items():
+        rate.plot([step], [lr], "o", color=METHOD_COLOURS["steepest"], markersize=5, clip_on=False, zorder=3)
+        _note(rate, f"{', '.join(together)} {lr:.4g}", step, lr, rightmost=step > len(plan.epochs) / 2)
+    highest = max(values.max() for values in plan.rates.values())
+    rate.set(ylabel="learning rate", title=f"Plan of {plan.recipe}", ylim=(0, 1.15 * highest))
+    momentum.set(xlabel="iteration", ylabel="momentum", ylim=(0, 1.05))
+    epochs = rate.secondary_xaxis(
+        "top", functions=(lambda step: step / plan.steps_per_epoch, lambda epoch: epoch * plan.steps_per_epoch)
+    )
+    epochs.set_xlabel("epoch")
+    epochs.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def draw_cycles(cycles: Cycles) -> "Figure":
+    """The zigzag: learning rate against iterations, with base, peak, amplitude and step size marked."""
+    figure, axis = _figure()
+    axis.plot(cyclic_rates(cycles), color=RATE_COLOUR)
+    for name, rate in (("base", cycles.base), ("peak", cycles.peak)):
+        axis.axhline(rate, color=GUIDE_COLOUR, linestyle=":", linewidth=1)
+        _note(axis, f"{name} {rate:.4g}", cycles.total, rate, rightmost=True, below=name == "base")
+    _measure(axis, (0, cycles.base), (cycles.step_size, cycles.base), f"step size {cycles.step_size}")
+    _measure(
+        axis, (cycles.step_size, cycles.base), (cycles.step_size, cycles.peak), f"amplitude {cycles.amplitude:.4g}"
+    )
+    axis.margins(y=0.15)
+    gamma = f", gamma {cycles.gamma:g}" if cycles.kind == "exp_range" else ""
+    noun = "cycle" if cycles.cycles == 1 else "cycles"
+    axis.set(xlabel="iteration", ylabel="learning rate", title=f"{cycles.kind}, {cycles.cycles} {noun}{gamma}")
+    return figure
+
+
+def _figure() -> tuple["Figure", Any]:
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=150)
+    axis = figure.subplots()
+    axis.grid(alpha=0.3)
+    return figure, axis
+
+
+def _note(axis: Any, text: str, x: float, y: float, *, rightmost: bool, below: bool = False) -> None:
+    axis.annotate(
+        text,
+        (x, y),
+        xytext=(-6 if rightmost else 6, -12 if below else 5),
+        textcoords="offset points",
+        ha="right" if rightmost else "left",
+        fontsize="small",
+        bbox=BEHIND_TEXT,
+    )
+
+
+def _measure(axis: Any, begin: tuple[float, float], end: tuple[float, float], text: str) -> None:
+    """An arrow with two heads and its length beside it."""
+    axis.annotate(
+        "", begin, xytext=end, arrowprops={"arrowstyle": "<->", "color": GUIDE_COLOUR, "shrinkA": 0, "shrinkB": 0}
+    )
+    level = begin[1] == end[1]
+    axis.annotate(
+        text,
+        ((begin[0] + end[0]) / 2, (begin[1] + end[1]) / 2),
+        xytext=(0, -14) if level else (5, 0),
+        textcoords="offset points",
+        ha="center" if level else "left",
+        color=GUIDE_COLOUR,
+        fontsize="small",
+        bbox=BEHIND_TEXT,
+    )
