@@ -14,7 +14,7 @@ from torch import Tensor
 from fastcifar.augment.transform import Transform
 from fastcifar.augment.transform_cuda import CudaTransform
 from fastcifar.loader.device_slots import pinned_slots, to_device
-from fastcifar.loader.protocol import RawBatch
+from fastcifar.loader.protocol import RawBatches
 from fastcifar.loader.resident import ResidentLoader
 from fastcifar.loader.stream import StreamLoader
 
@@ -39,9 +39,9 @@ class CudaResidentLoader(ResidentLoader):
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
         return CudaTransform(transform, self._device)
 
-    def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
-        for samples in _order(batches, self._device):
-            yield RawBatch(self._pictures, samples, samples, self._targets.index_select(0, samples))
+    def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
+        for samples in _order(reads, self._device):
+            yield RawBatches(self._pictures, samples, samples, self._targets.index_select(0, samples))
 
     def close(self) -> None:
         """Lets the pictures go; see `Loader.close`."""
@@ -67,15 +67,15 @@ class CudaStreamLoader(StreamLoader):
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
         return CudaTransform(transform, self._device)
 
-    def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
-        largest = min(self.batch_size, self.samples)
-        slots, rows = pinned_slots(largest, self._device), torch.arange(largest, device=self._device)
-        with self._ffcv_file().read(np.concatenate(batches)) as ffcv_batches:
-            for samples, (images, labels) in zip(_order(batches, self._device), ffcv_batches, strict=True):
+    def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
+        slots = pinned_slots(self._largest_read, self._device)
+        rows = torch.arange(self._largest_read, device=self._device)
+        with self._ffcv_file().read(np.concatenate(reads)) as ffcv_batches:
+            for samples, (images, labels) in zip(_order(reads, self._device), ffcv_batches, strict=True):
                 pictures, targets = slots.move(images, labels[:, 0])
-                yield RawBatch(pictures, rows[: len(samples)], samples, targets)
+                yield RawBatches(pictures, rows[: len(samples)], samples, targets)
 
 
-def _order(batches: list[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
-    """The sample indices of all batches, moved in one copy."""
-    return to_device(np.concatenate(batches), device).split([len(batch) for batch in batches])
+def _order(reads: list[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:
+    """The sample indices of all reads, moved in one copy."""
+    return to_device(np.concatenate(reads), device).split([len(read) for read in reads])

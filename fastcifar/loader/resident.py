@@ -10,7 +10,7 @@ import torch
 from fastcifar.augment.transform import Transform
 from fastcifar.data import beton
 from fastcifar.loader.order import EpochPlan
-from fastcifar.loader.protocol import BatchLoader, RawBatch
+from fastcifar.loader.protocol import BatchLoader, RawBatches
 
 
 class ResidentLoader(BatchLoader):
@@ -34,9 +34,9 @@ class ResidentLoader(BatchLoader):
         )
         super().__init__(plan, transform, size_at)
 
-    def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
-        for samples in batches:
-            yield RawBatch(self._images, samples, samples, torch.from_numpy(self._labels[samples]))
+    def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
+        for samples in reads:
+            yield RawBatches(self._images, samples, samples, torch.from_numpy(self._labels[samples]))
 
     def close(self) -> None:
         """Lets the pictures go; see `Loader.close`."""

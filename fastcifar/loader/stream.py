@@ -1,4 +1,4 @@
-"""The loader that reads through FFCV: the file is mapped into memory and one thread decodes a few batches ahead.
+"""The loader that reads through FFCV: one thread reads and decodes a few batches ahead.
 
 Its own memory does not grow with the data set; pages of the file live in the operating system's cache, shared by all
 processes that read it.
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 
 from fastcifar.augment.transform import Transform
-from fastcifar.data.beton import checked_beton, load_manifest
+from fastcifar.data.beton import load_manifest, sound_beton
 from fastcifar.errors import UserError
 from fastcifar.loader.ffcv_guard import FfcvFile
 from fastcifar.loader.order import EpochPlan
-from fastcifar.loader.protocol import BatchLoader, RawBatch
+from fastcifar.loader.positioned_read import identity
+from fastcifar.loader.protocol import BatchLoader, RawBatches
 
 
 class StreamLoader(BatchLoader):
@@ -38,24 +39,24 @@ class StreamLoader(BatchLoader):
         samples = load_manifest(folder).splits[split].samples
         plan = EpochPlan(samples=samples, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
         super().__init__(plan, transform, size_at)
-        self._path = checked_beton(folder, split)
-        self._checked = _identity(self._path)
+        self._path = sound_beton(folder, split)
+        self._checked = identity(self._path)
         self._file: FfcvFile | None = None
         self._opening = threading.Lock()
 
-    def _read(self, batches: list[np.ndarray]) -> Generator[RawBatch]:
-        with self._ffcv_file().read(np.concatenate(batches)) as ffcv_batches:
-            for samples, (images, labels) in zip(batches, ffcv_batches, strict=True):
+    def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
+        with self._ffcv_file().read(np.concatenate(reads)) as ffcv_batches:
+            for samples, (images, labels) in zip(reads, ffcv_batches, strict=True):
                 # FFCV writes to this memory again, so the labels are copied; the transform copies the pictures
-                yield RawBatch(images, np.arange(len(images)), samples, torch.from_numpy(labels[:, 0].copy()))
+                yield RawBatches(images, np.arange(len(images)), samples, torch.from_numpy(labels[:, 0].copy()))
 
     def _ffcv_file(self) -> FfcvFile:
         with self._opening:
             self._check_open()
             if self._file is None:
-                file = FfcvFile(self._path, min(self.batch_size, self.samples))  # it sizes FFCV's buffers
+                file = FfcvFile(self._path, self._largest_read)  # it sizes FFCV's buffers
                 # FFCV crashes on a damaged file, so it must be the one that was checked
-                if _identity(self._path) != self._checked or file.samples != self.samples:
+                if file.identity != self._checked or file.samples != self.samples:
                     file.close()
                     raise UserError(f"{self._path} was changed after it was opened: open the loader again")
                 self._file = file
@@ -68,8 +69,3 @@ class StreamLoader(BatchLoader):
             if self._file is not None:
                 self._file.close()
                 self._file = None
-
-
-def _identity(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -14,7 +14,7 @@ from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
 from fastcifar.data.beton import load_manifest, write_set
 from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
-from fastcifar.loader import open_loader
+from fastcifar.loader import open_loader, protocol
 from fastcifar.loader.order import epoch_order
 from fastcifar.loader.protocol import Loader
 
@@ -80,7 +80,10 @@ def same() -> Callable[..., None]:
 
 @pytest.fixture
 def stream(prepared: Prepared) -> Iterator[Loader]:
-    with prepared.open("stream", batch_size=50) as loader:  # 21 batches: far more than are read ahead
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(protocol, "TOGETHER", 1)  # each batch is a read of its own
+        loader = prepared.open("stream", batch_size=50)  # 21 batches: far more than are read ahead
+    with loader:
         list(loader.epoch(0, 19))  # imports and compiles
         gc.freeze()  # a full collection now looks at what the test made only, which is quick
         yield loader

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.loader import hand_over
+from fastcifar.loader import hand_over, protocol
 
 SOON_S = 1.0
 has_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
@@ -86,13 +86,14 @@ def test_half_read_epochs_leave_nothing_behind(stream, leave):
 
 
 @has_proc
-def test_loaders_leave_nothing_behind(prepared, stream):
+def test_loaders_leave_nothing_behind(prepared, stream, monkeypatch):
+    monkeypatch.setattr(protocol, "TOGETHER", 1)  # each batch is a read of its own
     gc.collect()
     before = counts()
     gc.disable()  # the map must go with close, not with a later collection
     try:
         for _ in range(20):
-            with prepared.open("stream") as loader:
+            with prepared.open("stream", batch_size=50) as loader:
                 held = loader.epoch(0)
                 next(held)
                 assert len(workers()) == 1
@@ -104,13 +105,13 @@ def test_loaders_leave_nothing_behind(prepared, stream):
 
 def fail_at(monkeypatch, batch, error):
     """Makes FFCV raise in its worker thread."""
-    from ffcv.memory_managers.os_cache import OSCacheContext
+    from ffcv.memory_managers.base import MemoryContext
 
     def start_batch(self, number):
         if number == batch:
             raise error
 
-    monkeypatch.setattr(OSCacheContext, "start_batch", start_batch)
+    monkeypatch.setattr(MemoryContext, "start_batch", start_batch)
 
 
 @pytest.mark.parametrize("error", [OSError("disk on fire"), StopIteration("early"), SystemExit(3), MemoryError("full")])
@@ -148,7 +149,7 @@ def test_a_worker_that_dies_without_a_word_is_an_error(stream, monkeypatch):
 
 def test_closing_from_within_the_worker_does_not_lock_up(stream, monkeypatch):
     # garbage collection runs in whichever thread allocates, so an abandoned epoch may be closed by its own worker
-    from ffcv.memory_managers.os_cache import OSCacheContext
+    from ffcv.memory_managers.base import MemoryContext
 
     closed = []
 
@@ -157,7 +158,7 @@ def test_closing_from_within_the_worker_does_not_lock_up(stream, monkeypatch):
             workers()[0].close()
             closed.append(number)
 
-    monkeypatch.setattr(OSCacheContext, "start_batch", start_batch)
+    monkeypatch.setattr(MemoryContext, "start_batch", start_batch)
     with pytest.raises(RunFailedError, match="closed"):
         list(stream.epoch(0))
     assert closed == [2]
@@ -165,10 +166,10 @@ def test_closing_from_within_the_worker_does_not_lock_up(stream, monkeypatch):
 
 
 def test_closing_wakes_a_consumer_in_another_thread(stream, monkeypatch):
-    from ffcv.memory_managers.os_cache import OSCacheContext
+    from ffcv.memory_managers.base import MemoryContext
 
     blocked, errors = threading.Event(), []
-    monkeypatch.setattr(OSCacheContext, "start_batch", lambda self, number: blocked.wait(20))
+    monkeypatch.setattr(MemoryContext, "start_batch", lambda self, number: blocked.wait(20))
 
     def consume():
         try:

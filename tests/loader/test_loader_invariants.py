@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastcifar.errors import UserError
-from fastcifar.loader import LOADERS, open_loader
+from fastcifar.loader import LOADERS, open_loader, protocol
 from fastcifar.loader.order import EpochPlan, epoch_order
 
 SAMPLES = 1003
@@ -26,7 +26,13 @@ def test_an_epoch_is_what_the_transform_makes_of_the_order(prepared, same, kind)
         assert labels.shape == (128,)
 
 
-@settings(deadline=None, max_examples=30)
+@pytest.fixture
+def together_restored(monkeypatch):
+    monkeypatch.setattr(protocol, "TOGETHER", protocol.TOGETHER)
+
+
+@pytest.mark.usefixtures("together_restored")
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_all_loaders_give_the_same_batches(prepared, same, data):
     batch_size = data.draw(st.integers(1, 60).map(lambda x: x * 17) | st.just(SAMPLES) | st.just(5000), "batch size")
@@ -36,6 +42,7 @@ def test_all_loaders_give_the_same_batches(prepared, same, data):
     plan = EpochPlan(samples=SAMPLES, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
     start = data.draw(st.integers(0, len(plan)), "start")
     expected = [prepared.batch(indices, epoch) for indices in plan.batches(epoch, start)]
+    protocol.TOGETHER = data.draw(st.sampled_from([1, 100, 2000]), "pictures in a read")
     for kind in LOADERS:
         options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "drop_last": drop_last}
         with prepared.open(kind, **options) as loader:
@@ -195,3 +202,16 @@ def test_damaged_data_is_refused_when_opened(tmp_path, prepared, kind):
     (tmp_path / "train.beton").write_bytes(beton)
     with pytest.raises(UserError, match=r"train\.beton"):
         open_loader(kind, tmp_path, "train", prepared.transform, batch_size=1, seed=0, shuffle=True, drop_last=False)
+
+
+@pytest.mark.parametrize("start", [0, 1, 3])
+def test_batches_that_are_made_together_are_aligned_and_change_with_the_size(prepared, same, start):
+    # 16 batches of 64 up to 32 px would be one call; sizes change within it, and a start may fall in its middle
+    sizes = [32, 32, 32, 24, 24, 32, 17, 17, 17, 17, 30, 30, 30, 30, 30]
+    order = epoch_order(SAMPLES, 7, 0)
+    with prepared.open("resident", batch_size=64, drop_last=True, size_at=lambda step: sizes[step]) as loader:
+        batches = list(loader.epoch(0, start))
+    expected = [prepared.batch(order[64 * i : 64 * (i + 1)], 0, sizes[i]) for i in range(start, 15)]
+    same(batches, expected)
+    assert all(images.data_ptr() % 64 == 0 for images, _ in batches)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in batches)

@@ -13,7 +13,7 @@ import fastcifar.loader, fastcifar.loader.stream, fastcifar.loader.resident
 import numba, torch
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
-from fastcifar.loader import open_loader
+from fastcifar.loader import open_loader, protocol
 
 def counts():
     return torch.get_num_threads(), numba.get_num_threads()
@@ -22,6 +22,7 @@ def opened(kind):
     options = dict(batch_size=50, seed=7, shuffle=True, drop_last=False)
     return open_loader(kind, Path(sys.argv[1]), "train", transform, **options)
 
+protocol.TOGETHER = 1  # each batch is a read of its own
 torch.set_num_threads(3)
 transform = Transform(AugmentConfig(), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 wanted = counts()
