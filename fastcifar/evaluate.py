@@ -1,6 +1,6 @@
-"""`python -m fastcifar.evaluate RUN`: accuracy of a finished run on the whole test set, overall and per class."""
+"""`python -m fastcifar.evaluate RUN`: a finished run on the whole test set: accuracy, confusions, calibration."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,11 +8,16 @@ import tyro
 
 from fastcifar.command_line import parse
 from fastcifar.console import run_command
+from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateArguments:
-    """Measure a finished run on the whole test set."""
+    """Measure a finished run on the whole test set.
+
+    Prints accuracy overall and per class, confusions and calibration; writes them as evaluation.json, confusion.png
+    and reliability.png beside the run.
+    """
 
     run: tyro.conf.Positional[str] = "latest"
     """Folder of the run, its name inside --runs, or "latest"."""
@@ -20,80 +25,77 @@ class EvaluateArguments:
     """Folder in which runs are looked up."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Prepared data; by default the run's own."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """Folder for what is written; by default the run's own."""
+    galleries: bool = False
+    """Also the most confidently wrong and right pictures and Grad-CAM, as PNG and galleries.json."""
+    layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Layer of Grad-CAM; by default the last block with a map of 8x8 or finer."""
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, evaluates, prints. Raises UserError."""
+    """Parses, evaluates, prints, writes. Raises UserError."""
     options = parse(EvaluateArguments, arguments, prog="python -m fastcifar.evaluate")
+    if options.layer is not None and not options.galleries:
+        raise UserError(f"--layer {options.layer} is that of Grad-CAM; add --galleries")
 
+    from fastcifar.analysis.evaluation import evaluate_run, summarise
+    from fastcifar.analysis.evaluation_tables import tables
     from fastcifar.engine.bundle import load_bundle
     from fastcifar.engine.record import find_run
 
     bundle = load_bundle(find_run(options.run, options.runs))
-    print(table(measure(bundle, bundle.config.data if options.data is None else options.data)))
+    if options.layer is not None:
+        from fastcifar.analysis.grad_cam import find_layer
+
+        find_layer(bundle.model, options.layer)  # a typing mistake is told now, not after the evaluation
+    evaluation = evaluate_run(bundle, options.data)
+    summary = summarise(evaluation)
+    print(tables(summary), flush=True)  # first: a result is not lost to a full disk
+    folder = bundle.folder if options.out is None else options.out
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = write(evaluation, summary, folder)
+        if options.galleries:
+            paths += write_pictures(bundle, evaluation, folder, options.data, options.layer)
+    except OSError as error:
+        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --out") from None
+    print(f"\nwritten to {folder}: {', '.join(path.name for path in paths)}")
 
 
-def measure(bundle: Any, data: Path) -> dict[str, Any]:
-    """Accuracies as fractions: "plain" and "mirrored" overall, "per_class" {name: [plain, mirrored, samples]}.
+def write(evaluation: Any, summary: dict[str, Any], folder: Path) -> list[Path]:
+    """evaluation.json and two PNGs of the view that counts; returns their paths."""
+    from fastcifar.analysis.classification import confusion_matrix, reliability
+    from fastcifar.analysis.evaluation import EVALUATION_NAME, title_of
+    from fastcifar.analysis.evaluation_figures import (
+        CONFUSION_NAME,
+        RELIABILITY_NAME,
+        confusion_figure,
+        reliability_figure,
+    )
+    from fastcifar.analysis.figure_files import save_figure
+    from fastcifar.files import write_json
 
-    Raises UserError where the data has other classes than the run was trained on.
-    """
-    import torch
-
-    from fastcifar.data.beton import load_manifest
-    from fastcifar.device import place, using
-    from fastcifar.engine.evaluate import accuracy, predict_logits
-    from fastcifar.errors import UserError
-    from fastcifar.loader import open_loader
-
-    manifest = load_manifest(data)
-    if list(manifest.class_names) != bundle.class_names:
-        raise UserError(
-            f"{data} has the classes {', '.join(manifest.class_names)}, the run was trained on "
-            f"{', '.join(bundle.class_names)}; name the right data with --data"
-        )
-    config = replace(bundle.config, device="auto")
-    placement = place(config)
-    model = bundle.model.to(placement.device)
-    with (
-        using(placement),
-        open_loader(
-            "resident",
-            data,
-            "test",
-            bundle.transform(placement.dtype),
-            batch_size=config.evaluation_batch_size,
-            seed=0,
-            shuffle=False,
-            drop_last=False,
-            device=placement.device,
-        ) as loader,
-    ):
-        plain, labels = predict_logits(model, loader.epoch(0), placement)
-        mirrored = plain + predict_logits(model, loader.epoch(0), placement, mirror=True)[0]
-    per_class: dict[str, list[float]] = {}
-    for label, name in enumerate(bundle.class_names):
-        of_class = torch.nonzero(labels == label).flatten()
-        if len(of_class):
-            figures = [accuracy(logits[of_class], labels[of_class]) for logits in (plain, mirrored)]
-            per_class[name] = [*figures, len(of_class)]
-    return {
-        "dataset": manifest.dataset,
-        "plain": accuracy(plain, labels),
-        "mirrored": accuracy(mirrored, labels),
-        "samples": len(labels),
-        "per_class": per_class,
-    }
+    logits, labels = evaluation.counting_logits, evaluation.labels
+    confusions = confusion_figure(
+        confusion_matrix(logits, labels), evaluation.class_names, title_of(evaluation, "Confusion matrix")
+    )
+    calibration = reliability_figure(reliability(logits, labels), title_of(evaluation, "Calibration"))
+    write_json(folder / EVALUATION_NAME, summary)
+    return [
+        folder / EVALUATION_NAME,
+        save_figure(confusions, folder / CONFUSION_NAME),
+        save_figure(calibration, folder / RELIABILITY_NAME),
+    ]
 
 
-def table(result: dict[str, Any]) -> str:
-    """The figures as text; those of a synthetic set are marked."""
-    mark = "  [synthetic data, not CIFAR-10]" if result["dataset"] == "synthetic" else ""
-    width = max(len("all"), *(len(name) for name in result["per_class"]))
-    lines = [f"{'class':{width}}  pictures  one view  mirrored views"]
-    rows = [*result["per_class"].items(), ("all", [result["plain"], result["mirrored"], result["samples"]])]
-    lines += [f"{name:{width}}  {count:8.0f}  {plain:8.2%}  {both:14.2%}{mark}" for name, (plain, both, count) in rows]
-    return "\n".join(lines)
+def write_pictures(bundle: Any, evaluation: Any, folder: Path, data: Path | None, layer: str | None) -> list[Path]:
+    """The galleries and Grad-CAM of the test set; returns their paths."""
+    from fastcifar.analysis.gallery_files import write_galleries
+    from fastcifar.data.beton import read_split
+
+    images, _ = read_split(bundle.config.data if data is None else data, "test")
+    return write_galleries(bundle, evaluation, images, folder, layer)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
+from fastcifar.analysis.evaluation import evaluate_run, summarise
 from fastcifar.data.beton import write_set
 from fastcifar.data.synthetic import synthetic_set
 from fastcifar.engine.bundle import load_bundle
-from fastcifar.evaluate import measure, table
 
 Command = Callable[..., Any]
 
@@ -24,36 +25,75 @@ def copy(finished: Any, tmp_path: Path) -> Path:
 
 
 def test_figures_equal_those_of_the_record(finished: Any) -> None:
-    result = measure(load_bundle(finished.folder), finished.config.data)
-    record = finished.record
-    assert (result["plain"], result["mirrored"]) == (record["test_accuracy"], record["test_accuracy_tta"])
-    assert (result["dataset"], result["samples"]) == ("synthetic", 200)
-    assert list(result["per_class"]) == record["class_names"]
-    assert all(samples == 20 for *_, samples in result["per_class"].values())
-    for column, whole in ((0, "plain"), (1, "mirrored")):
-        mean = sum(figures[column] for figures in result["per_class"].values()) / 10
-        assert mean == pytest.approx(result[whole])
+    summary = summarise(evaluate_run(load_bundle(finished.folder), finished.config.data))
+    record, views = finished.record, summary["views"]
+    assert views["plain"]["accuracy"]["share"] == record["test_accuracy"]
+    assert views["mirrored"]["accuracy"]["share"] == record["test_accuracy_tta"]
+    assert (summary["dataset"], summary["samples"], summary["counts"]) == ("synthetic", 200, "mirrored")
+    for view in views.values():
+        assert list(view["per_class"]) == record["class_names"] == summary["class_names"]
+        assert all(figures["samples"] == 20 for figures in view["per_class"].values())
+        mean = sum(figures["share"] for figures in view["per_class"].values()) / 10
+        assert mean == pytest.approx(view["accuracy"]["share"])
+        assert sum(map(sum, view["confusion_matrix"])) == 200
 
 
-def test_the_table(finished: Any, command: Command) -> None:
-    done = command("evaluate", finished.folder)
-    assert (done.code, done.err) == (0, "")
-    head, *rows = done.out.splitlines()
-    assert head == "class         pictures  one view  mirrored views"
+def test_the_table(copy: Path, finished: Any, command: Command) -> None:
+    done = command("evaluate", copy)
+    assert done.code == 0
+    assert done.err.startswith("evaluation  400/400 views (100%)")
+    head, *rows, note = done.out.split("\n\n")[0].splitlines()
+    assert head == "class         pictures                  one view   mirrored views (counts)"
+    assert note == "in brackets: 95% interval (Wilson), in percent"
     assert [row.split()[0] for row in rows] == [*finished.record["class_names"], "all"]
-    assert all(row.endswith("%  [synthetic data, not CIFAR-10]") for row in rows)
+    assert all(row.endswith("]  [synthetic data, not CIFAR-10]") for row in rows)
     found = re.findall(r"[\d.]+%", rows[-1])
     assert found == [f"{finished.record[name]:.2%}" for name in ("test_accuracy", "test_accuracy_tta")]
+    assert done.out.endswith(f"\n\nwritten to {copy}: evaluation.json, confusion.png, reliability.png\n")
 
 
-def test_real_data_is_not_marked() -> None:
-    result = {"dataset": "cifar10", "plain": 0.9, "mirrored": 0.91, "samples": 10000, "per_class": {}}
-    result["per_class"] = {"airplane": [0.9, 0.91, 10000]}
-    assert table(result).splitlines() == [
-        "class     pictures  one view  mirrored views",
-        "airplane     10000    90.00%          91.00%",
-        "all          10000    90.00%          91.00%",
-    ]
+def test_what_is_written(copy: Path, tmp_path: Path, command: Command) -> None:
+    out = tmp_path / "new" / "folder"
+    before = sorted(copy.iterdir())
+    assert command("evaluate", copy, "--out", out).code == 0
+    assert sorted(copy.iterdir()) == before
+    assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "evaluation.json", "reliability.png"]
+    summary = json.loads((out / "evaluation.json").read_text())
+    assert summary == summarise(evaluate_run(load_bundle(copy)))
+    first = (out / "evaluation.json").read_bytes()
+    assert command("evaluate", copy, "--out", out).code == 0
+    assert (out / "evaluation.json").read_bytes() == first
+
+
+def test_galleries(copy: Path, command: Command) -> None:
+    done = command("evaluate", copy, "--galleries", "--layer", "blocks.0")
+    assert done.code == 0
+    assert "galleries  5/5 pictures (100%)" in done.err
+    facts = json.loads((copy / "galleries.json").read_text())
+    evaluation = evaluate_run(load_bundle(copy))
+    wrong = int((evaluation.counting_logits.argmax(1) != evaluation.labels).sum())
+    assert len(facts["wrong"]) == min(25, wrong)
+    assert len(facts["right"]) == 25
+    for kind in ("wrong", "right"):
+        assert facts["grad_cam"][kind]["layer"] == "blocks.0"
+        assert facts["grad_cam"][kind]["map"] == [15, 15]
+        for name in (f"gallery-{kind}.png", f"grad-cam-{kind}.png", "gallery-classes.png"):
+            with Image.open(copy / name) as picture:
+                picture.load()
+    assert not list(copy.glob(".*"))
+
+
+def test_what_cannot_be_written_or_explained(copy: Path, tmp_path: Path, command: Command) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    done = command("evaluate", copy, "--out", file)
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == f"error: cannot write into {file}: File exists; choose another --out"
+    assert command("evaluate", copy, "--layer", "blocks.0").refused() == (
+        "--layer blocks.0 is that of Grad-CAM; add --galleries"
+    )
+    text = command("evaluate", copy, "--galleries", "--layer", "block").refused()
+    assert text.startswith("the network has no layer 'block': choose one of stem, blocks, blocks.0, ")
 
 
 def test_the_latest_run_and_other_data(copy: Path, small_data: Path, command: Command) -> None:

@@ -53,18 +53,21 @@ def test_figures_of_the_result_table_are_those_of_the_committed_records():
             assert figure in line, f"{found[1]}: {figure} is not in the README's row"
 
 
-def test_the_code_in_it_runs(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_code_in_it_runs(small_data: Path, finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "data").symlink_to(small_data)
+    (tmp_path / "runs").symlink_to(finished.config.runs)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"images_nhwc": np.zeros((256, 32, 32, 3), np.uint8)}
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) >= 3
     for block in blocks:
         exec(block, names)
     assert names["images"].shape == (512, 3, 32, 32)
     assert names["labels"].dtype == torch.int64
     assert names["batch"].shape == (256, 3, 24, 24)
     assert names["batch"].is_contiguous(memory_format=torch.channels_last)
+    assert len(names["evaluation"].labels) == 200
+    assert names["wrong"]
 
 
 def test_every_command_it_names_is_there():

@@ -1,0 +1,145 @@
+"""A finished run's answers on the whole test set, and what they come to: accuracy, confusions, calibration."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastcifar.analysis import classification
+from fastcifar.console import progress
+from fastcifar.data.beton import load_manifest
+from fastcifar.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastcifar.console import Progress
+    from fastcifar.engine.bundle import Bundle
+    from fastcifar.loader.protocol import Loader
+
+EVALUATION_NAME = "evaluation.json"
+VIEWS = {"plain": "one view", "mirrored": "mirrored views"}
+"""Both kinds of evaluation, as the record and as a reader calls them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Logits float32 (n, classes) by view and labels int64 (n,), in the order of the test set.
+
+    `logits["mirrored"]` are the mean over a picture and its mirror image: their sum has the same largest class, but
+    is twice as large as the network means it, so its probabilities would be too sure. `counts` is the view that
+    the recipe had chosen beforehand. `dataset`: "cifar10", "synthetic" or "custom".
+    """
+
+    class_names: list[str]
+    dataset: str
+    counts: str
+    labels: np.ndarray
+    logits: dict[str, np.ndarray]
+
+    @property
+    def counting_logits(self) -> np.ndarray:
+        """Those of the view that counts."""
+        return self.logits[self.counts]
+
+
+def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
+    """The network's answers, on the GPU where there is one; shows progress on standard error.
+
+    `data` is the prepared folder, by default the run's own. Raises UserError where its data is missing or damaged, or
+    has other classes than the run was trained on.
+    """
+    from fastcifar.device import place, using
+    from fastcifar.engine.evaluate import predict_logits
+    from fastcifar.loader import open_loader
+
+    folder = bundle.config.data if data is None else data
+    dataset = _checked_dataset(bundle, folder)
+    config = replace(bundle.config, device="auto")
+    placement = place(config)
+    model = bundle.model.to(placement.device)
+    with (
+        using(placement),
+        open_loader(
+            "resident",
+            folder,
+            "test",
+            bundle.transform(placement.dtype),
+            batch_size=config.evaluation_batch_size,
+            seed=0,
+            shuffle=False,
+            drop_last=False,
+            device=placement.device,
+        ) as loader,
+        progress("evaluation", 2 * loader.samples, "views") as bar,
+    ):
+        plain, labels = predict_logits(model, _watched(loader, bar, 0), placement)
+        mirror, _ = predict_logits(model, _watched(loader, bar, loader.samples), placement, mirror=True)
+    return Evaluation(
+        class_names=list(bundle.class_names),
+        dataset=dataset,
+        counts=bundle.record.get("evaluation", "plain"),
+        labels=labels.numpy(),
+        logits={"plain": plain.numpy(), "mirrored": ((plain + mirror) / 2).numpy()},
+    )
+
+
+def summarise(evaluation: Evaluation) -> dict[str, Any]:
+    """All figures as JSON holds them; shares in 0..1, likelihoods in nats, by view under "views".
+
+    "per_class" is in the order of the labels, as are rows (true) and columns (predicted) of "confusion_matrix".
+    """
+    return {
+        "dataset": evaluation.dataset,
+        "samples": len(evaluation.labels),
+        "class_names": evaluation.class_names,
+        "counts": evaluation.counts,
+        "views": {view: _summarise_view(logits, evaluation) for view, logits in evaluation.logits.items()},
+    }
+
+
+def title_of(evaluation: Evaluation, what: str) -> str:
+    """A picture's title: `what`, of which data, by which view."""
+    data = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}.get(evaluation.dataset, f"{evaluation.dataset} data")
+    return f"{what}: {data}, {VIEWS[evaluation.counts]}"
+
+
+def _summarise_view(logits: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:
+    labels, names = evaluation.labels, evaluation.class_names
+    matrix = classification.confusion_matrix(logits, labels)
+    bins = classification.reliability(logits, labels)
+    per_class = classification.accuracy_per_class(logits, labels)
+    return {
+        "accuracy": asdict(classification.accuracy(logits, labels)),
+        "mean_confidence": float(classification.probabilities(logits).max(1).mean()),
+        "expected_calibration_error": classification.expected_calibration_error(bins),
+        "negative_log_likelihood": classification.negative_log_likelihood(logits, labels),
+        "brier_score": classification.brier_score(logits, labels),
+        "per_class": {name: asdict(figures) for name, figures in zip(names, per_class, strict=True)},
+        "confusion_matrix": matrix.tolist(),
+        "top_confusions": [
+            asdict(item) | {"label": names[item.label], "prediction": names[item.prediction]}
+            for item in classification.top_confusions(matrix)
+        ],
+        "reliability": [asdict(item) for item in bins],
+    }
+
+
+def _checked_dataset(bundle: "Bundle", folder: Path) -> str:
+    manifest = load_manifest(folder)
+    if list(manifest.class_names) != bundle.class_names:
+        raise UserError(
+            f"{folder} has the classes {', '.join(manifest.class_names)}, the run was trained on "
+            f"{', '.join(bundle.class_names)}; name the right data with --data"
+        )
+    return manifest.dataset
+
+
+def _watched(loader: "Loader", bar: "Progress", before: int) -> "Iterator[tuple[Tensor, Tensor]]":
+    done = before
+    for images, labels in loader.epoch(0):
+        yield images, labels
+        done += len(labels)
+        bar.update(done)

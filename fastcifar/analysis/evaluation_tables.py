@@ -1,0 +1,104 @@
+"""The figures of an evaluation as plain text for a terminal; those of a synthetic set are marked.
+
+Every function takes what `evaluation.summarise` returns.
+"""
+
+from typing import Any
+
+from fastcifar.analysis.evaluation import VIEWS
+
+WIDEST_MATRIX = 20
+"""Classes; a wider confusion matrix fits no terminal."""
+CELL = 26
+"""Characters of a column of shares with intervals."""
+SHORT = 5
+"""Characters of a class's name above a column."""
+SYNTHETIC_MARK = "  [synthetic data, not CIFAR-10]"
+
+
+def tables(summary: dict[str, Any]) -> str:
+    """All of them, with blank lines between."""
+    blocks = [accuracy_table(summary), confusion_table(summary), confusions_list(summary), calibration_table(summary)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def accuracy_table(summary: dict[str, Any]) -> str:
+    """A line a class and one for all: pictures, then accuracy and 95% interval of either view."""
+    mark, names = mark_of(summary), [name for name, figures in _by_class(summary) if figures["plain"]["samples"]]
+    width = max(len(name) for name in ["class", *names])
+    heads = [f"{name + _counts(summary, view):>{CELL}}" for view, name in VIEWS.items()]
+    lines = [f"{'class':{width}}  pictures{''.join(heads)}"]
+    everything = {view: figures["accuracy"] for view, figures in summary["views"].items()}
+    for name, figures in [*_by_class(summary), ("all", everything)]:
+        if samples := figures["plain"]["samples"]:
+            shares = "".join(f"{_share(figures[view]):>{CELL}}" for view in VIEWS)
+            lines.append(f"{name:{width}}  {samples:8}{shares}{mark}")
+    return "\n".join([*lines, "in brackets: 95% interval (Wilson), in percent"])
+
+
+def confusion_table(summary: dict[str, Any]) -> str:
+    """Rows the true class, columns the predicted one, in pictures; "." for none. Empty with too many classes."""
+    names, matrix = summary["class_names"], _counting(summary)["confusion_matrix"]
+    if len(names) > WIDEST_MATRIX:
+        return ""
+    width, cell = max(map(len, names)), max(SHORT, len(str(max(map(max, matrix))))) + 1
+    title = f"confusion matrix ({VIEWS[summary['counts']]}; row: true class, column: predicted){mark_of(summary)}"
+    lines = [title, " " * width + "".join(f"{name[:SHORT]:>{cell}}" for name in names)]
+    lines += [
+        f"{name:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row)
+        for name, row in zip(names, matrix, strict=True)
+    ]
+    return "\n".join(lines)
+
+
+def confusions_list(summary: dict[str, Any], count: int = 5) -> str:
+    """The most frequent mistakes, a line each; empty where nothing is wrong."""
+    found = _counting(summary)["top_confusions"][:count]
+    if not found:
+        return ""
+    phrases = [f"{item['label']} taken for {item['prediction']}" for item in found]
+    width = max(map(len, phrases))
+    lines = [f"most frequent mistakes ({VIEWS[summary['counts']]}){mark_of(summary)}"]
+    for phrase, item in zip(phrases, found, strict=True):
+        lines.append(f"{phrase:{width}}  {item['count']:6}  {item['share']:6.1%} of {item['label']}")
+    return "\n".join(lines)
+
+
+def calibration_table(summary: dict[str, Any]) -> str:
+    """Confidence against accuracy, and the scores of the probabilities, of either view."""
+    rows = {
+        "accuracy": lambda figures: f"{figures['accuracy']['share']:.2%}",
+        "mean confidence": lambda figures: f"{figures['mean_confidence']:.2%}",
+        "expected calibration error": lambda figures: f"{figures['expected_calibration_error']:.2%}",
+        "negative log-likelihood (nats)": lambda figures: f"{figures['negative_log_likelihood']:.4f}",
+        "Brier score (0 to 2)": lambda figures: f"{figures['brier_score']:.4f}",
+    }
+    lines = [f"{'calibration':32}" + "".join(f"{name:>16}" for name in VIEWS.values()) + mark_of(summary)]
+    for name, text in rows.items():
+        lines.append(f"{name:32}" + "".join(f"{text(summary['views'][view]):>16}" for view in VIEWS))
+    return "\n".join(lines)
+
+
+def mark_of(summary: dict[str, Any]) -> str:
+    """What is put behind figures of synthetic data, else nothing."""
+    return SYNTHETIC_MARK if summary["dataset"] == "synthetic" else ""
+
+
+def _counting(summary: dict[str, Any]) -> dict[str, Any]:
+    return summary["views"][summary["counts"]]
+
+
+def _counts(summary: dict[str, Any], view: str) -> str:
+    return " (counts)" if summary["counts"] == view else ""
+
+
+def _by_class(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Name and figures by view of each class."""
+    return [
+        (name, {view: figures["per_class"][name] for view, figures in summary["views"].items()})
+        for name in summary["class_names"]
+    ]
+
+
+def _share(figures: dict[str, Any]) -> str:
+    return f"{figures['share']:.2%} [{100 * figures['low']:.1f}, {100 * figures['high']:.1f}]"

@@ -1,0 +1,124 @@
+"""Which answers are shown and in which order; the figures hold what they should."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastcifar.analysis.classification import reliability
+from fastcifar.analysis.evaluation_figures import confusion_figure, reliability_figure
+from fastcifar.analysis.galleries import (
+    Answer,
+    as_rows,
+    failures_by_class,
+    most_confidently_right,
+    most_confidently_wrong,
+)
+from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure, overlay
+
+NAMES = ["cat", "dog", "ship"]
+LOGITS = np.log([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.9, 0.05, 0.05]])
+LABELS = np.array([1, 0, 1, 2, 0])
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
+
+
+def texts(figure: Any) -> list[str]:
+    """All that is written in a figure's axes."""
+    found = [text.get_text() for axis in figure.axes for text in axis.texts]
+    return found + [axis.get_title() for axis in figure.axes]
+
+
+def test_most_confident_first_and_ties_by_index() -> None:
+    wrong = most_confidently_wrong(LOGITS, LABELS)
+    assert [answer.index for answer in wrong] == [1, 0, 2]
+    first = wrong[0]
+    assert (first.label, first.prediction, first.is_right) == (0, 1, False)
+    assert (first.label_probability, first.prediction_probability) == pytest.approx((0.1, 0.8))
+    right = most_confidently_right(LOGITS, LABELS)
+    assert [answer.index for answer in right] == [4, 3]
+    assert all(answer.is_right and answer.label_probability == answer.prediction_probability for answer in right)
+
+
+def test_failures_of_each_class() -> None:
+    by_class = failures_by_class(LOGITS, LABELS)
+    assert [[answer.index for answer in answers] for answers in by_class] == [[1], [0, 2], []]
+    assert [[answer.index for answer in answers] for answers in failures_by_class(LOGITS, LABELS, 1)] == [[1], [0], []]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(0, 30))
+def test_any_gallery_is_the_head_of_the_sorted_answers(seed: int, samples: int, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.integers(0, 3, (samples, 3)).astype(float)  # many ties
+    labels = rng.integers(0, 3, samples)
+    for chosen, right in ((most_confidently_wrong, False), (most_confidently_right, True)):
+        answers = chosen(logits, labels, count)
+        total = int(((logits.argmax(1) == labels) == right).sum())
+        assert len(answers) == min(count, total)
+        assert answers == chosen(logits, labels, samples)[:count]
+        keys = [(-answer.prediction_probability, answer.index) for answer in answers]
+        assert keys == sorted(keys)
+        assert all(answer.is_right == right and labels[answer.index] == answer.label for answer in answers)
+
+
+def test_rows_for_json() -> None:
+    assert as_rows([Answer(7, 0, 0.25, 2, 0.5)], NAMES) == [
+        {"index": 7, "true": "cat", "true_probability": 0.25, "predicted": "ship", "predicted_probability": 0.5}
+    ]
+
+
+def test_the_gallery_s_captions() -> None:
+    figure = gallery_figure(most_confidently_wrong(LOGITS, LABELS), IMAGES, NAMES, "Wrong")
+    assert texts(figure) == [
+        *("said dog 80.0%", "is cat 10.0%", "said cat 60.0%", "is dog 30.0%", "said cat 60.0%", "is dog 30.0%"),
+        *("no. 1", "no. 0", "no. 2"),
+    ]
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), IMAGES[1])
+    assert figure.axes[0].images[0].get_interpolation() == "nearest"
+    assert texts(gallery_figure(most_confidently_right(LOGITS, LABELS), IMAGES, NAMES))[:2] == [
+        "cat 90.0%",
+        "ship 60.0%",
+    ]
+
+
+def test_figures_of_nothing_say_so() -> None:
+    heat = np.zeros((0, 32, 32))
+    for figure in (gallery_figure([], IMAGES, NAMES, "T"), grad_cam_figure([], IMAGES, heat, heat, NAMES, "T")):
+        assert [text.get_text() for text in figure.texts] == ["T", "there is no such picture"]
+    assert "no mistake" in texts(failures_figure([[], [], []], IMAGES, NAMES))
+
+
+def test_failures_have_a_row_a_class() -> None:
+    found = texts(failures_figure(failures_by_class(LOGITS, LABELS), IMAGES, NAMES))
+    assert [text for text in found if text in NAMES] == NAMES
+    assert found.count("no mistake") == 1
+    assert "dog 80.0%" in found
+
+
+def test_heat_of_wrong_and_of_right_answers() -> None:
+    heat = np.zeros((3, 32, 32))
+    heat[0, :8, :8] = 1
+    wrong = most_confidently_wrong(LOGITS, LABELS)
+    found = texts(grad_cam_figure(wrong, IMAGES, heat, heat[::-1], NAMES))
+    assert [found.count(kind) for kind in ("predicted", "true", "none")] == [3, 3, 4]
+    right = most_confidently_right(LOGITS, LABELS)
+    found = texts(grad_cam_figure(right, IMAGES, heat[:2], heat[:2], NAMES))
+    assert [found.count(kind) for kind in ("heat", "true", "none")] == [2, 0, 1]
+
+
+def test_an_overlay_is_brighter_where_it_is_hotter() -> None:
+    heat = np.linspace(0, 1, 32)[None].repeat(32, 0)
+    result = overlay(np.full((32, 32, 3), 100, np.uint8), heat)
+    assert (result.dtype, result.shape) == (np.uint8, (32, 32, 3))
+    assert (np.diff(result[0].astype(float) @ [0.299, 0.587, 0.114]) > 0).all()
+
+
+def test_confusion_and_reliability_figures() -> None:
+    figure = confusion_figure(np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]]), NAMES, "T")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["3", "1", "0", "0", "2", "0", "0", "0", "0"]
+    many = [f"class {number}" for number in range(21)]
+    assert not confusion_figure(np.eye(21, dtype=int), many).axes[0].texts
+    upper, lower = reliability_figure(reliability(LOGITS, LABELS), "T").axes
+    assert len(lower.patches) == len({0.6, 0.8, 0.9})
+    assert upper.get_title().startswith("expected calibration error ")

@@ -1,0 +1,191 @@
+"""Grad-CAM: heat lies where the evidence was planted, equals captum's, and leaves the network as it was."""
+
+from typing import Any
+
+import pytest
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from fastcifar.analysis.grad_cam import GradCam, choose_layer, evaluating, grad_cam
+from fastcifar.config import ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.errors import UserError
+from fastcifar.models.build import build_model
+
+CONFIGS: dict[str, Any] = {
+    "resnet": ResNetConfig(width=8, dropout=0.2),
+    "resnet with a map of 7": ResNetConfig(width=8, layer2_padding=0, layer3_pool=False),
+    "speed": SpeedNetConfig(widths=(16, 24, 32)),
+    "resnet18": ResNet18Config(),
+}
+
+
+class Planted(nn.Module):
+    """Class k is the brightness of colour k, nothing else: its evidence is where that colour is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        brightness = nn.Conv2d(3, 3, 4, stride=4, bias=False)
+        with torch.no_grad():
+            brightness.weight.copy_((torch.eye(3) / 16)[..., None, None].expand(3, 3, 4, 4))
+        self.features = nn.Sequential(brightness, nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.features(x).mean((2, 3))
+
+
+def network(name: str) -> nn.Module:
+    return build_model(CONFIGS[name], 10, seed=1)
+
+
+def pictures(count: int, side: int = 32) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
+
+
+def test_heat_lies_where_the_evidence_was_planted() -> None:
+    images = torch.zeros(4, 3, 32, 32)
+    quadrants = [(0, 0), (0, 16), (16, 0), (16, 16)]
+    for image, (top, left) in zip(images, quadrants, strict=True):
+        image[1, top : top + 16, left : left + 16] = 1  # the class asked for
+        image[2, 16 - top : 32 - top, 16 - left : 32 - left] = 3  # and, opposite, more evidence of another one
+    cam = grad_cam(Planted(), images, torch.full((4,), 1))
+    assert (cam.layer, cam.margin, tuple(cam.heat.shape)) == ("features", 0, (4, 8, 8))
+    upsampled = cam.upsampled(32)
+    for heat, fine, (top, left) in zip(cam.heat, upsampled, quadrants, strict=True):
+        inside = torch.zeros(8, 8, dtype=torch.bool)
+        inside[top // 4 : top // 4 + 4, left // 4 : left // 4 + 4] = True
+        torch.testing.assert_close(heat[inside], torch.full((16,), 1 / 64))  # alpha = 1 / 64 positions, A = 1
+        assert (heat[~inside] == 0).all()
+        assert fine[top : top + 16, left : left + 16].sum() > 0.75 * fine.sum()
+    relative = cam.relative(32)
+    assert relative.amax((1, 2)).tolist() == [1, 1, 1, 1]
+
+
+def test_no_evidence_is_no_heat() -> None:
+    cam = grad_cam(Planted(), torch.zeros(2, 3, 32, 32), torch.tensor([0, 1]))
+    assert (cam.relative(32) == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "margin", "side"),
+    [
+        ("resnet", "layer2", 0, 8),
+        ("resnet with a map of 7", "layer1", 0, 16),
+        ("speed", "blocks.1", 1, 8),
+        ("resnet18", "layer3", 0, 8),
+    ],
+)
+def test_equal_to_captum_s_at_the_chosen_layer(name: str, layer: str, margin: int, side: int) -> None:
+    model = network(name)
+    images, classes = pictures(3), torch.tensor([0, 7, 7])
+    assert choose_layer(model) == (layer, margin)
+    cam = grad_cam(model, images, classes, batch_size=2)
+    assert (cam.layer, cam.margin, tuple(cam.heat.shape)) == (layer, margin, (3, side, side))
+    model.eval()
+    padded = nn.functional.pad(images, (0, margin, 0, margin), "reflect")
+    expected = LayerGradCam(model, model.get_submodule(layer)).attribute(padded, classes, relu_attributions=True)
+    assert isinstance(expected, Tensor)
+    torch.testing.assert_close(cam.heat, expected[:, 0].detach(), rtol=1e-4, atol=1e-7)
+    assert (cam.heat > 0).any()
+
+
+def test_a_layer_by_name_is_equal_to_captum_s() -> None:
+    model = network("speed").eval()
+    images, classes = pictures(2), torch.tensor([3, 4])
+    cam = grad_cam(model, images, classes, "blocks.1.conv1")
+    expected = LayerGradCam(model, model.get_submodule("blocks.1.conv1")).attribute(
+        images, classes, relu_attributions=True
+    )
+    assert isinstance(expected, Tensor)
+    assert (cam.margin, tuple(cam.heat.shape)) == (0, (2, 15, 15))
+    torch.testing.assert_close(cam.heat, expected[:, 0].detach(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_network_is_left_as_it_was(name: str) -> None:
+    model = network(name).train()
+    some = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    some.eval()  # a mixture of modes, as in fine-tuning
+    some.weight.requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    modes = [module.training for module in model.modules()]
+    learns = [parameter.requires_grad for parameter in model.parameters()]
+    with torch.no_grad():
+        first = grad_cam(model, pictures(2), torch.tensor([1, 2])).heat
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == learns
+    assert all((parameter.grad == 1).all() for parameter in model.parameters() if parameter.grad is not None)
+    assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
+    assert torch.equal(first, grad_cam(model, pictures(2), torch.tensor([1, 2])).heat)
+
+
+def test_frozen_networks_and_inference_mode() -> None:
+    model = network("resnet")
+    expected = grad_cam(model, pictures(2), torch.tensor([1, 2])).heat
+    model.requires_grad_(False)
+    with torch.inference_mode():
+        cam = grad_cam(model, pictures(2).clone(), torch.tensor([1, 2]))
+    assert torch.equal(cam.heat, expected)
+
+
+def test_modes_and_hooks_after_an_error() -> None:
+    model = network("resnet").train()
+    with pytest.raises(RuntimeError):
+        grad_cam(model, pictures(1)[:, :2], torch.tensor([1]), "layer2")
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        _ = 1 / model.training  # evaluation mode is False
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_no_pictures_have_no_heat() -> None:
+    cam = grad_cam(network("resnet"), pictures(0), torch.empty(0, dtype=torch.int64))
+    assert cam.heat.shape[0] == 0
+    assert cam.relative(32).shape == (0, 32, 32)
+
+
+def test_a_margin_is_cut_off_again() -> None:
+    heat = torch.zeros(1, 8, 8)
+    heat[0, 7, 7] = 1
+    cam = GradCam("layer", heat, margin=1)
+    whole = GradCam("layer", heat).upsampled(33)
+    assert torch.equal(cam.upsampled(32), whole[:, :32, :32])
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("linear", "the layer linear does not put out maps (b, channels, h, w)"),
+        ("layer9", "the network has no layer 'layer9': choose one of prep, prep.conv, prep.norm, layer1, "),
+    ],
+)
+def test_layers_that_are_refused(layer: str, text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        grad_cam(network("resnet"), pictures(1), torch.tensor([1]), layer)
+    assert str(caught.value).startswith(text)
+
+
+def test_what_else_is_refused() -> None:
+    model = network("speed")
+    with pytest.raises(
+        UserError, match=r"^images \(1, 3, 32, 32\) and classes \(2,\) must be \(n, 3, s, s\) and \(n,\)$"
+    ):
+        grad_cam(model, pictures(1), torch.tensor([1, 2]))
+    with pytest.raises(UserError, match=r"^classes go from 10 to 10, but the network has 10$"):
+        grad_cam(model, pictures(1), torch.tensor([10]))
+    with pytest.raises(
+        UserError, match=r"^the layer blocks\.0\.act runs 2 times in a forward pass, but must run once$"
+    ):
+        grad_cam(model, pictures(1), torch.tensor([1]), "blocks.0.act")
+    with pytest.raises(
+        UserError, match=r"^no layer makes maps of 8x8 or finer of pictures of 31 pixels; name a layer$"
+    ):
+        choose_layer(nn.Sequential(nn.Conv2d(3, 4, 31), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), 31)
+
+
+def test_single_convolutions_where_there_is_no_block() -> None:
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1))
+    assert choose_layer(nn.Sequential(*plain, nn.Flatten())) == ("2", 0)
