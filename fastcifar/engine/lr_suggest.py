@@ -19,6 +19,8 @@ FEWEST_POINTS = 8
 SMOOTHING = 0.04
 """Reach of the smoothing, as a share of the test: so it covers the same range of rates however many steps it has."""
 WINDOW, OUTLIER_DEVIATIONS = 7, 5.0
+NOISE = 2.0
+"""Standard deviations of the scatter about the average; pure noise falls by less."""
 CLEAR_FALL = 0.1
 """Share of the whole fall that counts as a beginning; less is within the noise of a hundred steps."""
 SMALLEST_RATIO = 10.0
@@ -112,7 +114,7 @@ def clean(rates: np.ndarray, losses: np.ndarray, planned: int) -> Curve:
 def falling(curve: Curve) -> slice:
     """The part of a curve that any suggestion comes from: its start to its lowest point.
 
-    Raises RunFailedError where the loss does not fall, or by less than it scatters about its average, and where it
+    Raises RunFailedError where the loss does not fall, or by less than its scatter could feign, and where it
     diverged at once.
     """
     if len(curve.rates) < FEWEST_POINTS:
@@ -123,7 +125,7 @@ def falling(curve: Curve) -> slice:
     lowest = curve.lowest
     fall = curve.smooth[0] - curve.smooth[lowest]
     scatter = np.std((curve.losses - curve.smooth)[: lowest + 1])
-    if lowest == 0 or fall <= scatter:
+    if lowest == 0 or fall <= NOISE * scatter:
         raise RunFailedError(
             f"the loss does not clearly fall between learning rates {curve.rates[0]:.3g} and {curve.rates[-1]:.3g}, "
             "so none can be suggested; widen the range, or give the test more iterations"
