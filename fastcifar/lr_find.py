@@ -32,8 +32,8 @@ class LrFindArguments:
     """Learning rate of the last step; the test ends before where the loss diverges."""
     iterations: int = 100
     """Steps, 10 to 100000."""
-    method: Literal["steepest", "valley", "minimum"] = "minimum"
-    """Whose suggestion is shaded and stands under "max" and "min" in the JSON file; all three are listed."""
+    method: Literal["bound", "steepest", "valley", "minimum"] = "bound"
+    """Whose suggestion is shaded and stands under "max" and "min" in the JSON file; all four are listed."""
     out: Path = Path("lr_find")
     """Folder for lr_find.png and lr_find.json."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)

@@ -37,14 +37,14 @@ def test_what_it_writes_and_prints(small_data: Path, tmp_path: Path, command: Co
     )
     assert found["method"] == "steepest"
     assert {"max": found["max"], "min": found["min"]} == found["suggestions"]["steepest"]
-    assert set(found["suggestions"]) == {"steepest", "valley", "minimum"}
+    assert set(found["suggestions"]) == {"bound", "steepest", "valley", "minimum"}
     assert len(found["rates"]) == len(found["losses"]) <= 60
     assert len(found["smoothed"]["rates"]) == len(found["smoothed"]["losses"]) <= len(found["rates"])
     header, *rows, test, where = done.out.splitlines()
     assert header.split() == ["method", "max", "min"]
-    assert [row.split()[0] for row in rows] == ["steepest", "valley", "minimum"]
+    assert [row.split()[0] for row in rows] == ["bound", "steepest", "valley", "minimum"]
     assert [float(row.split()[1]) for row in rows] == [pair["max"] for pair in found["suggestions"].values()]
-    assert "  *" in rows[0]
+    assert "  *" in rows[1]
     assert all(line.endswith("  [synthetic data, not CIFAR-10]") for line in (*rows, test))
     assert where == f"curve     {out / 'lr_find.png'}"
     assert "range test of smoke" in done.err
@@ -93,7 +93,7 @@ def test_a_training_at_found_rates_is_repeated_by_its_config(
     assert done.code == 0, done
     found, *_ = done.out.splitlines()
     figures = re.fullmatch(
-        r"learning rate       (\S+) found \(minimum\), (\S+) at the ends; range test of \d+ steps in [\d.]+ s", found
+        r"learning rate       (\S+) found \(bound\), (\S+) at the ends; range test of \d+ steps in [\d.]+ s", found
     )
     assert figures
     (folder,) = (tmp_path / "a").iterdir()

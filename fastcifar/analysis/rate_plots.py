@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LOSS_COLOUR, RATE_COLOUR, MOMENTUM_COLOUR, GUIDE_COLOUR = "#1f77b4", "#444444", "#2ca02c", "#888888"
-METHOD_COLOURS = {"steepest": "#d62728", "valley": "#9467bd", "minimum": "#2ca02c"}
+MARK_COLOUR = "#d62728"
+METHOD_COLOURS = {"bound": MARK_COLOUR, "steepest": "#ff7f0e", "valley": "#9467bd", "minimum": "#2ca02c"}
 STYLES = ("-", "--", ":")
 BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 
@@ -58,7 +59,7 @@ def draw_plan(plan: Plan) -> "Figure":
     for name, at in plan.marks.items():
         names.setdefault((at["iteration"], at["lr"]), []).append(name)
     for (step, lr), together in names.items():
-        rate.plot([step], [lr], "o", color=METHOD_COLOURS["steepest"], markersize=5, clip_on=False, zorder=3)
+        rate.plot([step], [lr], "o", color=MARK_COLOUR, markersize=5, clip_on=False, zorder=3)
         _note(rate, f"{', '.join(together)} {lr:.4g}", step, lr, rightmost=step > len(plan.epochs) / 2)
     highest = max(values.max() for values in plan.rates.values())
     rate.set(ylabel="learning rate", title=f"Plan of {plan.recipe}", ylim=(0, 1.15 * highest))

@@ -212,10 +212,10 @@ def test_rates_are_found_for_a_run(tiny: Config, monkeypatch: pytest.MonkeyPatch
     )
     monkeypatch.setattr("fastcifar.engine.lr_range.lr_range_test", lambda config: test)
     config, text = find_rates(tiny)
-    best = test.suggest()["minimum"]
+    best = test.suggest()["bound"]
     assert config == with_rates(tiny, best)
     assert text == (
-        f"learning rate       {best.maximum:.4g} found (minimum), {best.minimum:.4g} at the ends; "
+        f"learning rate       {best.maximum:.4g} found (bound), {best.minimum:.4g} at the ends; "
         "range test of 100 steps in 3.0 s"
     )
     monkeypatch.setattr(

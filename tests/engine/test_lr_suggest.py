@@ -11,6 +11,7 @@ from fastcifar.engine.lr_suggest import (
     METHODS,
     RunningLoss,
     Suggestion,
+    bound,
     clean,
     first_fall,
     outliers,
@@ -45,6 +46,7 @@ def test_each_rule_on_a_curve_by_hand() -> None:
     losses = np.array([2.0, 2.0, 1.9, 1.2, 0.9, 1.0])
     assert steepest(rates, losses) == 1e3  # (0.9 - 1.9) over two decades; (1.2 - 2.0) one before
     assert tenth_of_minimum(rates, losses) == 1e3
+    assert bound(rates, losses) == 5e3
     assert valley(rates, losses) == 100  # 2.0, 1.9, 1.2, 0.9 is the longest, from the first point to the fifth
     assert first_fall(rates, losses) == 1e3  # 1.9 is still above 2 - 0.1 * 1.1
 
@@ -169,4 +171,4 @@ def test_smoothing_has_no_bias_and_no_lag() -> None:
 
 
 def test_every_method_has_a_rule() -> None:
-    assert list(found(fall_and_rise(0.005, 1.0))) == list(METHODS) == ["steepest", "valley", "minimum"]
+    assert list(found(fall_and_rise(0.005, 1.0))) == list(METHODS) == ["bound", "steepest", "valley", "minimum"]
