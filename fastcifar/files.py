@@ -56,7 +56,7 @@ def read_at_most(path: Path, limit: int) -> bytes:
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise UserError(f"{path} is larger than {limit >> 20} MiB, which is more than such a file can need")
+        raise UserError(f"{path} is larger than {limit} bytes, more than such a file can need")
     return content
 
 

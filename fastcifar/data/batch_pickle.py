@@ -112,8 +112,8 @@ class _CifarUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
         operations = {code: self.dispatch[code] for code in _OPERATIONS}
-        for operation, load in ((pickle.SETITEM, _set_item), (pickle.SETITEMS, _set_items), (pickle.DICT, _new_dict)):
-            operations[operation[0]] = load
+        operations[pickle.SETITEM[0]], operations[pickle.SETITEMS[0]] = _set_item, _set_items
+        operations[pickle.DICT[0]], operations[pickle.BUILD[0]] = _new_dict, _set_state
         self.dispatch = _Operations(operations)  # pyright: ignore[reportAttributeAccessIssue]  (counts, so it is ours)
 
     def find_class(self, module: str, name: str) -> Any:
@@ -121,6 +121,13 @@ class _CifarUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
             wanted = " ".join(f"{module:.60}.{name:.60}".split())
             raise UserError(f"the pickle asks for {wanted}, which no CIFAR-10 batch needs; refused")
         return self._ALLOWED[module, name]
+
+
+def _set_state(unpickler: Any) -> None:
+    state = unpickler.stack.pop()
+    if not isinstance(unpickler.stack[-1], _Array | _Dtype):  # of anything else, attributes would be set
+        raise pickle.UnpicklingError("it gives a state to something that has none")
+    unpickler.stack[-1].__setstate__(state)
 
 
 def _set_item(unpickler: Any) -> None:

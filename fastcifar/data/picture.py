@@ -1,8 +1,11 @@
 """One PNG or JPEG picture as 32x32 RGB pixels."""
 
+import contextlib
 import io
 import struct
+import warnings
 import zlib
+from collections.abc import Iterator
 
 from PIL import Image, ImageOps
 
@@ -11,20 +14,23 @@ from fastcifar.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 64_000_000  # of a picture to be resized: what a large camera makes; a bomb asks for more
+MAX_SCANS = 100  # of a progressive JPEG, which has about ten; every one of them is a pass over all pixels
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 16-bit modes would be clipped, not scaled
 _UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
     EOFError,
-    IndexError,
-    TypeError,
-    OverflowError,
+    LookupError,
     MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
 )
 
 
@@ -36,7 +42,9 @@ def decode(name: str, content: bytes, resize: bool) -> bytes:
     mode for anything but a 32x32 RGB picture without `resize`, and for one that cannot be decoded.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+        with _quietly(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+            if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+                raise UserError(f"{name} is a JPEG of more than {MAX_SCANS} scans")
             plain = image.mode == "RGB" and image.size == (IMAGE_SIZE, IMAGE_SIZE)
             if not plain:
                 _check(name, image, resize)
@@ -48,6 +56,14 @@ def decode(name: str, content: bytes, resize: bool) -> bytes:
         reason = " ".join(str(error).replace(repr(error), "").split()) or type(error).__name__
         reason = "not a PNG or JPEG file" if "cannot identify" in reason else reason
         raise UserError(f"{name} cannot be decoded: {reason}") from None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Pillow's warnings of pictures that are odd, but can be decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _check(name: str, image: Image.Image, resize: bool) -> None:
