@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from fastcifar.config import SpeedNetConfig
 from fastcifar.engine.schedule import resolution
 from fastcifar.engine.setup import Setup
-from fastcifar.models.build import outline
+from fastcifar.models.build import build_model
 from fastcifar.models.summary import forward_flops
 
 
@@ -21,10 +21,8 @@ def training_flops(setup: Setup) -> float:
     activations, the optimiser (Muon's products as well) and evaluations are left out.
     """
     config = setup.config
-    # zeros in memory, as the first use of the meta device in a process costs a second of imports
-    model = outline(config.model, setup.classes).to_empty(device="cpu").eval()
-    for tensor in model.state_dict().values():
-        tensor.zero_()
+    # with weights that nobody uses, as the first pass on the meta device costs a process a second of imports
+    model = build_model(config.model, setup.classes, config.seed).eval()
     known: dict[tuple[int, ...], int] = {}
     total = 0
     for first, last in pairwise([*_changes(setup), setup.total]):
@@ -47,7 +45,7 @@ def _changes(setup: Setup) -> list[int]:
 
 
 def _flops_per_picture(model: nn.Module, size: int) -> int:
-    """Of a forward and a backward pass at `size` pixels; only the forward pass is made."""
+    """Of a forward and a backward pass at `size` pixels; only a forward is made, of no picture: its shapes will do."""
     flops = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -56,7 +54,7 @@ def _flops_per_picture(model: nn.Module, size: int) -> int:
         flops += (1 + gradients) * forward_flops(module, output.shape)
 
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    model(torch.zeros(1, 3, size, size))
+    model(torch.empty(0, 3, size, size))
     for hook in hooks:
         hook.remove()
     return flops

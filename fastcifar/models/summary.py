@@ -54,7 +54,7 @@ def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer
 
 
 def forward_flops(module: nn.Module, output: Sequence[int]) -> int:
-    """FLOPs of one picture through a convolution or a linear layer by its `output` (1, c, s, s) or (1, c); else 0."""
+    """FLOPs of one picture through a convolution or a linear layer by its `output` (n, c, s, s) or (n, c); else 0."""
     if not isinstance(module, nn.Conv2d | nn.Linear):
         return 0
     return 2 * module.weight.numel() * math.prod(output[2:])  # each weight meets every position of the output map
