@@ -23,8 +23,9 @@ NOISE = 2.0
 """Standard deviations of the scatter about the average; pure noise falls by less."""
 CLEAR_FALL = 0.1
 """Share of the whole fall that counts as a beginning; less is within the noise of a hundred steps."""
-SMALLEST_RATIO = 10.0
-"""The largest rate is at least so many times the smallest: what is advised for one cycle (arXiv 1803.09820, 4.1)."""
+RATIOS = (10.0, 100.0)
+"""How many times the smallest rate the largest is, at least and at most. A tenth is advised for one cycle (arXiv
+1803.09820, section 4.1); below a hundredth a cycle spends its ends without learning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ def first_fall(rates: np.ndarray, losses: np.ndarray) -> float:
 def suggest(curve: Curve) -> dict[Method, Suggestion]:
     """Largest and smallest rate by each method, to four digits.
 
-    The smallest is that at which the loss begins to fall, but at most the largest / SMALLEST_RATIO. Raises
+    The smallest is that at which the loss begins to fall, kept within RATIOS of the largest. Raises
     RunFailedError where the loss does not fall.
     """
     part = falling(curve)
@@ -205,5 +206,6 @@ def suggest(curve: Curve) -> dict[Method, Suggestion]:
     found: dict[Method, Suggestion] = {}
     for method, rule in METHODS.items():
         maximum = float(f"{rule(rates, losses):.4g}")
-        found[method] = Suggestion(maximum, float(f"{min(begin, maximum / SMALLEST_RATIO):.4g}"))
+        minimum = min(max(begin, maximum / RATIOS[1]), maximum / RATIOS[0])
+        found[method] = Suggestion(maximum, float(f"{minimum:.4g}"))
     return found
