@@ -1,5 +1,6 @@
 """Every tunable, as frozen dataclasses: unit, meaning, source. The command line and the TOML files are these fields."""
 
+import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,14 @@ __all__ = [
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
+
+
+def checkpoint_interval(every: str) -> tuple[int, float]:
+    """Steps and seconds between checkpoints, of which one is 0; raises UserError for what is neither."""
+    seconds, number = every.endswith("s"), every.removesuffix("s")
+    valid = re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?" if seconds else "[0-9]{1,9}", number)
+    require(valid is not None, f'checkpoint_every is {every!r}, but must be steps ("500"), seconds ("60s") or "0"')
+    return (0, float(number)) if seconds else (int(number), 0.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,6 +86,12 @@ class Config:
     """Where to train; auto takes the GPU where there is one."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice. Bits repeat for the same number."""
+    deterministic: bool = False
+    """On a GPU, only operations whose bits repeat, which are slower; on a CPU they always do."""
+    checkpoint_every: str = "60s"
+    """When a checkpoint is written: every so many steps ("500") or seconds ("60s"); "0" for never."""
+    checkpoint_keep: int = 2
+    """Checkpoints kept of a run under way; a finished one keeps its last."""
     data: Path = Path("data")
     """Folder that `python -m fastcifar.prepare` wrote."""
     runs: Path = Path("runs")
@@ -94,6 +109,8 @@ class Config:
         smoothing = self.label_smoothing
         require(0 <= smoothing < 1, f"label_smoothing is {smoothing}, but must be at least 0 and below 1")
         require(self.evaluate_every >= 0, f"evaluate_every is {self.evaluate_every}, but must not be negative")
+        checkpoint_interval(self.checkpoint_every)
+        require(self.checkpoint_keep >= 1, f"checkpoint_keep is {self.checkpoint_keep}, but must be at least 1")
         require(self.threads is None or 1 <= self.threads <= 1024, f"threads is {self.threads}, but must be 1 to 1024")
         require(
             self.schedule.peak_epoch <= self.epochs,

@@ -47,7 +47,7 @@ def parse_with_config(default: T, arguments: list[str], description: str, *, pro
 
 def take_rate(arguments: list[str]) -> tuple[list[str], bool]:
     """The arguments with `--lr RATE` spelt out as `--optimizer.lr RATE`, and whether `--lr found` asks to find it."""
-    arguments, rate = _taken(arguments, "--lr")
+    arguments, rate = take(arguments, "--lr")
     if rate is None or rate == FOUND:
         return arguments, rate == FOUND
     try:
@@ -59,8 +59,8 @@ def take_rate(arguments: list[str]) -> tuple[list[str], bool]:
 
 def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], str]:
     """The recipe, the arguments with those of the TOML file in front, and the description with the recipe's."""
-    arguments, file = _taken(arguments, "--config")
-    arguments, name = _taken(arguments, "--recipe")
+    arguments, file = take(arguments, "--config")
+    arguments, name = take(arguments, "--recipe")
     table = {} if file is None else read_toml(Path(file))
     in_file = table.pop("recipe", None)
     name = in_file if name is None and in_file is not None else name or default_recipe()
@@ -80,7 +80,7 @@ def config_from_file(path: Path) -> Config:
     return parse_config(["--config", str(path)], "")
 
 
-def _taken(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+def take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
     """The arguments without `flag` and its value, and the last value given to it."""
     rest: list[str] = []
     value: str | None = None

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TextIO
 
-from fastcifar.errors import RunFailedError, UserError
+from fastcifar.errors import InterruptedRunError, RunFailedError, UserError
 
 PLAIN_LINE_EVERY_S = 5.0
 EXIT_FAILED, EXIT_USER, EXIT_INTERRUPTED = 1, 2, 130
@@ -42,8 +42,8 @@ class _Rate:
 class _PlainProgress:
     """A line every few seconds, and one at the end: for logs, CI and pipes."""
 
-    def __init__(self, label: str, total: float, unit: str, stream: TextIO) -> None:
-        self.label, self.total, self.unit, self.stream = label, total, unit, stream
+    def __init__(self, label: str, total: float, unit: str, stream: TextIO, begin: float) -> None:
+        self.label, self.total, self.unit, self.stream, self.begin = label, total, unit, stream, begin
         self.started = self.printed = time.monotonic()
         self.rate = _Rate()
         self.last: float | None = None
@@ -61,7 +61,8 @@ class _PlainProgress:
 
     def _line(self, done: float, share: float, seconds: float, fields: dict[str, str]) -> str:
         rate = self.rate.update(done) if done < self.total else done / max(seconds, 1e-9)
-        left = f"{seconds * (1 - share) / share:.0f} s left" if share > 0 and done < self.total else f"{seconds:.1f} s"
+        going = share > self.begin and done < self.total
+        left = f"{seconds * (1 - share) / (share - self.begin):.0f} s left" if going else f"{seconds:.1f} s"
         extra = "".join(f"  {name} {value}" for name, value in fields.items())
         amounts = f"{done:.0f}/{self.total:.0f} {self.unit}".rstrip()
         return f"{self.label}  {amounts} ({share:.0%})  {rate:.1f} {self.unit}/s  {left}{extra}"
@@ -81,11 +82,16 @@ class _RichProgress:
 
 
 @contextlib.contextmanager
-def progress(label: str, total: float, unit: str = "", stream: TextIO | None = None) -> Iterator[Progress]:
-    """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere."""
+def progress(
+    label: str, total: float, unit: str = "", stream: TextIO | None = None, begin: float = 0.0
+) -> Iterator[Progress]:
+    """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere.
+
+    `begin`: the share of the work that was done before.
+    """
     output = sys.stderr if stream is None else stream
     if not output.isatty() or os.environ.get("TERM") == "dumb":
-        yield _PlainProgress(label, total, unit, output)
+        yield _PlainProgress(label, total, unit, output, begin)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -132,6 +138,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"error: {text}", EXIT_USER
     if isinstance(error, RunFailedError):
         return f"failed: {text}", EXIT_FAILED
+    if isinstance(error, InterruptedRunError):
+        return text, 128 + error.signal
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", EXIT_INTERRUPTED
     if isinstance(error, OSError):

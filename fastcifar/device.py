@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -98,6 +99,21 @@ def using(placement: Placement) -> Iterator[None]:
     finally:
         torch.set_num_threads(torch_before)
         numba.set_num_threads(numba_before)
+
+
+@contextlib.contextmanager
+def repeating(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Inside, operations on a GPU whose bits may differ from one time to the next are refused, if `wanted`."""
+    if not wanted or device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first gets work
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def keep_freed_memory() -> None:

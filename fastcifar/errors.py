@@ -1,4 +1,4 @@
-"""The two errors a user may see: what was wrong, the value, what to do."""
+"""The errors a user may see: what was wrong, the value, what to do."""
 
 import reprlib
 
@@ -12,6 +12,14 @@ class UserError(ValueError):
 
 class RunFailedError(RuntimeError):
     """A run that started well and could not be finished: NaN, a full disk. The commands print it and exit with 1."""
+
+
+class InterruptedRunError(RuntimeError):
+    """A run that a signal stopped, after its checkpoint was written. The commands exit with 128 + its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 def shown(value: object) -> str:

@@ -11,8 +11,10 @@ DESCRIPTION = """Train a network on the prepared data.
 A recipe is a complete configuration; every field of it can be changed by the flags below. --config FILE reads fields
 from TOML first (the config.toml of a run repeats that run). --summary prints the network's layers, output shapes,
 parameters and FLOPs instead of training. --lr RATE is short for --optimizer.lr RATE; --lr found first looks for the
-rates of the schedule's peak and ends by a range test (python -m fastcifar.lr_find), on the process clock. --debug
-shows where an error came from.
+rates of the schedule's peak and ends by a range test (python -m fastcifar.lr_find), on the process clock. --resume
+RUN goes on with an unfinished run from its last checkpoint, to the weights it would have had without the interruption;
+--resume auto with the one in --runs that has these settings and got furthest, or else begins one. --debug shows where
+an error came from.
 """
 SUMMARY = "--summary"
 
@@ -21,7 +23,9 @@ def main(arguments: list[str]) -> None:
     """Parses, trains, prints. Raises UserError and RunFailedError."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates: huge pages on Linux
     from fastcifar.config_cli import parse_config, take_rate
+    from fastcifar.engine.resume import run_to_resume, take_resume
 
+    arguments, resume = take_resume(arguments)
     arguments, find = take_rate(arguments)
     config = parse_config([argument for argument in arguments if argument != SUMMARY], DESCRIPTION)
     if SUMMARY in arguments:
@@ -39,7 +43,7 @@ def main(arguments: list[str]) -> None:
 
         config, found = find_rates(config)
         print(found, flush=True)
-    folder, record = train(config)
+    folder, record = train(config, run_to_resume(resume, config))
 
     from fastcifar.analysis.curves import draw_curves
 

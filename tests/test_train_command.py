@@ -20,7 +20,8 @@ Command = Callable[..., Any]
 
 COMMON = """
 --help --recipe --seed --epochs --batch-size --label-smoothing --resolution --evaluation --evaluate-every
---evaluation-batch-size --loader --amp --device --threads --data --runs
+--evaluation-batch-size --loader --amp --device --threads --deterministic --no-deterministic --data --runs
+--checkpoint-every --checkpoint-keep
 --schedule.peak-epoch --schedule.start --schedule.end --schedule.anneal
 --augment.pad --augment.pad-mode --augment.flip --augment.cutout --augment.small
 """
@@ -64,7 +65,7 @@ def test_a_run_of_the_command(small_data: Path, tmp_path: Path, command: Command
     assert done.code == 0
     (folder,) = tmp_path.iterdir()
     assert re.fullmatch(r"\d{8}-\d{6}-smoke-4", folder.name)
-    names = {"config.toml", "metrics.jsonl", "weights.safetensors", "record.json", "curves.png"}
+    names = {"config.toml", "metrics.jsonl", "weights.safetensors", "record.json", "curves.png", "checkpoints"}
     assert {path.name for path in folder.iterdir()} == names
     lines = done.out.splitlines()
     figures, where = lines[:-1], lines[-1]
@@ -149,23 +150,6 @@ def test_debug_shows_where(command: Command) -> None:
     assert done.code == 2
     assert done.err.startswith("Traceback")
     assert done.err.splitlines()[-1].startswith("error: no recipe is called 'nix'")
-
-
-def test_an_interrupt_ends_a_run_with_one_line(small_data: Path, tmp_path: Path) -> None:
-    arguments = [str(argument) for argument in quick(small_data, tmp_path, "--epochs", 100_000)]
-    command = [sys.executable, "-m", "fastcifar", *arguments, "--evaluate-every", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 60
-        while not any(path.stat().st_size for path in tmp_path.glob("*/metrics.jsonl")):
-            assert process.poll() is None, process.stderr.read() if process.stderr else ""
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert out == ""
-    assert [line for line in err.splitlines() if " steps/s " not in line] == ["interrupted"]
-    assert not list(tmp_path.glob("*/record.json"))
 
 
 def test_a_summary_of_real_data_is_not_marked(finished: Any) -> None:

@@ -35,6 +35,10 @@ class Stopwatch:
         self.seconds += time.perf_counter() - self._started
         self._started = None
 
+    def so_far(self) -> float:
+        """Seconds up to now, whether it runs or not; does not wait for the device."""
+        return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
+
 
 class Clock:
     """The watches of one run."""

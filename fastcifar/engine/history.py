@@ -75,3 +75,21 @@ class History:
                 f"after {step + 1} of {self.total} steps the training accuracy is {accuracy:.1%}, no better than "
                 f"guessing among {self.classes} classes; change the learning rate, or look at the data"
             )
+
+    def state(self) -> dict[str, Any]:
+        """All that it remembers, for JSON; reads what is pending."""
+        self.flush()
+        return {
+            "loss": None if math.isnan(self.loss) else self.loss,
+            "accuracy": None if math.isnan(self.accuracy) else self.accuracy,
+            "epoch": [list(pair) for pair in self._epoch],
+            "recent": list(self._recent),
+            "judged": self._judged,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state` returned."""
+        self.loss = math.nan if state["loss"] is None else state["loss"]
+        self.accuracy = math.nan if state["accuracy"] is None else state["accuracy"]
+        self._epoch = [(loss, accuracy) for loss, accuracy in state["epoch"]]
+        self._recent, self._judged = list(state["recent"]), bool(state["judged"])

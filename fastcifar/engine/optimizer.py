@@ -26,6 +26,10 @@ class Optimizer(Protocol):
         """Forgets the gradients."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """What it remembers between steps, by name: the tensors themselves, to be saved or copied into."""
+        ...
+
 
 class Sgd:
     """SGD with momentum; Nesterov and decoupled weight decay by option. Equal to torch.optim.SGD where that has them.
@@ -71,6 +75,10 @@ class Sgd:
         """Forgets the gradients."""
         for p in self.parameters:
             p.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """The velocities."""
+        return _numbered("velocity", self.velocity)
 
 
 class Adam:
@@ -124,6 +132,10 @@ class Adam:
         for p in self.parameters:
             p.grad = None
 
+    def state(self) -> dict[str, Tensor]:
+        """The moments and the number of steps."""
+        return {**_numbered("first", self.first), **_numbered("second", self.second), "count": self.count}
+
 
 def orthogonalise(updates: Tensor, steps: int) -> Tensor:
     """Nearest semi-orthogonal matrices of a stack (k, m, n), roughly; all of it in one batched product.
@@ -174,6 +186,10 @@ class Muon:
         for p in self.filters:
             p.grad = None
 
+    def state(self) -> dict[str, Tensor]:
+        """The velocities."""
+        return _numbered("velocity", self.velocity)
+
 
 class Combined:
     """Several optimisers, each with its own parameters, as one."""
@@ -191,6 +207,14 @@ class Combined:
         """Forgets the gradients of each part."""
         for part in self.parts:
             part.zero_grad()
+
+    def state(self) -> dict[str, Tensor]:
+        """The states of all parts."""
+        return {f"{i}.{name}": tensor for i, part in enumerate(self.parts) for name, tensor in part.state().items()}
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{i}": tensor for i, tensor in enumerate(tensors)}
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:

@@ -15,8 +15,7 @@ class RunProgress:
 
     def __init__(self, bar: Progress, config: Config, *, total: int, steps_per_epoch: int, dataset: str) -> None:
         self.bar, self.epochs, self.steps_per_epoch = bar, config.epochs, steps_per_epoch
-        pixels = np.cumsum([resolution(step, total, config.resolution) ** 2 for step in range(total)])
-        self.shares = pixels / pixels[-1]
+        self.shares = _shares(total, config.resolution)
         self.lasting: dict[str, str] = {"data": "synthetic"} if dataset == "synthetic" else {}
 
     def show(self, done: int, history: History) -> None:
@@ -29,3 +28,13 @@ class RunProgress:
     def tested(self, accuracy: float) -> None:
         """Keeps a test accuracy, as a fraction, in view."""
         self.lasting["test"] = f"{accuracy:.1%}"
+
+
+def share_of_pixels(done: int, total: int, stages: tuple[tuple[float, int], ...]) -> float:
+    """The share of a run's pixels that are behind it after `done` steps of `total`."""
+    return float(_shares(total, stages)[done - 1]) if done else 0.0
+
+
+def _shares(total: int, stages: tuple[tuple[float, int], ...]) -> np.ndarray:
+    pixels = np.cumsum([resolution(step, total, stages) ** 2 for step in range(total)])
+    return pixels / pixels[-1]

@@ -1,9 +1,10 @@
 """The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
 
 import math
+import sys
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from safetensors.torch import save_file
 from torch import nn
@@ -12,12 +13,16 @@ from fastcifar.augment.draws import Purpose
 from fastcifar.config import Config
 from fastcifar.config_file import to_toml
 from fastcifar.console import progress
-from fastcifar.device import place, using
+from fastcifar.device import place, repeating, using
+from fastcifar.engine.checkpoint import Checkpoint, Timetable, newest_checkpoint, write_checkpoint
 from fastcifar.engine.clock import Clock, process_seconds
 from fastcifar.engine.evaluate import accuracy, predict_logits
+from fastcifar.engine.failures import explained, how_to_resume
+from fastcifar.engine.flops import training_flops
 from fastcifar.engine.history import History
+from fastcifar.engine.interrupt import Interrupts
 from fastcifar.engine.optimizer import build_optimizer
-from fastcifar.engine.progress import RunProgress
+from fastcifar.engine.progress import RunProgress, share_of_pixels
 from fastcifar.engine.record import (
     CONFIG_NAME,
     METRICS_NAME,
@@ -27,10 +32,13 @@ from fastcifar.engine.record import (
     make_run_folder,
     weights_sha256,
 )
+from fastcifar.engine.resume import check_data, check_same, note_changes, only_one, unfinished
 from fastcifar.engine.schedule import one_cycle
 from fastcifar.engine.setup import Setup
 from fastcifar.engine.step import TrainStep
+from fastcifar.engine.training_state import TrainingState
 from fastcifar.engine.warm_up import compile_kernels
+from fastcifar.errors import InterruptedRunError
 from fastcifar.files import atomic_path, write_json, write_text
 from fastcifar.loader.protocol import Loader
 from fastcifar.seeding import seeded
@@ -39,50 +47,85 @@ READS_PER_RUN = 50
 """How often the losses of a run on the CPU are read; on a GPU, where reading waits, once an epoch."""
 
 
-def train(config: Config) -> tuple[Path, dict[str, Any]]:
-    """Trains to the end; returns the run's folder and its record.
+def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, Any]]:
+    """Trains to the end; returns the run's folder and its record. With `resume`, goes on with the run in that folder.
 
-    Raises UserError for data that is missing or does not fit `config`, RunFailedError for a run that cannot be
-    finished. The folder then holds the metrics up to there, and no record.
+    Raises UserError for data that is missing or does not fit `config`, and for a run that cannot be resumed with it;
+    RunFailedError for a run that cannot be finished; InterruptedRunError after Ctrl-C or SIGTERM, when a checkpoint
+    has been written. The folder then holds the metrics up to there, and no record.
     """
     placement = place(config)
     setup = Setup(config, placement)
-    folder = make_run_folder(config)
-    write_text(folder / CONFIG_NAME, to_toml(config))
-    with using(placement), seeded(config.seed, Purpose.DROPOUT):
-        return folder, _Run(setup, folder).execute()
+    if resume is None:
+        folder = make_run_folder(config)
+        write_text(folder / CONFIG_NAME, to_toml(config))
+    else:
+        folder = unfinished(str(resume), config.runs)
+        check_same(folder, config)
+    with (
+        only_one(folder),
+        using(placement),
+        repeating(config.deterministic, placement.device),
+        seeded(config.seed, Purpose.DROPOUT),
+        explained(config.batch_size, folder),
+    ):
+        return folder, _Run(setup, folder, newest_checkpoint(folder)).execute()
 
 
 class _Run:
     """One training run, from opened data to written record."""
 
-    def __init__(self, setup: Setup, folder: Path) -> None:
-        self.setup, self.folder = setup, folder
+    def __init__(self, setup: Setup, folder: Path, saved: Checkpoint | None) -> None:
+        self.setup, self.folder, self.saved = setup, folder, saved
         self.config, self.placement, self.manifest = setup.config, setup.placement, setup.manifest
         self.steps_per_epoch, self.total = setup.steps_per_epoch, setup.total
         self.environment = environment(self.placement)  # now, as the source may change while the run goes on
         self.clock = Clock(self.placement.synchronise)
+        self.timetable = Timetable(self.config.checkpoint_every)
         self.train_accuracy = math.nan  # of the last epoch
+        self.resumed_at: list[int] = []
 
     def execute(self) -> dict[str, Any]:
+        if self.saved is not None:
+            check_data(self.folder, self.saved.facts["dataset_sha256"], self.manifest.content_sha256)
+            note_changes(self.saved.facts, self.environment)
         compile_kernels(self.placement, {size for _, size in self.config.resolution})
         self.clock.run.start()
         self.clock.train.start()
-        with self.setup.open("train") as loader, (self.folder / METRICS_NAME).open("w", encoding="utf-8") as file:
-            self.test = self.setup.open("test")
-            with self.test:
-                model = self.setup.new_model(loader)
-                history = History(file, total=self.total, batch_size=self.config.batch_size, classes=self.setup.classes)
-                self._train(model, loader, history)
-                self.clock.train.stop()
-                plain, mirrored = self._evaluate(model)
-        return self._save(model, plain, mirrored)
+        with (
+            self.setup.open("train") as loader,
+            self.setup.open("test") as self.test,
+            self._metrics() as self.file,
+            Interrupts() as self.interrupts,
+        ):
+            self.model = self.setup.new_model(loader)
+            optimizer = build_optimizer(self.model, self.config.optimizer)
+            self.step_once = TrainStep(self.model, optimizer, self.placement, self.config.label_smoothing)
+            self.history = History(
+                self.file, total=self.total, batch_size=self.config.batch_size, classes=self.setup.classes
+            )
+            self.state = TrainingState(self.step_once, self.history)
+            self._train(loader, 0 if self.saved is None else self._restore(self.saved))
+            self.clock.train.stop()
+            plain, mirrored = self._evaluate(self.model)
+        if self.timetable.ever:
+            self._write_checkpoint(self.total, keep=1)
+        return self._save(self.model, plain, mirrored)
 
-    def _train(self, model: nn.Module, loader: Loader, history: History) -> None:
+    def _metrics(self) -> TextIO:
+        """The file of metrics: a new one, or that of the run up to its checkpoint."""
+        path = self.folder / METRICS_NAME
+        if self.saved is None:
+            return path.open("w", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
+        file.truncate(min(self.saved.facts["metrics_bytes"], path.stat().st_size))
+        return file
+
+    def _train(self, loader: Loader, first: int) -> None:
         config = self.config
-        step_once = TrainStep(model, build_optimizer(model, config.optimizer), self.placement, config.label_smoothing)
         read_every = max(1, self.total // READS_PER_RUN) if self.placement.device.type == "cpu" else self.total
-        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps") as bar:
+        begin = share_of_pixels(first, self.total, config.resolution)
+        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps", begin=begin) as bar:
             shown = RunProgress(
                 bar,
                 config,
@@ -90,35 +133,73 @@ class _Run:
                 steps_per_epoch=self.steps_per_epoch,
                 dataset=self.manifest.dataset,
             )
-            for epoch in range(math.ceil(self.total / self.steps_per_epoch)):
-                model.train()
-                first = epoch * self.steps_per_epoch
-                for step, (images, labels) in enumerate(islice(loader.epoch(epoch), self.total - first), first):
+            for epoch in range(first // self.steps_per_epoch, math.ceil(self.total / self.steps_per_epoch)):
+                self.model.train()
+                start = max(first, epoch * self.steps_per_epoch)
+                batches = loader.epoch(epoch, start - epoch * self.steps_per_epoch)
+                for step, (images, labels) in enumerate(islice(batches, self.total - start), start):
                     share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
-                    self.setup.before_step(model, step)
-                    loss, right = step_once(images, labels, share)
-                    history.add(
-                        {"step": step, "epoch": step / self.steps_per_epoch, "lr": self._lr(share)}, loss, right
+                    self.setup.before_step(self.model, step)
+                    loss, right = self.step_once(images, labels, share)
+                    self.history.add(
+                        {"step": step, "epoch": step / self.steps_per_epoch, "lr": config.optimizer.lr * share},
+                        loss,
+                        right,
                     )
                     if (step + 1) % read_every == 0:
-                        history.flush()
-                    shown.show(step + 1, history)
-                self._finish_epoch(model, epoch + 1, history, shown)
+                        self.history.flush()
+                    shown.show(step + 1, self.history)
+                    self._after_step(step + 1, epoch, shown)
 
-    def _lr(self, share: float) -> float:
-        return self.config.optimizer.lr * share
+    def _after_step(self, done: int, epoch: int, shown: RunProgress) -> None:
+        if done == (epoch + 1) * self.steps_per_epoch or done == self.total:
+            self._finish_epoch(epoch + 1, done, shown)
+        received = self.interrupts.received
+        if received is not None or (self.timetable.due(done) and done < self.total):
+            self._write_checkpoint(done, self.config.checkpoint_keep)
+        if received is not None:
+            message = f"stopped after step {done} of {self.total}; go on with {how_to_resume(self.folder)}"
+            raise InterruptedRunError(message, received)
 
-    def _finish_epoch(self, model: nn.Module, epoch: int, history: History, shown: RunProgress) -> None:
-        loss, self.train_accuracy = history.end_epoch()
+    def _finish_epoch(self, epoch: int, done: int, shown: RunProgress) -> None:
+        loss, self.train_accuracy = self.history.end_epoch()
         facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
-        done = min(epoch * self.steps_per_epoch, self.total)
         every = self.config.evaluate_every
         if every and epoch % every == 0 and done < self.total:
             with self.clock.evaluation():
-                facts["test_accuracy"] = accuracy(*predict_logits(model, self.test.epoch(0), self.placement))
+                facts["test_accuracy"] = accuracy(*predict_logits(self.model, self.test.epoch(0), self.placement))
             shown.tested(facts["test_accuracy"])
-            shown.show(done, history)
-        history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
+            shown.show(done, self.history)
+        self.history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
+
+    def _write_checkpoint(self, done: int, keep: int) -> None:
+        tensors, state = self.state.capture()
+        if not self.file.closed:
+            self.file.flush()
+        facts = {
+            "state": state,
+            "metrics_bytes": (self.folder / METRICS_NAME).stat().st_size,
+            "train_accuracy": None if math.isnan(self.train_accuracy) else self.train_accuracy,
+            "train_s": self.clock.train.so_far(),
+            "run_s": self.clock.run.so_far(),
+            "resumed_at": self.resumed_at,
+            "dataset_sha256": self.manifest.content_sha256,
+            **self.environment,
+        }
+        try:
+            write_checkpoint(self.folder, Checkpoint(done, tensors, facts), keep)
+        except OSError as error:  # a full disk, say: the run may still reach its end
+            print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
+
+    def _restore(self, saved: Checkpoint) -> int:
+        """Puts everything as it was when the checkpoint was written; returns the steps it had done."""
+        facts = saved.facts
+        self.state.restore(saved.tensors, facts["state"])
+        self.train_accuracy = math.nan if facts["train_accuracy"] is None else facts["train_accuracy"]
+        self.clock.train.seconds += facts["train_s"]
+        self.clock.run.seconds += facts["run_s"]
+        self.resumed_at = [*facts["resumed_at"], saved.step]
+        return saved.step
 
     def _evaluate(self, model: nn.Module) -> tuple[float, float]:
         """Accuracy with one view and with two; the run clock stops once the one that counts is known."""
@@ -144,6 +225,7 @@ class _Run:
             "epochs": config.epochs,
             "steps": self.total,
             "batch_size": config.batch_size,
+            "flops": training_flops(self.setup),
             "parameters": sum(p.numel() for p in model.parameters()),
             "device": str(self.placement.device),
             "amp": str(self.placement.dtype).removeprefix("torch."),
@@ -153,6 +235,7 @@ class _Run:
             "test_accuracy_tta": mirrored,
             "test_samples": manifest.splits["test"].samples,
             "train_accuracy": self.train_accuracy,
+            "resumed_at": self.resumed_at,
             "clock": {
                 "train_s": round(self.clock.train.seconds, 4),
                 "run_s": round(self.clock.run.seconds, 4),
