@@ -99,7 +99,9 @@ def test_a_stray_point_changes_little(losses: np.ndarray, at: int, value: float)
     losses = losses.copy()
     losses[at] = value
     for method, suggestion in found(losses).items():
-        assert suggestion.maximum == pytest.approx(clean_ones[method].maximum, rel=GRID**2 - 1)
+        assert suggestion.maximum == pytest.approx(
+            clean_ones[method].maximum, rel=1.01 * (GRID**2 - 1)
+        )  # two steps, in four digits
 
 
 def test_what_follows_the_divergence_does_not_matter() -> None:
