@@ -40,6 +40,8 @@ def check_size(path: Path, info: SplitInfo) -> tuple[int, int, int, int]:
         stat = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing, though its manifest names it; {PREPARE_AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if stat.st_size != info.bytes:
         raise UserError(f"{path} is damaged: its size is {stat.st_size} bytes, expected {info.bytes}; {PREPARE_AGAIN}")
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
@@ -58,7 +60,10 @@ def check_sha256(path: Path, info: SplitInfo) -> None:
             if bar is not None:
                 bar.update(done / 1e6)
 
-        found = digest(path, on_bytes=on_bytes)
+        try:
+            found = digest(path, on_bytes=on_bytes)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if found != info.sha256:
         raise UserError(
             f"{path} is damaged or from another run: its SHA-256 is {found}, expected {info.sha256}; {PREPARE_AGAIN}"

@@ -1,0 +1,87 @@
+"""Reads damaged sets in a process of its own: `python tests/faults/beton_worker.py hostile|damaged FIRST COUNT`.
+
+For every seed from FIRST on: `try SEED WAY`, and once both loaders have had their turn, `end SEED OUTCOME OUTCOME`, of
+stream and resident. An outcome is `refused`, `equal` (bit for bit the batches of the undamaged set), `other` (only
+where somebody made manifest and beton: both loaders give the same batches, labels and values in range) or `WRONG:...`.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from mutations import mutate, write_sound_set
+
+from fastcifar.augment.transform import Transform
+from fastcifar.config import NO_AUGMENTATION
+from fastcifar.data.beton import load_manifest
+from fastcifar.errors import RunFailedError, UserError
+from fastcifar.loader import LOADERS, open_loader
+
+Batches = tuple[torch.Tensor, torch.Tensor]
+
+
+def read(kind: str, folder: Path) -> tuple[Batches, int]:
+    """An epoch in the order of the file, as one batch, and the number of classes."""
+    manifest = load_manifest(folder)
+    transform = Transform(NO_AUGMENTATION, manifest.mean_01, manifest.std_01)
+    options = {"batch_size": 64, "seed": 0, "shuffle": False, "drop_last": False}
+    with open_loader(kind, folder, "train", transform, **options) as loader:  # type: ignore[arg-type]
+        images, labels = zip(*loader.epoch(0), strict=True)
+        return (torch.cat(images), torch.cat(labels)), len(manifest.class_names)
+
+
+def outcomes(folder: Path, sound: Batches, hostile: bool) -> list[str]:
+    """What came of both loaders."""
+    found: list[str] = []
+    first: Batches | None = None
+    for kind in LOADERS:
+        try:
+            batches, classes = read(kind, folder)
+        except (UserError, RunFailedError):
+            found.append("refused")
+            continue
+        except BaseException as error:  # noqa: BLE001  (that is what is looked for)
+            found.append(f"WRONG:{type(error).__name__}:{str(error).replace(' ', '_')[:100]}")
+            continue
+        first = first or batches
+        if _equal(batches, sound):
+            found.append("equal")
+        elif hostile and _plausible(batches, classes) and _equal(batches, first):
+            found.append("other")
+        else:
+            found.append("WRONG:batches")
+    if "other" in found and found[0] != found[1]:
+        found[0] += "/WRONG:only_one_loader"
+    return found
+
+
+def _equal(one: Batches, other: Batches) -> bool:
+    return all(torch.equal(mine, theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def _plausible(batches: Batches, classes: int) -> bool:
+    images, labels = batches
+    return bool(torch.isfinite(images).all() and (labels >= 0).all() and (labels < classes).all())
+
+
+def main() -> None:
+    """See above."""
+    hostile, first, count = sys.argv[1] == "hostile", int(sys.argv[2]), int(sys.argv[3])
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="fastcifar-faults-", dir=memory) as name:
+        original, folder = Path(name, "sound"), Path(name, "damaged")
+        original.mkdir()
+        write_sound_set(original)
+        sound = read("resident", original)[0]
+        for seed in range(first, first + count):
+            shutil.copytree(original, folder)
+            print("try", seed, mutate(seed, folder, hostile), flush=True)
+            print("end", seed, *outcomes(folder, sound, hostile), flush=True)
+            shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
