@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "train a recipe to the end",
     "lr_find": "suggest learning rates for a recipe, by a range test",
     "schedule": "draw the learning rates that a recipe plans, or cycles",
+    "verify": "train a finished run again and say whether it comes out the same",
     "evaluate": "measure a finished run on the whole test set",
     "predict": "name what is in your own pictures",
     "export": "a run's network as one file for others, safetensors or ONNX, with a model card",

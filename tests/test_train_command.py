@@ -1,10 +1,6 @@
 """`python -m fastcifar.train`: its flags, its output, its mistakes."""
 
 import re
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -99,11 +99,16 @@ def check_data(folder: Path, saved: str, found: str) -> None:
         raise UserError(f"{folder} was trained on other data ({saved[:12]}, now {found[:12]}): prepare that again")
 
 
-def note_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Says on stderr what of versions, hardware and code is not as it was, for the bits may differ then."""
+def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What of versions, hardware and code is not as it was: "versions torch 2.15.0, was 2.11.0"."""
     old, new = ({f"{part} {key}": value for part in _PARTS for key, value in one[part].items()} for one in (saved, now))
     old["code revision"], new["code revision"] = saved["code_revision"], now["code_revision"]
-    changed = [f"{name} {new.get(name)}, was {value}" for name, value in old.items() if new.get(name) != value]
+    return [f"{name} {new.get(name)}, was {value}" for name, value in old.items() if new.get(name) != value]
+
+
+def note_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Says on stderr what changed since a checkpoint was written."""
+    changed = environment_changes(saved, now)
     if changed:
         print(f"the weights may differ from an uninterrupted run's: {'; '.join(changed)}", file=sys.stderr, flush=True)
 

@@ -2,7 +2,6 @@
 
 import math
 import sys
-from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,9 +17,11 @@ from fastcifar.engine.checkpoint import Checkpoint, Timetable, newest_checkpoint
 from fastcifar.engine.clock import Clock, process_seconds
 from fastcifar.engine.evaluate import accuracy, predict_logits
 from fastcifar.engine.failures import explained, how_to_resume
+from fastcifar.engine.fingerprint import fingerprints
 from fastcifar.engine.flops import training_flops
 from fastcifar.engine.history import History
 from fastcifar.engine.interrupt import Interrupts
+from fastcifar.engine.loop import training_steps
 from fastcifar.engine.optimizer import build_optimizer
 from fastcifar.engine.progress import RunProgress, share_of_pixels
 from fastcifar.engine.record import (
@@ -33,7 +34,6 @@ from fastcifar.engine.record import (
     weights_sha256,
 )
 from fastcifar.engine.resume import check_data, check_same, note_changes, only_one, unfinished
-from fastcifar.engine.schedule import one_cycle
 from fastcifar.engine.setup import Setup
 from fastcifar.engine.step import TrainStep
 from fastcifar.engine.training_state import TrainingState
@@ -108,6 +108,7 @@ class _Run:
             self._train(loader, 0 if self.saved is None else self._restore(self.saved))
             self.clock.train.stop()
             plain, mirrored = self._evaluate(self.model)
+            self.fingerprints = fingerprints(self.setup, loader)
         if self.timetable.ever:
             self._write_checkpoint(self.total, keep=1)
         return self._save(self.model, plain, mirrored)
@@ -133,27 +134,17 @@ class _Run:
                 steps_per_epoch=self.steps_per_epoch,
                 dataset=self.manifest.dataset,
             )
-            for epoch in range(first // self.steps_per_epoch, math.ceil(self.total / self.steps_per_epoch)):
-                self.model.train()
-                start = max(first, epoch * self.steps_per_epoch)
-                batches = loader.epoch(epoch, start - epoch * self.steps_per_epoch)
-                for step, (images, labels) in enumerate(islice(batches, self.total - start), start):
-                    share = one_cycle(step, self.total, config.schedule.peak_epoch / config.epochs, config.schedule)
-                    self.setup.before_step(self.model, step)
-                    loss, right = self.step_once(images, labels, share)
-                    self.history.add(
-                        {"step": step, "epoch": step / self.steps_per_epoch, "lr": config.optimizer.lr * share},
-                        loss,
-                        right,
-                    )
-                    if (step + 1) % read_every == 0:
-                        self.history.flush()
-                    shown.show(step + 1, self.history)
-                    self._after_step(step + 1, epoch, shown)
+            for number, share, loss, right in training_steps(self.setup, self.step_once, loader, first):
+                done, lr = number + 1, config.optimizer.lr * share
+                self.history.add({"step": number, "epoch": number / self.steps_per_epoch, "lr": lr}, loss, right)
+                if done % read_every == 0:
+                    self.history.flush()
+                shown.show(done, self.history)
+                self._after_step(done, shown)
 
-    def _after_step(self, done: int, epoch: int, shown: RunProgress) -> None:
-        if done == (epoch + 1) * self.steps_per_epoch or done == self.total:
-            self._finish_epoch(epoch + 1, done, shown)
+    def _after_step(self, done: int, shown: RunProgress) -> None:
+        if done % self.steps_per_epoch == 0 or done == self.total:
+            self._finish_epoch(math.ceil(done / self.steps_per_epoch), done, shown)
         received = self.interrupts.received
         if received is not None or (self.timetable.due(done) and done < self.total):
             self._write_checkpoint(done, self.config.checkpoint_keep)
@@ -245,6 +236,7 @@ class _Run:
             "mean_01": list(manifest.mean_01),
             "std_01": list(manifest.std_01),
             "dataset_sha256": manifest.content_sha256,
+            "fingerprints": self.fingerprints,
             "weights_sha256": weights_sha256(state),
             **self.environment,
         }
