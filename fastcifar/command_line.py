@@ -9,6 +9,7 @@ import tyro
 from fastcifar.errors import UserError
 
 T = TypeVar("T")
+LONGEST = 600  # characters of an explanation, which may repeat a value from a file
 BOX = "╭╮╰╯│─ "  # around the text, where the output is UTF-8; elsewhere tyro draws lines of hyphens
 
 
@@ -36,4 +37,5 @@ def _explanation(boxed: str) -> str:
             lines.append(text)
         elif lines:
             break
-    return " ".join(lines).rstrip(".") or "the arguments cannot be used"
+    text = " ".join(lines).rstrip(".") or "the arguments cannot be used"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."

@@ -121,6 +121,13 @@ def test_bomb_in_a_header(tmp_path: Path) -> None:
         read(path)
 
 
+def test_headers_within_headers(write_tar: Callable, tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "long.tar", {"x" * 300: b"x"}, "w")
+    path.write_bytes(path.read_bytes()[:1024] * 500)  # the header of a long name describes the next one
+    with pytest.raises(UserError, match=r"long\.tar cannot be read: maximum recursion depth exceeded"):
+        read(path)
+
+
 def test_encrypted_zip(tmp_path: Path, write_zip: Callable) -> None:
     path = write_zip(tmp_path / "secret.zip", {"train/cat/1.png": b"x"})
     content = bytearray(path.read_bytes())

@@ -1,0 +1,156 @@
+"""What reads input that is not trusted, one function each: bytes in, nothing out, and only our two errors raised.
+
+A new target is a function here, an entry in TARGETS, and a few valid inputs in `seeds.py`. `driver.py` fuzzes them,
+`test_targets.py` replays what was found, in `corpus/<target>/`.
+"""
+
+import contextlib
+import io
+import json
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from fastcifar.config_cli import config_from_file
+from fastcifar.data.batch_pickle import read_batch, read_class_names
+from fastcifar.data.batches import Batches
+from fastcifar.data.checks import VERIFIED_NAME, checked_beton
+from fastcifar.data.image_tree import ImageTree
+from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
+from fastcifar.data.members import Member
+from fastcifar.data.picture import decode
+from fastcifar.data.raw_set import SourceInfo
+from fastcifar.data.sources import open_source
+from fastcifar.errors import RunFailedError, UserError
+
+SOURCE = SourceInfo(kind="image-folder", name="fuzz")
+
+
+@cache
+def _folder() -> Path:
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else None
+    kept = tempfile.TemporaryDirectory(prefix="fastcifar-fuzz-", dir=place)
+    _kept.append(kept)  # it removes the folder when the process ends
+    return Path(kept.name)
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def _file(name: str, content: bytes) -> Path:
+    path = _folder() / name
+    path.write_bytes(content)
+    return path
+
+
+def manifest(content: bytes) -> None:
+    """A manifest.json, and its summary as `prepare` prints it."""
+    from fastcifar.prepare import _summary
+
+    _file(MANIFEST_NAME, content)
+    _summary(load_manifest(_folder()), _folder()).encode("utf-8")
+
+
+def verified(content: bytes) -> None:
+    """The note of what has been checked: whatever it says, a beton that is not the manifest's is refused."""
+    from seeds import manifest_seed
+
+    _file(MANIFEST_NAME, manifest_seed())
+    _file("train.beton", bytes(json.loads(manifest_seed())["splits"]["train"]["bytes"]))
+    _file(VERIFIED_NAME, content)
+    checked_beton(_folder(), "train")
+    raise AssertionError("a beton of zeros was taken for sound")
+
+
+def config(content: bytes) -> None:
+    """A configuration in TOML, through tyro to the dataclasses."""
+    config_from_file(_file("config.toml", content))
+
+
+def archive(content: bytes) -> None:
+    """An archive of any kind; the headers of a tar get their checksums, as from somebody who means harm."""
+    open_source(_file("source", _with_tar_checksums(content))).read(True)
+
+
+def _with_tar_checksums(content: bytes) -> bytes:
+    if content[257:262] != b"ustar":
+        return content
+    whole = bytearray(content)
+    for start in range(0, len(whole) - 511, 512):
+        if whole[start + 257 : start + 262] == b"ustar":
+            whole[start + 148 : start + 156] = b" " * 8
+            whole[start + 148 : start + 156] = b"%06o\0 " % sum(whole[start : start + 512])
+    return bytes(whole)
+
+
+def pickled_batch(content: bytes) -> None:
+    """A pickled batch of CIFAR-10, as both kinds of it, alone and among the others of a set."""
+    for read in (read_batch, read_class_names):
+        with contextlib.suppress(UserError):
+            read("batch", content)
+    batches = Batches("set", "cifar-python")
+    for name in ("batches.meta", "test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        batches.add(Member(PurePosixPath(name), lambda: content))
+    batches.finish(SOURCE)
+
+
+def binary_batch(content: bytes) -> None:
+    """Binary batches: the names of the classes up to the first NUL, the same rows for every file."""
+    names, _, rows = content.partition(b"\0")
+    batches = Batches("set", "cifar-binary")
+    batches.add(Member(PurePosixPath("batches.meta.txt"), lambda: names))
+    for name in ("test_batch", *(f"data_batch_{number}" for number in range(1, 6))):
+        batches.add(Member(PurePosixPath(f"{name}.bin"), lambda: rows))
+    batches.finish(SOURCE)
+
+
+def picture(content: bytes) -> None:
+    """A PNG or JPEG picture, as it must be and converted; the chunks of a PNG get their checksums."""
+    content = _with_png_checksums(content)
+    with contextlib.suppress(UserError):
+        decode("picture", content, False)
+    assert len(decode("picture", content, True)) == 32 * 32 * 3
+
+
+def _with_png_checksums(content: bytes) -> bytes:
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return content
+    whole, start = bytearray(content), 8
+    while start + 12 <= len(whole):
+        end = start + 8 + int.from_bytes(whole[start : start + 4], "big")
+        whole[end : end + 4] = zlib.crc32(whole[start + 4 : end]).to_bytes(4, "big")
+        start = end + 4
+    return bytes(whole)
+
+
+def image_tree(content: bytes) -> None:
+    """A tree of pictures: a line each, of a name as an archive may have it; empty ones are folders."""
+    from seeds import png
+
+    tree = ImageTree("tree", resize=True)
+    for line in content.split(b"\n"):
+        kind, name = line[:1], line[1:].decode("utf-8", "surrogateescape")
+        read = {b"d": None, b"p": png}.get(kind, lambda line=line: line)
+        tree.add(Member(PurePosixPath(name), read))
+    raw = tree.finish(SOURCE)
+    "\n".join((*raw.class_names, *raw.notes)).encode("utf-8")
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target
+    for target in (manifest, verified, config, archive, pickled_batch, binary_batch, picture, image_tree)
+}
+
+
+def try_input(target: str, content: bytes) -> str | None:
+    """Gives `content` to a target: its error if it is one of ours, None if there is none; others are the finding."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            TARGETS[target](content)
+    except (UserError, RunFailedError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,78 @@
+"""Input that is not trusted: whatever it is, it is read or refused in one of our two errors, in bounded memory.
+
+`corpus/` holds what was found, by fuzzers and by thinking, under names that say what it is.
+"""
+
+import contextlib
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mutators import MUTATORS
+from seeds import seeds
+from targets import TARGETS, try_input
+
+CORPUS = Path(__file__).parent / "corpus"
+MAX_MIB = 1024.0
+
+
+def memory_mib(field: str) -> float:
+    """VmRSS, or VmHWM, the most there was since `forget_peak`, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) / 1024
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_found_is_read_or_refused(target: str):
+    for path in sorted((CORPUS / target).iterdir()):
+        forget_peak()
+        before = memory_mib("VmRSS")
+        text = try_input(target, path.read_bytes())
+        assert memory_mib("VmHWM") - before < MAX_MIB, path
+        assert text is None or len(text) < 2000, path
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_has_an_input_that_is_read(target: str):
+    texts = [try_input(target, content) for content in seeds(target)]
+    assert None in texts or (target == "verified" and "is damaged" in str(texts))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=150, deadline=None)
+@given(number=st.integers(0, 2**32), flips=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4))
+def test_mutations_are_read_or_refused(target: str, number: int, flips: list[tuple[int, int]]):
+    generator = random.Random(number)
+    content = bytearray(generator.choice(seeds(target)))
+    for position, value in flips:
+        content[position % len(content)] = value
+    if target in MUTATORS:
+        with contextlib.suppress(ValueError):  # the flips have made it unreadable
+            content = MUTATORS[target](bytes(content), generator)
+    try_input(target, bytes(content))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=100, deadline=None)
+@given(content=st.binary(max_size=300))
+def test_noise_is_read_or_refused(target: str, content: bytes):
+    try_input(target, content)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_fuzzer_finds_nothing(target: str, tmp_path: Path):
+    pytest.importorskip("atheris", reason="the extra `fuzz` is not installed")
+    driver = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("driver.py")), target, str(tmp_path)]
+    options = ["-runs=20000", "-timeout=10", "-rss_limit_mb=1600", "-seed=1", "-max_len=4096"]
+    done = subprocess.run([*driver, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
