@@ -10,6 +10,7 @@ COMMANDS = {
     "loaders": "pictures a second of our loaders, FFCV's operations, torchvision and plain NumPy",
     "kernels": "the fused kernel against the bandwidth of a copy, by batch size, type and threads",
     "epochs": "whole training epochs, from plain PyTorch to all of ours, one change at a time",
+    "overhead": "what the trainer adds to its steps: metrics, checks, progress, the timetable of checkpoints",
     "reproduce": "train the five published systems: what they publish beside what came out",
     "report": "results/*.json as REPORT.md and plots",
 }

@@ -19,6 +19,7 @@ TITLES = {
     "epochs": "Training epochs",
     "loaders": "Loaders",
     "kernels": "The fused kernel",
+    "overhead": "The trainer's own work",
 }
 OPENING = """# Report
 
@@ -46,7 +47,8 @@ def main(arguments: list[str]) -> None:
     plots = options.out.parent / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     for name, result in results.items():
-        draw(result, plots / f"{name}.png")
+        if result["what"] in DRAWN:
+            draw(result, plots / f"{name}.png")
     write_text(options.out, render(results))
     print(f"{len(results)} results in {options.out}")
     print(json.dumps({"report": str(options.out), "results": list(results)}))
@@ -60,8 +62,8 @@ def load(folder: Path) -> dict[str, dict[str, Any]]:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}") from None
-        if not isinstance(result, dict) or result.get("what") not in DRAWN:
-            raise UserError(f"{path} is not a result of a measurement: its `what` must be one of {', '.join(DRAWN)}")
+        if not isinstance(result, dict) or result.get("what") not in TITLES:
+            raise UserError(f"{path} is not a result of a measurement: its `what` must be one of {', '.join(TITLES)}")
         found[path.stem] = result
     if not found:
         raise UserError(f"there are no results in {folder}; take some with `python -m bench`")
@@ -92,7 +94,8 @@ def _section(name: str, result: dict[str, Any]) -> str:
         f"[{name}.json](results/{name}.json): {place_of(result)}{f', {cap:.0f} W' if cap else ''}, n = {result['n']}, "
         f"torch {versions.get('torch')}, numba {versions.get('numba')}, code {revision}{changed}.{data}"
     )
-    return "\n\n".join([f"### {name}", facts, note, markdown(header, rows), f"![{name}](plots/{name}.png)\n"])
+    plot = f"![{name}](plots/{name}.png)\n" if result["what"] in DRAWN else ""
+    return "\n\n".join([f"### {name}", facts, note, markdown(header, rows), plot])
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -176,12 +179,26 @@ def _kernels(result: dict[str, Any]) -> Table:
     return header, rows, note
 
 
+def _overhead(result: dict[str, Any]) -> Table:
+    header = ("step", "ms", "own work")
+    rows = [
+        [f"{size} px", ranged({key: 1e3 * value for key, value in one["step_s"].items()}), f"{one['own_share']:.3%}"]
+        for size, one in result["steps"].items()
+    ]
+    note = (
+        f"Recipe {result['recipe']}, batch {result['batch_size']}. Metrics, checks, progress, signals and timetable "
+        f"of checkpoints take {ranged(result['own_us'])} microseconds a step, by a training whose steps do nothing."
+    )
+    return header, rows, note
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "time_to_accuracy": _time_to_accuracy,
     "reproduce": _reproduce,
     "epochs": _epochs,
     "loaders": _loaders,
     "kernels": _kernels,
+    "overhead": _overhead,
 }
 
 

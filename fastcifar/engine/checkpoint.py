@@ -49,6 +49,8 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     """
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
+    for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
+        part.unlink(missing_ok=True)
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     facts = json.dumps({"step": checkpoint.step, **checkpoint.facts}, allow_nan=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bench import epochs, kernels, loaders
+from bench import epochs, kernels, loaders, overhead
 from bench.measure import summary
 from bench.peers import Setting, build_feed
 from fastcifar.errors import UserError
@@ -118,3 +118,10 @@ def test_mistakes_are_said_before_anything_is_measured(small_data: Path, main: A
 def test_a_data_loader_gets_doubling_numbers_of_processes():
     assert loaders.worker_counts(2) == [0, 1, 2]
     assert loaders.worker_counts(6) == [0, 1, 2, 4, 6]
+
+
+def test_overhead(small_data: Path, tmp_path: Path, capsys):
+    result = run(overhead.main, capsys, tmp_path / "x.json", "--data", small_data, "--recipe", "smoke")
+    assert list(result["steps"]) == ["16", "32"]
+    for one in result["steps"].values():
+        assert one["own_share"] == pytest.approx(result["own_us"]["median"] / 1e6 / one["step_s"]["median"])

@@ -1,0 +1,172 @@
+"""`python -m bench overhead`: what the trainer's own work costs, as a share of a step.
+
+Own work is all that the trainer does between steps: rates, metrics, the checks of loss and chance, progress, signals,
+the timetable of checkpoints. It is timed by a whole training whose steps do nothing; the steps themselves by taking
+them without the trainer.
+"""
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from bench.measure import check_out, check_runs, described, figure, finish, result_path, summary, table
+from fastcifar.config import Config, ModelConfig, ResNetConfig, SpeedNetConfig
+from fastcifar.data.beton import load_manifest
+from fastcifar.device import Placement, default_recipe, place, using
+from fastcifar.engine import trainer
+from fastcifar.engine.loop import Step, training_steps
+from fastcifar.engine.optimizer import build_optimizer
+from fastcifar.engine.schedule import one_cycle
+from fastcifar.engine.setup import Setup
+from fastcifar.engine.step import TrainStep
+from fastcifar.errors import UserError
+from fastcifar.loader.protocol import Loader
+from fastcifar.recipes import RECIPES
+
+WARM_UP = 2  # steps before the timed ones
+EMPTY_STEPS = 5000  # at least, of a training that does nothing
+CLOCK = {
+    "own_us": "train clock of a training whose steps do nothing, by its number of steps",
+    "step_s": "perf_counter around one step with its batch, the device idle before and after",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time what the trainer adds to its steps."""
+
+    data: Path = Path("data")
+    """Prepared data."""
+    out: Path | None = None
+    """The result file; by default one in bench/results/ that says what it holds."""
+    runs: int = 7
+    """Repetitions: trainings of empty steps, and timed steps of each size."""
+    recipe: str | None = None
+    """The recipe; by default that of `make train` on this machine."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train."""
+    threads: int | None = None
+    """CPU threads; None leaves torch's choice."""
+    quick: bool = False
+    """One repetition: shows that it works, measures nothing."""
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    from fastcifar.command_line import parse
+
+    options = parse(Options, arguments, prog="python -m bench overhead")
+    check_runs(options.runs)
+    check_out(options.out)
+    name = options.recipe or default_recipe()
+    if name not in RECIPES:
+        raise UserError(f"no recipe is called {name}: choose one of {', '.join(RECIPES)}")
+    config = dataclasses.replace(RECIPES[name](), data=options.data, device=options.device, threads=options.threads)
+    placement = place(config)
+    runs = 1 if options.quick else options.runs
+    own = [own_seconds(config, 200 if options.quick else EMPTY_STEPS) for _ in range(runs)]
+    sizes = sorted({size for _, size in config.resolution})
+    steps = {size: step_seconds(config, placement, size, runs) for size in sizes}
+    result = {
+        "what": "overhead",
+        "dataset": load_manifest(options.data).dataset,
+        **described(placement),
+        "n": runs,
+        "recipe": name,
+        "batch_size": config.batch_size,
+        "clock": CLOCK,
+        "own_us": summary([1e6 * seconds for seconds in own]),
+        "steps": {
+            str(size): {
+                "step_s": summary(taken),
+                "own_share": summary(own)["median"] / summary(taken)["median"],
+            }
+            for size, taken in steps.items()
+        },
+    }
+    finish(result, printed(result), options.out or result_path(result, name))
+
+
+def own_seconds(config: Config, at_least: int) -> float:
+    """Seconds of the trainer's own work a step."""
+    per_epoch = Setup(config, place(config)).steps_per_epoch
+    with tempfile.TemporaryDirectory() as runs, _steps_do_nothing(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        # an epoch is at least as long as the recipe's, and its end is own work as well
+        epochs = max(config.epochs, at_least / per_epoch)
+        empty = dataclasses.replace(
+            config, epochs=epochs, runs=Path(runs), evaluate_every=0, model=_narrow(config.model)
+        )
+        with contextlib.redirect_stderr(nowhere):
+            _, record = trainer.train(empty)
+    return record["clock"]["train_s"] / record["steps"]
+
+
+def _narrow(model: ModelConfig) -> ModelConfig:
+    """A network of the same kind that is quickly built and evaluated: own work does not depend on its size."""
+    if isinstance(model, SpeedNetConfig):
+        return dataclasses.replace(model, widths=(8,) * len(model.widths))
+    return dataclasses.replace(model, width=2) if isinstance(model, ResNetConfig) else model
+
+
+@contextlib.contextmanager
+def _steps_do_nothing() -> Iterator[None]:
+    taken = trainer.training_steps
+    trainer.training_steps = _empty_steps
+    try:
+        yield
+    finally:
+        trainer.training_steps = taken
+
+
+def _empty_steps(setup: Setup, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
+    """As many as the run has; they guess just well enough not to be stopped."""
+    device, peak = setup.placement.device, setup.config.schedule.peak_epoch / setup.config.epochs
+    loss, right = torch.ones((), device=device), torch.tensor(setup.config.batch_size // 2, device=device)
+    for number in range(first, setup.total):
+        share = one_cycle(number, setup.total, peak, setup.config.schedule)
+        setup.before_step(step_once.model, number)
+        yield Step(number, share, loss, right)
+
+
+def step_seconds(config: Config, placement: Placement, size: int, runs: int) -> list[float]:
+    """Seconds of single steps on pictures of `size`."""
+    setup = Setup(dataclasses.replace(config, resolution=((1.0, size),)), placement)
+    taken: list[float] = []
+    with using(placement), setup.open("train") as loader:
+        model = setup.new_model(loader)
+        optimizer = build_optimizer(model, config.optimizer)
+        steps = training_steps(setup, TrainStep(model, optimizer, placement, config.label_smoothing), loader)
+        for number in range(WARM_UP + runs):
+            placement.synchronise()
+            start = time.perf_counter()
+            next(steps)
+            placement.synchronise()
+            if number >= WARM_UP:
+                taken.append(time.perf_counter() - start)
+    return taken
+
+
+def printed(result: dict[str, Any]) -> str:
+    """The table of the terminal."""
+    own = result["own_us"]
+    rows = [
+        (f"step at {size} px", *(figure(1e3 * one["step_s"][key]) for key in ("median", "min", "max")), share)
+        for size, one in result["steps"].items()
+        for share in (f"{one['own_share']:.3%}",)
+    ]
+    first = ("own work", *(figure(own[key] / 1e3) for key in ("median", "min", "max")), "-")
+    return table(("of a step", "ms", "min", "max", "own share"), [first, *rows])
+
+
+if __name__ == "__main__":
+    from fastcifar.console import run_command
+
+    run_command(main)
