@@ -86,6 +86,8 @@ class Config:
     """Where to train; auto takes the GPU where there is one."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice. Bits repeat for the same number."""
+    graph: bool = False
+    """On a GPU, the step as a CUDA graph; the ordinary one where it cannot be recorded."""
     deterministic: bool = False
     """On a GPU, only operations whose bits repeat, which are slower; on a CPU they always do."""
     checkpoint_every: str = "60s"

@@ -18,8 +18,11 @@ class Optimizer(Protocol):
     param_groups: list[dict[str, list[Tensor]]]
     """`[{"params": ...}]`, by which torch's gradient scaler finds the gradients."""
 
-    def step(self, share: float) -> None:
-        """One update at `share` of the peak learning rates."""
+    capturable: bool
+    """Whether a step may be recorded in a CUDA graph: it reads nothing on the host but its arguments."""
+
+    def step(self, share: float | Tensor) -> None:
+        """One update at `share` of the peak learning rates; a 0-d tensor on the device where a graph records it."""
         ...
 
     def zero_grad(self) -> None:
@@ -36,6 +39,8 @@ class Sgd:
 
     v = momentum * v + g;  w -= lr * (g + momentum * v if nesterov else v);  v starts at the first gradient.
     """
+
+    capturable = True
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class Sgd:
         self.param_groups = [{"params": self.parameters}]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         """One update; parameters without a gradient are left alone."""
         lr = self.lr * share
         for i, weight in enumerate(self.parameters):
@@ -69,7 +74,7 @@ class Sgd:
                 velocity = self.velocity[i]
                 velocity.mul_(self.momentum).add_(gradient)
                 gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
-            weight.add_(gradient, alpha=-lr)
+            _descend(weight, gradient, lr)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -87,6 +92,8 @@ class Adam:
     m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
     w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) at step t from 1.
     """
+
+    capturable = False
 
     def __init__(
         self,
@@ -108,9 +115,9 @@ class Adam:
         self.param_groups = [{"params": self.parameters}]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         """One update; parameters without a gradient are left alone."""
-        lr = self.lr * share
+        lr = self.lr * float(share)
         self.count += 1
         count = int(self.count)
         step_size = lr / (1 - self.beta1**count)
@@ -160,13 +167,15 @@ class Muon:
     the weights turn; the batch norm behind each convolution makes its scale meaningless otherwise.
     """
 
+    capturable = True
+
     def __init__(self, filters: Sequence[Tensor], *, lr: float, momentum: float, steps: int) -> None:
         self.filters, self.lr, self.momentum, self.steps = list(filters), lr, momentum, steps
         self.velocity = [torch.zeros_like(p) for p in self.filters]
         self.param_groups = [{"params": self.filters}]
 
     @torch.no_grad()
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         """One update; filters of the same shape are orthogonalised in one stack."""
         updates: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for weight, velocity in zip(self.filters, self.velocity, strict=True):
@@ -179,7 +188,7 @@ class Muon:
             turned = orthogonalise(torch.stack([update for _, update in stack]), self.steps)
             for (weight, _), update in zip(stack, turned, strict=True):
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
-                weight.add_(update.view(weight.shape), alpha=-self.lr * share)
+                _descend(weight, update.view(weight.shape), self.lr * share)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -196,9 +205,10 @@ class Combined:
 
     def __init__(self, parts: Sequence[Optimizer]) -> None:
         self.parts = list(parts)
+        self.capturable = all(part.capturable for part in self.parts)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
-    def step(self, share: float) -> None:
+    def step(self, share: float | Tensor) -> None:
         """One update of each part."""
         for part in self.parts:
             part.step(share)
@@ -211,6 +221,13 @@ class Combined:
     def state(self) -> dict[str, Tensor]:
         """The states of all parts."""
         return {f"{i}.{name}": tensor for i, part in enumerate(self.parts) for name, tensor in part.state().items()}
+
+
+def _descend(weight: Tensor, update: Tensor, lr: float | Tensor) -> None:
+    if isinstance(lr, Tensor):
+        weight.addcmul_(update, lr, value=-1)
+    else:
+        weight.add_(update, alpha=-lr)
 
 
 def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:

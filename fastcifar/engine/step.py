@@ -19,7 +19,7 @@ class TrainStep:
         self.label_smoothing = label_smoothing
         self.scaler = torch.amp.GradScaler(placement.device.type) if placement.dtype == torch.float16 else None
 
-    def __call__(self, images: Tensor, labels: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, share: float | Tensor) -> tuple[Tensor, Tensor]:
         """Loss (mean over the batch) and number of right answers, as 0-d tensors on the device.
 
         `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `share` of the peak learning rate.

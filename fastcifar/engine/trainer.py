@@ -19,6 +19,7 @@ from fastcifar.engine.evaluate import accuracy, predict_logits
 from fastcifar.engine.failures import explained, how_to_resume
 from fastcifar.engine.fingerprint import fingerprints
 from fastcifar.engine.flops import training_flops
+from fastcifar.engine.graph import GraphStep
 from fastcifar.engine.history import History
 from fastcifar.engine.interrupt import Interrupts
 from fastcifar.engine.loop import training_steps
@@ -100,7 +101,8 @@ class _Run:
         ):
             self.model = self.setup.new_model(loader)
             optimizer = build_optimizer(self.model, self.config.optimizer)
-            self.step_once = TrainStep(self.model, optimizer, self.placement, self.config.label_smoothing)
+            kind = GraphStep if self.config.graph and self.placement.device.type == "cuda" else TrainStep
+            self.step_once = kind(self.model, optimizer, self.placement, self.config.label_smoothing)
             self.history = History(
                 self.file, total=self.total, batch_size=self.config.batch_size, classes=self.setup.classes
             )
