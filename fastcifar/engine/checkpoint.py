@@ -16,13 +16,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fastcifar.config import checkpoint_interval
-from fastcifar.engine.record import weights_sha256
+from fastcifar.engine.record import save_tensors, weights_sha256
 from fastcifar.errors import UserError
-from fastcifar.files import atomic_path
 
 FOLDER = "checkpoints"
 FORMAT = "fastcifar checkpoint 1"
@@ -52,13 +50,9 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     for part in folder.glob(".*.part"):  # of a process that was killed while it wrote
         part.unlink(missing_ok=True)
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = checkpoint.tensors
     facts = json.dumps({"step": checkpoint.step, **checkpoint.facts}, allow_nan=False)
-    with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, {"format": FORMAT, "facts": facts, "sha256": _digest(tensors, facts)})
-        except SafetensorError as error:  # how it says that the disk is full
-            raise OSError(str(error)) from None
+    save_tensors(path, tensors, {"format": FORMAT, "facts": facts, "sha256": _digest(tensors, facts)})
     for old in checkpoint_files(run)[keep:]:
         old.unlink(missing_ok=True)
     return path

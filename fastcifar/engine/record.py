@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor
 
 import fastcifar
 from fastcifar.config import Config
 from fastcifar.device import Placement, cpu_name
 from fastcifar.errors import UserError
+from fastcifar.files import atomic_path
 
 RECORD_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME = (
     "record.json",
@@ -69,6 +72,16 @@ def find_run(run: str, runs: Path) -> Path:
         if folder.is_dir():
             return folder
     raise UserError(f"no run is called {run}, neither as a path nor in {runs}")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, whole or not at all; raises OSError."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # how it says that the disk is full
+            raise OSError(f"cannot write {path}: {error}") from None
 
 
 def weights_sha256(state: dict[str, Tensor]) -> str:

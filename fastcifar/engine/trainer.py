@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from safetensors.torch import save_file
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
@@ -32,6 +31,7 @@ from fastcifar.engine.record import (
     WEIGHTS_NAME,
     environment,
     make_run_folder,
+    save_tensors,
     weights_sha256,
 )
 from fastcifar.engine.resume import check_data, check_same, note_changes, only_one, unfinished
@@ -40,7 +40,7 @@ from fastcifar.engine.step import TrainStep
 from fastcifar.engine.training_state import TrainingState
 from fastcifar.engine.warm_up import compile_kernels
 from fastcifar.errors import InterruptedRunError
-from fastcifar.files import atomic_path, write_json, write_text
+from fastcifar.files import write_json, write_text
 from fastcifar.loader.protocol import Loader
 from fastcifar.seeding import seeded
 
@@ -208,8 +208,7 @@ class _Run:
 
     def _save(self, model: nn.Module, plain: float, mirrored: float) -> dict[str, Any]:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        with atomic_path(self.folder / WEIGHTS_NAME) as temporary:
-            save_file(state, temporary)
+        save_tensors(self.folder / WEIGHTS_NAME, state)
         manifest, config = self.manifest, self.config
         record = {
             "recipe": config.recipe,
