@@ -1,0 +1,79 @@
+"""Threads, open files and memory over many half-read epochs and many loaders: `python tests/faults/leaks.py`.
+
+Arguments: stream or resident, half-read epochs, loaders. Prints JSON: for both, a row of (done, threads, open files,
+resident MiB) at eleven times from a tenth of the way on; before that, what is made once is made.
+
+Each epoch is followed by a pause as short as the shortest training step: TBB, by which numba wakes its threads, keeps 7
+kB of every call until they have had nothing to do for a moment (numba/numba#10225), so without it memory would grow.
+"""
+
+import gc
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mutations import write_sound_set
+
+from fastcifar.augment.transform import Transform
+from fastcifar.config import AugmentConfig
+from fastcifar.data.beton import load_manifest
+from fastcifar.loader import open_loader
+from fastcifar.loader.protocol import Loader
+
+PAUSE_S = 0.005
+Row = tuple[int, int, int, float]
+
+
+def counts(done: int) -> Row:
+    """What this process has now, the garbage collected."""
+    gc.collect()
+    threads, files = (sum(1 for _ in Path("/proc/self", kind).iterdir()) for kind in ("task", "fd"))
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return done, threads, files, round(pages * 4096 / 2**20, 1)
+
+
+def series(times: int, once: Callable[[int], None]) -> list[Row]:
+    """The counts while `once` runs `times` times."""
+    rows = []
+    wanted = {times * tenth // 100 for tenth in range(10, 101, 9)}
+    for done in range(1, times + 1):
+        once(done)
+        if done in wanted:
+            rows.append(counts(done))
+    return rows
+
+
+def main() -> None:
+    """See above."""
+    kind, epochs, loaders = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    generator = random.Random(0)
+    with tempfile.TemporaryDirectory(prefix="fastcifar-leaks-") as name:
+        folder = Path(name)
+        write_sound_set(folder)
+        manifest = load_manifest(folder)
+        transform = Transform(AugmentConfig(), manifest.mean_01, manifest.std_01)
+
+        def opened() -> Loader:
+            options = {"batch_size": 10, "seed": 0, "shuffle": True, "drop_last": False}
+            return open_loader(kind, folder, "train", transform, **options)  # type: ignore[arg-type]
+
+        def half_an_epoch(loader: Loader, number: int) -> None:
+            for _ in zip(range(generator.randrange(len(loader) + 1)), loader.epoch(number), strict=False):
+                pass
+            time.sleep(PAUSE_S)
+
+        def lifetime(number: int) -> None:
+            with opened() as loader:
+                half_an_epoch(loader, number)
+
+        with opened() as loader:
+            half_read = series(epochs, lambda number: half_an_epoch(loader, number))
+        print(json.dumps({"half_read_epochs": half_read, "loaders": series(loaders, lifetime)}))
+
+
+if __name__ == "__main__":
+    main()
