@@ -149,8 +149,18 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
 
 def negative_log_likelihood(logits: Any, labels: Any) -> float:
     """Mean of -log of the true class's probability, in nats: the cross-entropy without smoothing."""
+    return cross_entropy(logits, labels, 0.0)
+
+
+def cross_entropy(logits: Any, labels: Any, smoothing: float) -> float:
+    """The loss of a training with label smoothing, in nats: `smoothing` of the target is spread over all classes.
+
+    Source: C. Szegedy et al., "Rethinking the Inception architecture" (arXiv 1512.00567), section 7.
+    """
     values, targets = _checked(logits, labels)
-    return -math.fsum(log_probabilities(values)[np.arange(len(targets)), targets]) / len(targets)
+    logs = log_probabilities(values)
+    of_the_true = math.fsum(logs[np.arange(len(targets)), targets]) / len(targets)
+    return -(1 - smoothing) * of_the_true - (smoothing and smoothing * math.fsum(logs.mean(1)) / len(targets))
 
 
 def brier_score(logits: Any, labels: Any) -> float:

@@ -135,6 +135,8 @@ def test_what_holds_for_any_answers(pair: tuple[np.ndarray, np.ndarray]) -> None
     assert c.probabilities(logits).sum(1) == pytest.approx(np.ones(len(labels)))
     torch_loss = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels))
     assert c.negative_log_likelihood(logits, labels) == pytest.approx(torch_loss.item(), abs=1e-9)
+    smoothed = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor(labels), label_smoothing=0.2)
+    assert c.cross_entropy(logits, labels, 0.2) == pytest.approx(smoothed.item(), abs=1e-9)
 
 
 @given(answers(), st.randoms(use_true_random=False))
