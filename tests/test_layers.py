@@ -19,7 +19,19 @@ LAYERS = [
     {"device", "models", "recipes", "systems", "config_file", "config_cli"},
     {"engine"},
     {"analysis"},
-    {"prepare", "train", "lr_find", "schedule", "evaluate", "report", "verify", "predict", "export", "doctor", "__main__"},
+    {
+        "prepare",
+        "train",
+        "lr_find",
+        "schedule",
+        "evaluate",
+        "report",
+        "verify",
+        "predict",
+        "export",
+        "doctor",
+        "__main__",
+    },
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

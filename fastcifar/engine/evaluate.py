@@ -1,9 +1,11 @@
-"""Logits and accuracy on a whole split, of pictures as they are or of their mirror images."""
+"""Logits, accuracy and loss on a whole split, of pictures as they are or of their mirror images."""
 
+import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fastcifar.device import Placement
 
@@ -32,3 +34,9 @@ def predict_logits(
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of the logits (n, classes) whose largest is that of the label (n,)."""
     return (logits.argmax(1) == labels).sum().item() / len(labels)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> float | None:
+    """The loss of the training, in nats, of logits (n, classes) and labels (n,); None where it is not finite."""
+    loss = F.cross_entropy(logits, labels, label_smoothing=label_smoothing).item()
+    return loss if math.isfinite(loss) else None

@@ -14,7 +14,7 @@ from fastcifar.console import progress
 from fastcifar.device import place, repeating, using
 from fastcifar.engine.checkpoint import Checkpoint, Timetable, newest_checkpoint, write_checkpoint
 from fastcifar.engine.clock import Clock, process_seconds
-from fastcifar.engine.evaluate import accuracy, predict_logits
+from fastcifar.engine.evaluate import accuracy, cross_entropy, predict_logits
 from fastcifar.engine.failures import explained, how_to_resume
 from fastcifar.engine.fingerprint import fingerprints
 from fastcifar.engine.flops import training_flops
@@ -160,7 +160,9 @@ class _Run:
         every = self.config.evaluate_every
         if every and epoch % every == 0 and done < self.total:
             with self.clock.evaluation():
-                facts["test_accuracy"] = accuracy(*predict_logits(self.model, self.test.epoch(0), self.placement))
+                answers = predict_logits(self.model, self.test.epoch(0), self.placement)
+                facts["test_accuracy"] = accuracy(*answers)
+                facts["test_loss"] = cross_entropy(*answers, self.config.label_smoothing)
             shown.tested(facts["test_accuracy"])
             shown.show(done, self.history)
         self.history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
