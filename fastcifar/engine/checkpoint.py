@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,51 @@ from torch import Tensor
 
 from fastcifar.config import checkpoint_interval
 from fastcifar.engine.record import save_tensors, weights_sha256
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
 
 FOLDER = "checkpoints"
 FORMAT = "fastcifar checkpoint 1"
 NAME = re.compile(r"step-(\d{8,12})\.safetensors")
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def _count(value: Any) -> bool:
+    return _number(value) and isinstance(value, int) and value >= 0
+
+
+def _history(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and all(value.get(name, "") is None or _number(value.get(name)) for name in ("loss", "accuracy"))
+        and all(isinstance(value.get(name), list) for name in ("epoch", "recent"))
+        and all(isinstance(pair, list) and len(pair) == 2 and all(map(_number, pair)) for pair in value["epoch"])
+        and all(map(_number, value["recent"]))
+        and isinstance(value.get("judged"), bool)
+    )
+
+
+def _state(value: Any) -> bool:
+    scaler = value.get("scaler", "") if isinstance(value, dict) else ""
+    numbers = scaler is None or (isinstance(scaler, dict) and all(map(_number, scaler.values())))
+    return isinstance(value, dict) and numbers and _history(value.get("history"))
+
+
+FACTS: dict[str, Callable[[Any], bool]] = {
+    "step": _count,
+    "state": _state,
+    "metrics_bytes": _count,
+    "train_accuracy": lambda value: value is None or _number(value),
+    "train_s": _number,
+    "run_s": _number,
+    "resumed_at": lambda value: isinstance(value, list) and all(map(_count, value)),
+    "dataset_sha256": lambda value: isinstance(value, str),
+    "versions": lambda value: isinstance(value, dict),
+    "hardware": lambda value: isinstance(value, dict),
+}
+"""What a checkpoint must say, and how."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +77,8 @@ class Checkpoint:
     facts: dict[str, Any]  # JSON
 
 
-def _digest(tensors: dict[str, Tensor], facts: str) -> str:
+def digest_of(tensors: dict[str, Tensor], facts: str) -> str:
+    """The SHA-256 that a checkpoint of these tensors and facts (JSON) carries."""
     return hashlib.sha256(f"{facts}\n{weights_sha256(tensors)}".encode()).hexdigest()
 
 
@@ -52,7 +94,7 @@ def write_checkpoint(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
     path = folder / f"step-{checkpoint.step:08d}.safetensors"
     tensors = checkpoint.tensors
     facts = json.dumps({"step": checkpoint.step, **checkpoint.facts}, allow_nan=False)
-    save_tensors(path, tensors, {"format": FORMAT, "facts": facts, "sha256": _digest(tensors, facts)})
+    save_tensors(path, tensors, {"format": FORMAT, "facts": facts, "sha256": digest_of(tensors, facts)})
     for old in checkpoint_files(run)[keep:]:
         old.unlink(missing_ok=True)
     return path
@@ -73,12 +115,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"cannot read the checkpoint {path}: {error}") from None
     facts = metadata.get("facts", "")
-    if metadata.get("format") != FORMAT or metadata.get("sha256") != _digest(tensors, facts):
+    if metadata.get("format") != FORMAT or metadata.get("sha256") != digest_of(tensors, facts):
         raise UserError(f"{path} is damaged, or no checkpoint of this version: its SHA-256 differs")
-    parsed = json.loads(facts)
-    if not isinstance(parsed, dict) or not isinstance(parsed.get("step"), int):
-        raise UserError(f"{path} is no checkpoint: it does not say how many steps it is behind")
-    return Checkpoint(parsed.pop("step"), tensors, parsed)
+    return Checkpoint(_checked_step(path, parsed := _parsed(path, facts)), tensors, parsed)
+
+
+def _parsed(path: Path, facts: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(facts)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no checkpoint: its facts are no JSON ({error})") from None
+    if not isinstance(parsed, dict):
+        raise UserError(f"{path} is no checkpoint: its facts are {shown(parsed)}")
+    return parsed
+
+
+def _checked_step(path: Path, facts: dict[str, Any]) -> int:
+    """Takes the number of steps out of the facts; UserError for facts that somebody made up: the digest is no seal."""
+    for name, good in FACTS.items():
+        if not good(facts.get(name)):
+            raise UserError(f"{path} is no checkpoint of a run: its {name} is {shown(facts.get(name))}")
+    return facts.pop("step")
 
 
 def newest_checkpoint(run: Path) -> Checkpoint | None:

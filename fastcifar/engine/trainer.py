@@ -39,7 +39,7 @@ from fastcifar.engine.setup import Setup
 from fastcifar.engine.step import TrainStep
 from fastcifar.engine.training_state import TrainingState
 from fastcifar.engine.warm_up import compile_kernels
-from fastcifar.errors import InterruptedRunError
+from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.loader.protocol import Loader
 from fastcifar.seeding import seeded
@@ -189,6 +189,8 @@ class _Run:
     def _restore(self, saved: Checkpoint) -> int:
         """Puts everything as it was when the checkpoint was written; returns the steps it had done."""
         facts = saved.facts
+        if saved.step > self.total:
+            raise UserError(f"{self.folder} has a checkpoint of step {saved.step}, but the run ends at {self.total}")
         self.state.restore(saved.tensors, facts["state"])
         self.train_accuracy = math.nan if facts["train_accuracy"] is None else facts["train_accuracy"]
         self.clock.train.seconds += facts["train_s"]

@@ -35,12 +35,14 @@ class TrainingState:
         """Puts back what `capture` returned; raises UserError for tensors of another network, optimiser or device."""
         copy_into(self._step.model.state_dict(), tensors, "model.")
         copy_into(self._step.optimizer.state(), tensors, "optimizer.")
-        generators = {"cpu", *([] if self._device.type == "cpu" else ["cuda"])}
-        if not generators <= {name.removeprefix("random.") for name in tensors}:
-            raise UserError("the checkpoint is another device's: resume it where it was written, or start a new run")
-        torch.set_rng_state(tensors["random.cpu"])
-        if self._device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
         self._history.restore(facts["history"])
-        if self._step.scaler is not None:
-            self._step.scaler.load_state_dict(facts["scaler"])
+        try:
+            torch.set_rng_state(tensors["random.cpu"])
+            if self._device.type == "cuda":
+                torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
+            if self._step.scaler is not None:
+                self._step.scaler.load_state_dict(facts["scaler"])
+        except (KeyError, RuntimeError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the checkpoint is another device's or version's ({error}): resume it there, or start a new run"
+            ) from None

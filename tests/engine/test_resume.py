@@ -182,6 +182,14 @@ def test_a_checkpoint_of_another_network_is_refused(whole: Whole, tiny: Config, 
         train(replace(whole.config, model=replace(whole.config.model, widths=(16, 32))), folder)
 
 
+def test_a_checkpoint_behind_the_end_is_refused(whole: Whole, tmp_path: Path) -> None:
+    folder = whole.cut_off(tmp_path / "run", 30)
+    later = replace(read_checkpoint(checkpoint_files(folder)[0]), step=31)
+    write_checkpoint(folder, later, keep=1)
+    with pytest.raises(UserError, match="has a checkpoint of step 31, but the run ends at 30"):
+        train(whole.config, folder)
+
+
 def test_other_data_is_refused(whole: Whole, tmp_path: Path) -> None:
     from fastcifar.data.beton import write_set
     from fastcifar.data.synthetic import synthetic_set
@@ -213,9 +221,34 @@ def test_the_unfinished_run_that_got_furthest(whole: Whole, tmp_path: Path) -> N
     assert unfinished_like(config) is None
 
 
+FACTS = {
+    "state": {"scaler": None, "history": {"loss": 1.5, "accuracy": None, "epoch": [], "recent": [], "judged": False}},
+    "metrics_bytes": 0,
+    "train_accuracy": None,
+    "train_s": 1.0,
+    "run_s": 2.0,
+    "resumed_at": [],
+    "dataset_sha256": "0" * 64,
+    "versions": {},
+    "hardware": {},
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_made_up_facts_are_refused(name: str, tmp_path: Path) -> None:
+    for value in ("x" * 200, -1, {"history": None}):
+        if name == "dataset_sha256" and isinstance(value, str):
+            continue
+        if (name in ("train_accuracy", "train_s", "run_s") and value == -1) or (name in ("versions", "hardware")):
+            value = [value]
+        path = write_checkpoint(tmp_path, Checkpoint(3, {}, FACTS | {name: value}), keep=1)
+        with pytest.raises(UserError, match=rf"is no checkpoint of a run: its {name} is "):
+            read_checkpoint(path)
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 100_000_000, 15, 20):
-        write_checkpoint(tmp_path, Checkpoint(step, {"x": torch.tensor([1.0])}, {"a": step}), keep=2)
+        write_checkpoint(tmp_path, Checkpoint(step, {"x": torch.tensor([1.0])}, FACTS), keep=2)
     assert [read_checkpoint(path).step for path in checkpoint_files(tmp_path)] == [100_000_000, 20]
 
 

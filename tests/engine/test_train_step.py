@@ -1,11 +1,14 @@
 """One step: loss, right answers, arithmetic, and float16's gradient scaler on the way."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from fastcifar.device import Placement
+from fastcifar.engine.history import History
 from fastcifar.engine.optimizer import Combined, Muon, Sgd
 from fastcifar.engine.step import TrainStep
 
@@ -89,3 +92,24 @@ def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
     step(torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1)).half(), torch.arange(8) % 3, 1.0)
     moved = [(p - q).abs().max().item() for p, q in zip(rest, before, strict=True)]
     assert all(0 < distance < 0.005 for distance in moved)
+
+
+@pytest.mark.gpu
+def test_nothing_waits_for_the_gpu_between_two_reads(tmp_path: Path) -> None:
+    """Steps and all that the trainer does with them, in torch's mode in which waiting is an error."""
+    device = torch.device("cuda")
+    placement = Placement(device, torch.float32, 1)
+    model = linear().to(device)
+    images, labels = (tensor.to(device) for tensor in batch())
+    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), placement, 0.1)
+    with (tmp_path / "metrics").open("w") as file:
+        history = History(file, total=9, batch_size=len(labels), classes=10)
+        step(images, labels, 1.0)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            for number in range(9):
+                history.add({"step": number, "lr": 0.1}, *step(images, labels, 1 - number / 9))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        history.flush()
+    assert len((tmp_path / "metrics").read_text().splitlines()) == 9

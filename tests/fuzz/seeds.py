@@ -5,16 +5,20 @@ import json
 import pickle
 import struct
 import tarfile
+import tempfile
 import zipfile
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from fastcifar.config_file import to_toml
 from fastcifar.data.manifest import Manifest, SplitInfo
 from fastcifar.data.raw_set import SourceInfo
+from fastcifar.engine.checkpoint import Checkpoint, write_checkpoint
 from fastcifar.recipes import RECIPES
 
 NAMES = ("cat", "dog")
@@ -111,6 +115,18 @@ def _archives() -> list[bytes]:
     ]  # fmt: skip
 
 
+def _checkpoint() -> bytes:
+    history = {"loss": 1.5, "accuracy": None, "epoch": [[2.0, 0.25]], "recent": [0.5], "judged": False}
+    facts = {
+        "state": {"scaler": {"scale": 1.0}, "history": history}, "metrics_bytes": 10, "train_accuracy": 0.5,
+        "train_s": 1.0, "run_s": 2.0, "resumed_at": [3], "dataset_sha256": "0" * 64,
+        "versions": {"torch": "2.15.0"}, "hardware": {"cores": 2}, "code_revision": None,
+    }  # fmt: skip
+    tensors = {"model.x": torch.ones(2, 3), "random.cpu": torch.zeros(4, dtype=torch.uint8)}
+    with tempfile.TemporaryDirectory() as folder:
+        return write_checkpoint(Path(folder), Checkpoint(7, tensors, facts), keep=1).read_bytes()
+
+
 def seeds(target: str) -> list[bytes]:
     """The inputs to start from; every target has some."""
     tree = b"\n".join(b"p" + name.encode() for name in _tree()) + b"\ndtrain/cat\nxtest/dog/2.txt"
@@ -127,4 +143,5 @@ def seeds(target: str) -> list[bytes]:
         "binary_batch": lambda: [b"cat\ndog\n\0" + bytes(3073), b"cat\ndog\n\0" + bytes([1]) + bytes(3072)],
         "picture": _pictures,
         "image_tree": lambda: [tree],
+        "checkpoint": lambda: [_checkpoint()],
     }[target]()
