@@ -12,6 +12,7 @@ COMMANDS = {
     "epochs": "whole training epochs, from plain PyTorch to all of ours, one change at a time",
     "overhead": "what the trainer adds to its steps: metrics, checks, progress, the timetable of checkpoints",
     "reproduce": "train the five published systems: what they publish beside what came out",
+    "soak": "damaged betons, fuzzed input, leaks: done so often that the figure means something",
     "report": "results/*.json as REPORT.md and plots",
 }
 

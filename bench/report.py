@@ -20,6 +20,7 @@ TITLES = {
     "loaders": "Loaders",
     "kernels": "The fused kernel",
     "overhead": "The trainer's own work",
+    "soak": "What must not fail, done often",
 }
 OPENING = """# Report
 
@@ -192,6 +193,12 @@ def _overhead(result: dict[str, Any]) -> Table:
     return header, rows, note
 
 
+def _soak(result: dict[str, Any]) -> Table:
+    found = "; ".join(result["findings"]) or "nothing"
+    rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in result["rows"]]
+    return result["header"], rows, f"{result['note']}. Found: {found}. It took {result['seconds']:,.0f} s."
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "time_to_accuracy": _time_to_accuracy,
     "reproduce": _reproduce,
@@ -199,6 +206,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "loaders": _loaders,
     "kernels": _kernels,
     "overhead": _overhead,
+    "soak": _soak,
 }
 
 

@@ -64,4 +64,22 @@ def mutate_toml(content: bytes, random: random.Random) -> bytes:
     return "\n".join(lines).encode()
 
 
-MUTATORS: dict[str, Mutator] = {"manifest": mutate_json, "verified": mutate_json, "config": mutate_toml}
+def mutate_checkpoint(content: bytes, random: random.Random) -> bytes:
+    """The facts in a safetensors header change like any JSON, or the header itself does; its length fits again."""
+    length = int.from_bytes(content[:8], "little")
+    header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
+    metadata = header["__metadata__"]
+    if random.random() < 0.7:
+        metadata["facts"] = mutate_json(metadata["facts"].encode(), random).decode()
+        made = json.dumps(header, separators=(",", ":")).encode()
+    else:
+        made = mutate_json(content[8 : 8 + length], random)
+    return len(made).to_bytes(8, "little") + made + rest
+
+
+MUTATORS: dict[str, Mutator] = {
+    "manifest": mutate_json,
+    "verified": mutate_json,
+    "config": mutate_toml,
+    "checkpoint": mutate_checkpoint,
+}
