@@ -68,8 +68,8 @@ def mutate_checkpoint(content: bytes, random: random.Random) -> bytes:
     """The facts in a safetensors header change like any JSON, or the header itself does; its length fits again."""
     length = int.from_bytes(content[:8], "little")
     header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
-    metadata = header["__metadata__"]
-    if random.random() < 0.7:
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if random.random() < 0.7 and isinstance(metadata, dict) and isinstance(metadata.get("facts"), str):
         metadata["facts"] = mutate_json(metadata["facts"].encode(), random).decode()
         made = json.dumps(header, separators=(",", ":")).encode()
     else:
