@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, type]] = {
     "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
 }
 """What `kind` means in the sections that have a choice."""
-MAX_BYTES = 1 << 14  # of a file; a whole configuration has 700, and reading dotted keys takes the square of their length
+MAX_BYTES = 1 << 14  # of a file; a whole configuration has 700, and dotted keys take the square of their length
 LARGEST = 1 << 64  # of whole numbers; no field takes more
 
 
