@@ -1,8 +1,9 @@
 """`python -m bench soak`: what the tests do a hundred times, done often enough to be worth a figure.
 
 `betons` damages prepared sets, `fuzz` runs a fuzzer guided by coverage over every reader of untrusted input, `leaks`
-counts threads, files and memory. Each writes `results/soak-<name>-cpu-n<number>.json`, the findings first, and ends
-with 1 if there are any. A new soak is a function in SOAKS; what it returns is all that the file and the report need.
+counts threads, files and memory, `kills` kills trainings that go on until they are done. Each writes
+`results/soak-<name>-cpu-n<number>.json`, the findings first, and ends with 1 if there are any. A new soak is a function
+in SOAKS; what it returns is all that the file and the report need.
 """
 
 import importlib
@@ -21,6 +22,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bench.measure import check_out, described, finish, result_path, table
+from fastcifar.data.beton import write_set
+from fastcifar.data.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
 
 FOUND = re.compile(
@@ -28,7 +31,7 @@ FOUND = re.compile(
 )
 TESTS = Path(__file__).parents[1] / "tests"
 CHUNK_BETONS = 500
-DEFAULTS = {"betons": 2000, "fuzz": 100_000, "leaks": 1000}
+DEFAULTS = {"betons": 2000, "fuzz": 100_000, "leaks": 1000, "kills": 50}
 OUTCOMES = ("refused", "equal", "other")
 LIMITS = {"timeout_s": 10, "rss_limit_mb": 1600, "max_len": 16384}
 """Of one input; the process itself has 560 MB, PyTorch and all."""
@@ -38,10 +41,10 @@ LIMITS = {"timeout_s": 10, "rss_limit_mb": 1600, "max_len": 16384}
 class Options:
     """Do something that must not fail, often."""
 
-    what: tyro.conf.Positional[Literal["betons", "fuzz", "leaks"]]
-    """Damaged sets for both loaders, inputs of a fuzzer, or half-read epochs and loaders."""
+    what: tyro.conf.Positional[Literal["betons", "fuzz", "leaks", "kills"]]
+    """Damaged sets for both loaders, inputs of a fuzzer, half-read epochs and loaders, or killed trainings."""
     times: int | None = None
-    """Damages of each family, inputs of each target, or half-read epochs; by default 2000, 100000 and 1000."""
+    """Damages of each family, inputs of each target, half-read epochs, or kills; by default 2000, 100000, 1000, 50."""
     targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TARGET...")] = ()
     """Targets of the fuzzer; by default all in tests/fuzz/targets.py."""
     work: Path = Path(tempfile.gettempdir()) / "fastcifar-fuzz"
@@ -174,7 +177,29 @@ def _leaks(times: int, options: Options) -> Soaked:
     return Soaked(header, rows, note, findings, {"lifetimes": lifetimes, "series": loaders})
 
 
-SOAKS: dict[str, Callable[[int, Options], Soaked]] = {"betons": _betons, "fuzz": _fuzz, "leaks": _leaks}
+def _kills(times: int, options: Options) -> Soaked:
+    sys.path.insert(0, str(TESTS / "faults"))
+    kills: Any = importlib.import_module("kills")
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        write_set(synthetic_set(train=600, test=200, seed=3), data)
+        done = kills.soak(kills.arguments(data, 40), Path(folder), kills=times, seed=times)
+    rows = [["SIGKILL", done.kills, done.runs, len(set(done.moments)), done.left_parts, len(done.different)]]
+    note = (
+        "Runs of 480 steps with a checkpoint after each, killed at random moments and resumed until they were done. "
+        "Half-written files: temporary ones that a kill left; they are removed by the next checkpoint"
+    )
+    header = ["signal", "kills", "runs", "different moments", "half-written files", "other weights"]
+    findings = [f"a run ended in the weights {digest[:12]}" for digest in done.different]
+    return Soaked(header, rows, note, findings, {"moments": done.moments})
+
+
+SOAKS: dict[str, Callable[[int, Options], Soaked]] = {
+    "betons": _betons,
+    "fuzz": _fuzz,
+    "leaks": _leaks,
+    "kills": _kills,
+}
 
 
 if __name__ == "__main__":

@@ -27,6 +27,12 @@ class Soak:
     different: list[str] = field(default_factory=list)  # hashes of weights that are not those of the whole run
 
 
+def arguments(data: Path, epochs: int) -> list[str]:
+    """Some seconds of training that writes a checkpoint after every step, so that many a kill hits a write."""
+    start = ["--recipe", "smoke", "--data", data, "--batch-size", 50, "--threads", 1, "--checkpoint-every", 1]
+    return [str(item) for item in [*start, "--model.widths", 16, 32, "--amp", "float32", "--epochs", epochs]]
+
+
 def train(arguments: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "fastcifar", "train", *arguments]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -3,13 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kills import Soak, soak
-
-
-def arguments(data: Path, epochs: int) -> list[str]:
-    """Some seconds of training that writes a checkpoint after every step, so that many a kill hits a write."""
-    start = ["--recipe", "smoke", "--data", data, "--batch-size", 50, "--threads", 1, "--checkpoint-every", 1]
-    return [str(item) for item in [*start, "--model.widths", 16, 32, "--amp", "float32", "--epochs", epochs]]
+from kills import Soak, arguments, soak
 
 
 def check(result: Soak, kills: int) -> None:
