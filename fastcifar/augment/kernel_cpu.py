@@ -15,6 +15,7 @@ import numba
 import numpy as np
 
 from fastcifar.augment import draws, lanes, pixel
+from fastcifar.augment.kernel_cache import compiled
 from fastcifar.augment.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
 
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
@@ -229,10 +230,7 @@ def _build(source_digest: str) -> Callable[..., None]:
                 if cutout:
                     _cut_out(out[i], hash64(crop_key, sample * np.uint64(2) + np.uint64(1)), cutout)
 
-    try:
-        return numba.njit(parallel=True, nogil=True, cache=True)(augment)
-    except RuntimeError:  # no folder to cache in can be written; compiling costs a few seconds in every process
-        return numba.njit(parallel=True, nogil=True)(augment)
+    return compiled(augment, parallel=True, nogil=True)
 
 
 @cache
