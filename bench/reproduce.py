@@ -130,19 +130,20 @@ def _finished(config: Config) -> dict[str, Any] | None:
 
 
 def _train(config: Config) -> dict[str, Any]:
-    """Trains in a process of its own; a run that fails is a result as well."""
-    before = set(config.runs.glob("*"))
+    """Trains in a process of its own, from where an interrupted one stopped; a run that fails is a result as well."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / CONFIG_NAME
         write_text(file, to_toml(config))
-        command = [sys.executable, "-m", "fastcifar.train", "--config", str(file)]
+        command = [sys.executable, "-m", "fastcifar.train", "--config", str(file), "--resume", "auto"]
         code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
     if code == 1:
         return {"seed": config.seed, "failed": True, "epochs": config.epochs}
     if code:
         raise RunFailedError(f"{config.recipe} was not trained to its end; start again to go on with what is missing")
-    (new,) = set(config.runs.glob("*")) - before
-    return figures(new, load_record(new))
+    run = _finished(config)
+    if run is None:
+        raise RunFailedError(f"the run of {config.recipe} was changed or removed while it went on; start again")
+    return run
 
 
 def figures(folder: Path, record: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcifar.console import run_command
+from fastcifar.errors import UserError
 
 DESCRIPTION = """Train a network on the prepared data.
 
@@ -23,7 +24,7 @@ def main(arguments: list[str]) -> None:
     """Parses, trains, prints. Raises UserError and RunFailedError."""
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch when it first allocates: huge pages on Linux
     from fastcifar.config_cli import parse_config, take_rate
-    from fastcifar.engine.resume import run_to_resume, take_resume
+    from fastcifar.engine.resume import AUTO, run_to_resume, take_resume
 
     arguments, resume = take_resume(arguments)
     arguments, find = take_rate(arguments)
@@ -38,6 +39,8 @@ def main(arguments: list[str]) -> None:
     from fastcifar.engine.trainer import train
 
     keep_freed_memory()
+    if find and resume not in (None, AUTO):
+        raise UserError("--lr found and --resume do not go together: a run goes on with the rates that it has")
     if find:
         from fastcifar.engine.lr_range import find_rates
 
@@ -56,13 +59,14 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
     mark = "  [synthetic data, not CIFAR-10]" if record["dataset"] == "synthetic" else ""
     clock = record["clock"]
     process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
+    resumed = "   (resumed: what was lost is left out)" if record.get("resumed_at") else ""
     counts = {"plain": "", "mirrored": ""} | {record["evaluation"]: " (this one counts)"}
     return "\n".join(
         (
             f"test accuracy       {record['test_accuracy']:.2%}{counts['plain']}{mark}",
             f"  mirrored views    {record['test_accuracy_tta']:.2%}{counts['mirrored']}{mark}",
             f"train accuracy      {record['train_accuracy']:.2%} (last epoch, augmented){mark}",
-            f"clock               train {clock['train_s']:.1f} s   run {clock['run_s']:.1f} s{process}{mark}",
+            f"clock               train {clock['train_s']:.1f} s   run {clock['run_s']:.1f} s{process}{resumed}{mark}",
             f"run                 {folder}",
         )
     )

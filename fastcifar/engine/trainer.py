@@ -235,7 +235,7 @@ class _Run:
             "clock": {
                 "train_s": round(self.clock.train.seconds, 4),
                 "run_s": round(self.clock.run.seconds, 4),
-                "process_s": process_seconds(),
+                "process_s": None if self.resumed_at else process_seconds(),
             },
             "class_names": list(manifest.class_names),
             "mean_01": list(manifest.mean_01),
