@@ -94,10 +94,11 @@ def _betons(times: int, options: Options) -> Soaked:
         tally = watch.Tally()
         for first in range(0, times, CHUNK_BETONS):  # a process each, so that none of them gets old
             watch.try_betons(family, first, min(CHUNK_BETONS, times - first), tally)
-        families[family] = {"tried": tally.tried, "ways": tally.ways, "outcomes": tally.outcomes}
+        outcomes = {loader: dict(counted) for loader, counted in tally.outcomes.items()}
+        families[family] = {"tried": tally.tried, "ways": dict(sorted(tally.ways.items())), "outcomes": outcomes}
         findings += tally.findings
-        for loader, outcomes in tally.outcomes.items():
-            rows.append([f"{family}, {loader}", tally.tried, *(outcomes[kind] for kind in OUTCOMES)])
+        for loader, counted in tally.outcomes.items():
+            rows.append([f"{family}, {loader}", tally.tried, *(counted[kind] for kind in OUTCOMES)])
     note = (
         "Damaged: the manifest is left as it was. Hostile: it is made to fit the damage, or is itself changed. Equal: "
         "bit for bit the batches of the undamaged set. Other: both loaders give the same batches, labels in range"

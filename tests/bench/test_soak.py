@@ -40,6 +40,15 @@ def test_the_file_is_named_after_the_soak(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["soak-fuzz-cpu-n100000.json"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["betons", "leaks"])
+def test_a_short_soak(what: str, tmp_path: Path, capsys):
+    main([what, "--times", "12", "--out", str(tmp_path / "x.json")])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result["findings"] == []
+    assert all(len(row) == len(result["header"]) for row in result["rows"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [(["betons", "--times", "0"], "times is 0, but must be at least 1"), (["rain"], "invalid choice 'rain'")],
