@@ -1,4 +1,4 @@
-"""numba's cache of compiled code on disk: used where it helps and never a reason to fail, as compiling takes seconds."""
+"""numba's cache of compiled code on disk: used where it helps, never a reason to fail, as compiling takes seconds."""
 
 import contextlib
 from collections.abc import Callable
