@@ -132,8 +132,14 @@ def run_command(main: Callable[[list[str]], None]) -> None:
         sys.exit(code)
 
 
+def _in_a_line(text: str) -> str:
+    """`text` without what would break the line or command the terminal: it may repeat names out of an archive."""
+    letters = " ".join(text.split("\n"))
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in letters)
+
+
 def _explain(error: BaseException) -> tuple[str, int]:
-    text = " ".join(str(error).split("\n")) if str(error) else type(error).__name__
+    text = _in_a_line(str(error)) or type(error).__name__
     if isinstance(error, UserError):
         return f"error: {text}", EXIT_USER
     if isinstance(error, RunFailedError):

@@ -110,6 +110,7 @@ def ends(error: BaseException) -> Callable[[list[str]], None]:
     [
         (UserError("epochs is 0"), 2, "error: epochs is 0\n"),
         (UserError("two\nlines"), 2, "error: two lines\n"),
+        (UserError("caf\u00e9 \x1b[2J \r"), 2, "error: caf\u00e9 \\x1b[2J \\r\n"),
         (RunFailedError("the loss is nan"), 1, "failed: the loss is nan\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (OSError(28, "No space left on device"), 1, "failed: [Errno 28] No space left on device\n"),

@@ -56,9 +56,9 @@ class RawSet:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in self.class_names:
+        for what, name in (("source's", self.source.name), *(("class", name) for name in self.class_names)):
             if not is_plain_text(name):
-                raise UserError(f"the class name {name!a:.80} has characters that cannot be printed")
+                raise UserError(f"the {what} name {name!a:.80} has characters that cannot be printed; rename it")
         for name in SPLITS:
             _check_split(name, self.split(name), len(self.class_names))
 

@@ -172,6 +172,18 @@ def test_other_files_are_left_out_and_counted(make_png: Callable, write_folder: 
     assert raw.notes == ("left out 1 files that are not PNG or JPEG",)
 
 
+@pytest.mark.parametrize(("folder", "shown"), [("\x1b[2J", r"\\x1b\[2J"), ("\udcff", r"\\udcff"), ("a\nb", r"a\\nb")])
+def test_names_that_cannot_be_printed(
+    folder: str, shown: str, make_png: Callable, write_tar: Callable, tmp_path: Path
+) -> None:
+    files = {f"{split}/{name}/1.png": make_png() for split in ("train", "test") for name in (folder, "b")}
+    with pytest.raises(UserError, match=rf"the class name '{shown}' has characters that cannot be printed; rename it"):
+        open_source(write_tar(tmp_path / "names.tar", files, "w")).read(False)
+    files = {name.replace(folder, "a"): content for name, content in files.items()}
+    with pytest.raises(UserError, match=r"the source's name 'new\\nline\.tar' has characters that cannot be printed"):
+        open_source(write_tar(tmp_path / "new\nline.tar", files, "w")).read(False)
+
+
 def test_two_trees(make_png: Callable, write_folder: Callable, write_tar: Callable, tmp_path: Path) -> None:
     files = {**prefixed(small_tree(make_png()), "a/"), **prefixed(small_tree(make_png()), "b/")}
     with pytest.raises(UserError, match="more than one tree of pictures: a, b"):
