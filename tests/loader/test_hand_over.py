@@ -139,12 +139,25 @@ def test_what_was_read_before_an_error_is_delivered(stream, same, prepared, monk
         next(batches)
 
 
-def test_a_worker_that_dies_without_a_word_is_an_error(stream, monkeypatch):
-    monkeypatch.setattr(hand_over.SafeEpoch, "run", lambda self: None)
-    started = time.monotonic()
-    with pytest.raises(RunFailedError, match="the worker thread has ended early"):
-        next(stream.epoch(0))
-    assert time.monotonic() - started < SOON_S
+@pytest.mark.parametrize("end", ["raises", "dies"])
+def test_a_worker_may_end_at_any_batch(stream, same, prepared, monkeypatch, end):
+    """All that it had read before is delivered; then an error, whether it said something or not."""
+    whole, run = prepared.epoch(0, 50), hand_over.SafeEpoch.run
+
+    def die_at(batch):
+        def until(self):
+            self.iter_ixes = iter(list(self.iter_ixes)[:batch])
+            run(self)
+
+        monkeypatch.setattr(hand_over.SafeEpoch, "run", until)
+
+    for batch in range(len(whole)):
+        die_at(batch) if end == "dies" else fail_at(monkeypatch, batch, OSError("disk on fire"))
+        batches, taken = stream.epoch(0), []
+        with pytest.raises(RunFailedError, match="the worker thread has ended early" if end == "dies" else "on fire"):
+            taken.extend(batches)
+        same(taken, whole[:batch])
+        assert workers() == []
 
 
 def test_closing_from_within_the_worker_does_not_lock_up(stream, monkeypatch):
