@@ -141,9 +141,11 @@ def _chart(curves: Curves | None, label: str) -> tuple["Figure", Any]:
 
 def _steps(axis: Any, curves: Curves, values: np.ndarray) -> None:
     at, name = _means(curves.at, curves.group), "iteration" if curves.group == 1 else f"{curves.group} iterations"
-    axis.plot(at, _means(values, curves.group), color=TRAIN_COLOUR, alpha=0.3, linewidth=0.7, label=f"train, {name}")
-    smooth = _means(running_mean(values, curves.window), curves.group)
-    axis.plot(at, smooth, color=TRAIN_COLOUR, label=f"train, mean of {curves.window}")
+    faint = {"alpha": 0.3, "linewidth": 0.7} if curves.window > 1 else {}
+    axis.plot(at, _means(values, curves.group), color=TRAIN_COLOUR, label=f"train, {name}", **faint)
+    if curves.window > 1:
+        smooth = _means(running_mean(values, curves.window), curves.group)
+        axis.plot(at, smooth, color=TRAIN_COLOUR, label=f"train, mean of {curves.window} iterations")
 
 
 def _epochs(axis: Any, curves: Curves, values: list[float]) -> None:
