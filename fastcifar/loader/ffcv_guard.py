@@ -103,7 +103,7 @@ class FfcvFile:
         """Raises UserError if FFCV cannot make sense of the file or it does not hold 32x32 pictures and labels."""
         self.path = path
         self._epochs: set[SafeEpoch] = set()
-        self._closed = False
+        self._beginning, self._closed = threading.Lock(), False
         self._descriptor = os.open(path, os.O_RDONLY)
         self._let_go = weakref.finalize(self, os.close, self._descriptor)
         self._let_go.atexit = False  # a worker may read to the very end; then the system closes it
@@ -129,11 +129,12 @@ class FfcvFile:
         """
         if len(order) and not 0 <= order.min() <= order.max() < self.samples:
             raise IndexError(f"samples {order.min()} to {order.max()} are not all in {self.path} of {self.samples}")
-        epoch = _ffcv_classes()[1](self._loader, order.astype(np.uint64))
-        self._epochs.add(epoch)
+        with self._beginning:
+            if self._closed:
+                raise UserError(f"{self.path} was closed by another thread: open the loader again")
+            epoch = _ffcv_classes()[1](self._loader, order.astype(np.uint64))
+            self._epochs.add(epoch)
         try:
-            if self._closed:  # by another thread, which may not have seen this epoch
-                epoch.close()
             yield epoch
         finally:
             epoch.close()
@@ -141,6 +142,8 @@ class FfcvFile:
 
     def close(self) -> None:
         """Ends every iterator and closes the file."""
+        with self._beginning:  # an epoch that has begun is among those to end, and no other one begins
+            self._closed = True
         for epoch in tuple(self._epochs):
             epoch.close()
         self._let_go()

@@ -148,3 +148,11 @@ def test_without_ffcv_the_message_names_the_other_loader(prepared, monkeypatch):
     monkeypatch.setitem(sys.modules, "ffcv.pipeline.compiler", None)
     with prepared.open("stream") as loader, pytest.raises(UserError, match="resident"):
         next(loader.epoch(0))
+
+
+def test_no_epoch_begins_on_a_file_that_was_closed(prepared):
+    # its descriptor may be another file's by then
+    file = ffcv_guard.FfcvFile(prepared.folder / "train.beton", 10)
+    file.close()
+    with pytest.raises(UserError, match=r"train\.beton was closed by another thread"), file.read(np.arange(10)):
+        pass
