@@ -8,7 +8,7 @@ in SOAKS; what it returns is all that the file and the report need.
 
 import importlib
 import json
-import re
+import math
 import subprocess
 import sys
 import tempfile
@@ -26,15 +26,10 @@ from fastcifar.data.beton import write_set
 from fastcifar.data.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
 
-FOUND = re.compile(
-    r"^\s*([\w.]*(?:Error|Exit|Warning|Exception)\b.*|.*ERROR: libFuzzer.*|.*Test unit written.*)$", re.M
-)
 TESTS = Path(__file__).parents[1] / "tests"
 CHUNK_BETONS = 500
 DEFAULTS = {"betons": 2000, "fuzz": 100_000, "leaks": 1000, "kills": 50}
 OUTCOMES = ("refused", "equal", "other")
-LIMITS = {"timeout_s": 10, "rss_limit_mb": 1600, "max_len": 16384}
-"""Of one input; the process itself has 560 MB, PyTorch and all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +43,9 @@ class Options:
     targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TARGET...")] = ()
     """Targets of the fuzzer; by default all in tests/fuzz/targets.py."""
     work: Path = Path(tempfile.gettempdir()) / "fastcifar-fuzz"
-    """Where the fuzzer keeps its corpus from call to call, and leaves what it finds."""
+    """Where the fuzzer keeps corpus and counts from call to call, and leaves what it finds."""
+    minutes: float = math.inf
+    """After which the fuzzer stops, to be gone on with by the same command."""
     out: Path | None = None
     """The result file; by default one in bench/results/ that says what it holds."""
 
@@ -62,6 +59,7 @@ class Soaked:
     note: str
     findings: list[str]
     details: dict[str, Any]
+    seconds: float = 0.0  # where it is not the time of this call
 
 
 def main(arguments: list[str]) -> None:
@@ -79,7 +77,8 @@ def main(arguments: list[str]) -> None:
     soaked = SOAKS[options.what](times, options)
     facts = described(place(Config(device="cpu")))
     result = {"what": "soak", "subject": options.what, "dataset": "synthetic", **facts, "n": times}
-    result |= {"seconds": round(time.monotonic() - started, 1), **asdict(soaked)}
+    seconds = soaked.seconds or time.monotonic() - started
+    result |= {**asdict(soaked), "seconds": round(seconds, 1)}
     finish(result, table(soaked.header, soaked.rows), options.out or result_path(result, options.what))
     if soaked.findings:
         raise RunFailedError(f"{len(soaked.findings)} findings, the first: {soaked.findings[0]}")
@@ -110,50 +109,22 @@ def _fuzz(times: int, options: Options) -> Soaked:
     if find_spec("atheris") is None:
         raise UserError('the fuzzer is not installed: `pip install -e ".[fuzz]"`')
     sys.path.insert(0, str(TESTS / "fuzz"))
+    campaign: Any = importlib.import_module("campaign")
     known = tuple(importlib.import_module("targets").TARGETS)
     for name in options.targets:
         if name not in known:
             raise UserError(f"no target is called {name}: choose from {', '.join(known)}")
-    targets: dict[str, Any] = {}
-    findings = []
-    for name in options.targets or known:
-        targets[name] = one = _fuzz_target(name, times, options.work / name)
-        findings += [f"{name}: {text}" for text in one.pop("findings")]
-    header = ["target", *next(iter(targets.values()))]
-    note = (
-        "Inputs that atheris made, guided by coverage (edges and features reached) of the readers and of Python's own"
-    )
-    rows = [[name, *one.values()] for name, one in targets.items()]
-    return Soaked(header, rows, note, findings, {"limits": LIMITS, "targets": targets})
-
-
-def _fuzz_target(name: str, times: int, work: Path) -> dict[str, Any]:
-    """Runs the driver until `times` inputs were tried; it ends at a finding, so it may be more than once."""
-    work.mkdir(parents=True, exist_ok=True)
-    tried, findings, found = 0, [], ""
-    started = time.monotonic()
-    while tried < times and len(findings) < 10:
-        options = [f"-runs={times - tried}", f"-timeout={LIMITS['timeout_s']}", f"-max_len={LIMITS['max_len']}"]
-        options += [f"-rss_limit_mb={LIMITS['rss_limit_mb']}", f"-seed={len(findings) + 1}"]
-        command = [sys.executable, "-W", "ignore", str(TESTS / "fuzz" / "driver.py"), name, str(work), *options]
-        done = subprocess.run(command, capture_output=True, check=False)
-        found = done.stderr.decode("utf-8", "replace")
-        executed = re.findall(r"stat::number_of_executed_units:\s*(\d+)", found)
-        tried += int(executed[-1]) if executed else 0
-        if done.returncode:
-            findings.append(_finding(found))
-    coverage = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", found)[-1:] or [("0", "0", "0")]
-    edges, features, corpus = map(int, coverage[0])
-    seconds = round(time.monotonic() - started, 1)
-    return {
-        "inputs": tried, "seconds": seconds, "edges": edges, "features": features, "corpus": corpus,
-        "findings": findings,
-    }  # fmt: skip
-
-
-def _finding(text: str) -> str:
-    """What libFuzzer and Python say of an input that went wrong, in a line."""
-    return "; ".join(dict.fromkeys(line.strip() for line in FOUND.findall(text))) or text[-300:]
+    until = time.monotonic() + 60 * options.minutes
+    targets = {name: campaign.run_target(name, times, options.work / name, until) for name in options.targets or known}
+    findings = [f"{name}: {text}" for name, tally in targets.items() for text in tally.findings]
+    short = [f"{name} {tally.inputs:,}" for name, tally in targets.items() if tally.inputs < times]
+    if short and not findings:
+        raise RunFailedError(f"time is up, the same command goes on: inputs so far are {', '.join(short)} of {times:,}")
+    header = ["target", "inputs", "seconds", "edges", "features", "corpus"]
+    rows = [[name, *(getattr(tally, column) for column in header[1:])] for name, tally in targets.items()]
+    note = "Inputs that atheris made, guided by the edges of the readers and of Python's own that they reach"
+    seconds = sum(tally.seconds for tally in targets.values())
+    return Soaked(header, rows, note, findings, {"limits": campaign.LIMITS}, seconds)
 
 
 def _leaks(times: int, options: Options) -> Soaked:

@@ -62,8 +62,3 @@ def test_a_target_that_is_not_there(tmp_path: Path):
     pytest.importorskip("atheris", reason="the extra `fuzz` is not installed")
     with pytest.raises(UserError, match="no target is called rain: choose from manifest, "):
         soak._fuzz(1, Options(what="fuzz", targets=("rain",), work=tmp_path))
-
-
-def test_a_finding_of_the_fuzzer_in_a_line():
-    text = "Traceback:\n  ValueError: 1\nValueError: 1\n== ERROR: libFuzzer: target exited\nTest unit written to y\n"
-    assert soak._finding(text) == "ValueError: 1; == ERROR: libFuzzer: target exited; Test unit written to y"

@@ -4,12 +4,12 @@
 """
 
 import contextlib
+import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from campaign import finding, run_target
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutators import MUTATORS
@@ -68,11 +68,16 @@ def test_noise_is_read_or_refused(target: str, content: bytes):
     try_input(target, content)
 
 
+def test_a_finding_is_told_in_a_line():
+    text = "Traceback:\n  ValueError: 1\nValueError: 1\n== ERROR: libFuzzer: target exited\nTest unit written to y\n"
+    assert finding(text) == "ValueError: 1; == ERROR: libFuzzer: target exited; Test unit written to y"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_fuzzer_finds_nothing(target: str, tmp_path: Path):
     pytest.importorskip("atheris", reason="the extra `fuzz` is not installed")
-    driver = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("driver.py")), target, str(tmp_path)]
-    options = ["-runs=20000", "-timeout=10", "-rss_limit_mb=1600", "-seed=1", "-max_len=4096"]
-    done = subprocess.run([*driver, *options], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    tally = run_target(target, 10_000, tmp_path, math.inf)
+    assert tally.findings == []
+    assert tally.inputs >= 10_000
+    assert tally.edges > 0
