@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SLOTS = 3
-"""One is filled while another is copied and the third waits for the GPU; 6 MB each."""
+"""One is filled while another is copied and the third waits for the GPU; 3 MB each."""
 
 
 class Slot(Protocol):

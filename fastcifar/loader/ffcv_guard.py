@@ -6,9 +6,9 @@ What FFCV 1.0.2 does on its own, and what is done about it here:
 - Importing it, building a Loader, starting an epoch and the worker each set the thread counts of torch and numba.
   `_state_kept` puts them back, and `SafeEpoch` does not set them.
 - Building a Loader marks numba's type of 1-D uint8 arrays as read-only for the whole process, to compile a function
-  that reads the file. `_SharedReader` has one that needs no mark.
-- Every Loader compiles that and its decoders anew (0.6 s). Here they are compiled once a process, without threads of
-  their own, so that they can run beside a parallel kernel whatever numba's threading layer is.
+  that reads the file. `_NoReader` leaves that out, as nothing calls it.
+- Every Loader compiles that and its decoders anew (0.6 s). Here there is one of each, compiled once a process, without
+  threads of their own, so that they can run beside a parallel kernel whatever numba's threading layer is.
 - It maps the file, and a map of a file that is cut short ends the process. Here every picture is read by `pread`, and a
   file that was written to since it was opened is an error instead of other pictures.
 
@@ -30,10 +30,10 @@ import torch
 
 from fastcifar.errors import UserError
 from fastcifar.loader.hand_over import SafeEpoch
-from fastcifar.loader.positioned_read import Identity, identity, read_picture
+from fastcifar.loader.positioned_read import Identity, identity, read_pictures
 
-BATCHES_AHEAD = 3
-"""Reads the worker may be ahead; 6 MB each."""
+BATCHES_AHEAD = 2
+"""Reads the worker may be ahead; 3 MB each."""
 FIELDS = ("image", "label")
 
 _building = threading.Lock()
@@ -73,18 +73,15 @@ def check_ffcv() -> None:
 
 
 @functools.cache
-def _decoders() -> dict[str, Callable[..., np.ndarray]]:
-    """FFCV's decoders of both fields, compiled without parallel code; they fit every beton."""
-    from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+def _decoders() -> tuple[Callable[..., np.ndarray], ...]:
+    """One for each of FIELDS: ours for pictures, FFCV's for labels, compiled without parallel code."""
+    from ffcv.fields.decoders import IntDecoder
 
-    decoders = dict(zip(FIELDS, (SimpleRGBImageDecoder(), IntDecoder()), strict=True))
-    for decoder in decoders.values():
-        decoder.accept_globals(None, read_picture)
-    return {name: numba.njit(nogil=True)(decoder.generate_code()) for name, decoder in decoders.items()}
+    return read_pictures, numba.njit(nogil=True)(IntDecoder().generate_code())
 
 
-class _SharedReader:
-    """Mixed in before FFCV's Loader: the manager of its memory map gives out `read_picture` and compiles nothing."""
+class _NoReader:
+    """Mixed in before FFCV's Loader: the manager of its memory map compiles nothing that would read from it."""
 
     @property
     def memory_manager(self) -> Any:
@@ -92,7 +89,7 @@ class _SharedReader:
 
     @memory_manager.setter
     def memory_manager(self, manager: Any) -> None:
-        manager.compile_reader = lambda: read_picture  # FFCV calls it right after this assignment
+        manager.compile_reader = lambda: None  # FFCV calls it right after this assignment
         self._memory_manager = manager
 
 
@@ -152,6 +149,7 @@ class FfcvFile:
 def _ffcv_loader(path: Path, batch_size: int) -> Any:
     """FFCV's Loader of `path`, whose generated code is replaced by one stage of the shared decoders."""
     from ffcv.fields.decoders import IntDecoder, SimpleRGBImageDecoder
+    from ffcv.fields.rgb_image import IMAGE_MODES
     from ffcv.loader import OrderOption
 
     loader = _ffcv_classes()[0](
@@ -167,16 +165,17 @@ def _ffcv_loader(path: Path, batch_size: int) -> Any:
     )
     if tuple(loader.reader.field_names) != FIELDS:
         raise ValueError(f"its fields are {', '.join(loader.reader.field_names)}, not {', '.join(FIELDS)}")
+    if set(loader.reader.metadata["f0"]["mode"]) != {IMAGE_MODES["raw"]}:
+        raise ValueError("its pictures are compressed")
     sizes = {(int(h), int(w)) for h, w in np.unique(loader.reader.metadata["f0"][["height", "width"]])}
     if sizes != {(32, 32)}:
         raise ValueError(f"its pictures are of {sorted(sizes)} pixels, not 32x32")
     nodes = [loader.graph.leaf_nodes[name].id for name in FIELDS]
-    decoders = [_decoders()[name] for name in FIELDS]
 
     def decode(batch_indices: np.ndarray, metadata: np.ndarray, storage_state: int, **buffers: Any) -> list:
         decoded = [
             decoder(batch_indices, buffers[f"memory_{node}"], metadata[f"f{field}"], storage_state)
-            for field, (decoder, node) in enumerate(zip(decoders, nodes, strict=True))
+            for field, (decoder, node) in enumerate(zip(_decoders(), nodes, strict=True))
         ]
         loader.memory_manager.context.check()
         return decoded
@@ -192,7 +191,7 @@ def _ffcv_classes() -> tuple[Any, type[SafeEpoch], Any]:
     from ffcv.loader.epoch_iterator import EpochIterator
     from ffcv.memory_managers.base import MemoryContext
 
-    class SafeLoader(_SharedReader, Loader):
+    class SafeLoader(_NoReader, Loader):
         """FFCV's Loader without the marked type."""
 
     class Epoch(SafeEpoch, EpochIterator):  # type: ignore[misc]

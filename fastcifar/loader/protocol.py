@@ -19,7 +19,7 @@ from fastcifar.errors import UserError
 from fastcifar.loader.order import EpochPlan
 
 FULL_SIZE = 32
-TOGETHER = 2000
+TOGETHER = 1000
 """Pictures read and made by one call if batches are smaller: waking threads takes as long as a hundred pictures."""
 SMALLEST_TYPE = 2  # bytes of a value in a batch
 Array = np.ndarray | Tensor
