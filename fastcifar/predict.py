@@ -15,6 +15,8 @@ LARGEST_PICTURE = 64_000_000
 """Pixels; more is refused before it is decoded, as a small file can hold a picture that fills the memory."""
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 """What Pillow converts to RGB faithfully; 16-bit modes it would clip."""
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Of all that Pillow reads, what holds nothing but pixels: for PostScript it would start Ghostscript."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,7 @@ def read_picture(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large and of odd pictures, which are refused below or harmless
-            with Image.open(path) as picture:
+            with Image.open(path, formats=FORMATS) as picture:
                 _check(path, picture)
                 upright = ImageOps.exif_transpose(picture)
                 if "transparency" in upright.info:
@@ -82,9 +84,13 @@ def read_picture(path: Path) -> Any:
 
 
 def _check(path: Path, picture: Any) -> None:
+    from fastcifar.data.picture import MAX_SCANS, START_OF_SCAN
+
     found = f"{path} is {picture.width}x{picture.height} {picture.mode}"
     if picture.width * picture.height > LARGEST_PICTURE:
         raise UserError(f"{found}; scale it below {LARGEST_PICTURE:,} pixels")
+    if picture.format == "JPEG" and path.read_bytes().count(START_OF_SCAN) > MAX_SCANS:
+        raise UserError(f"{path} is a JPEG of more than {MAX_SCANS} scans; save it again")
     if picture.mode not in MODES:
         raise UserError(f"{found}; pictures of this mode cannot be converted, save it with 8 bits a channel")
 

@@ -127,12 +127,16 @@ def png_of_size(width: int, height: int) -> bytes:
         (None, "there is no picture {path}"),
         (b"", "{path} is not a picture that can be read; use PNG or JPEG"),
         (b"hello", "{path} is not a picture that can be read; use PNG or JPEG"),
+        (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+            "{path} is not a picture that can be read; use PNG or JPEG",
+        ),
         (png_of_size(32, 32), "cannot read the picture {path}: "),
         (png_of_size(8001, 8000), "{path} is 8001x8000 RGB; scale it below 64,000,000 pixels"),
         (png_of_size(10000, 9500), "{path} is 10000x9500 RGB; scale it below 64,000,000 pixels"),
         (png_of_size(60000, 60000), "cannot read the picture {path}: Image size (3600000000 pixels) exceeds limit"),
     ],
-    ids=["missing", "empty", "text", "cut", "large", "larger", "bomb"],
+    ids=["missing", "empty", "text", "postscript", "cut", "large", "larger", "bomb"],
 )
 def test_no_picture(content: bytes | None, text: str, tmp_path: Path, command: Command) -> None:
     path = tmp_path / "picture.png"

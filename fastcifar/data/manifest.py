@@ -85,11 +85,10 @@ class _Checker:
         self.check("format_version", fields["format_version"], lambda v: v == FORMAT_VERSION, f"{FORMAT_VERSION}")
         self.check("dataset", fields["dataset"], lambda v: v in DATASETS, f"one of {', '.join(DATASETS)}")
         names = fields["class_names"]
-        self.check("class_names", names, _is_class_names, "a list of at least two different names")
+        self.check("class_names", names, is_class_names, "a list of at least two different names")
         mean, std = fields["mean_01"], fields["std_01"]
-        self.check("mean_01", mean, lambda v: _is_channels(v, 0.0, 1.0), "three numbers in 0..1")
-        # 0.5 is the largest deviation numbers in 0..1 can have
-        self.check("std_01", std, lambda v: _is_channels(v, 1e-9, 0.5), "three numbers above 0 and up to 0.5")
+        self.check("mean_01", mean, is_mean, "three numbers in 0..1")
+        self.check("std_01", std, is_std, "three numbers above 0 and up to 0.5")
         self.check("content_sha256", fields["content_sha256"], _is_sha256, "64 hexadecimal digits")
         self.check("fastcifar_version", fields["fastcifar_version"], is_plain_text, "a text")
         splits = fields["splits"]
@@ -156,13 +155,24 @@ def _is_base_name(value: Any) -> bool:
     return is_plain_text(value) and value not in ("", ".", "..") and PurePath(value).name == value
 
 
-def _is_class_names(value: Any) -> bool:
+def is_class_names(value: Any) -> bool:
+    """Whether a value of a JSON file is a list of at least two different texts that can be printed."""
     return (
         isinstance(value, list)
         and len(value) >= 2
         and all(is_plain_text(name) and name for name in value)
         and len(set(value)) == len(value)
     )
+
+
+def is_mean(value: Any) -> bool:
+    """Whether a value of a JSON file is the mean of three channels, in 0..1."""
+    return _is_channels(value, 0.0, 1.0)
+
+
+def is_std(value: Any) -> bool:
+    """Whether a value of a JSON file is the deviation of three channels: above 0, and at most the 0.5 it can be."""
+    return _is_channels(value, 1e-9, 0.5)
 
 
 def _is_channels(value: Any, low: float, high: float) -> bool:

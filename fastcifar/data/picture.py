@@ -14,6 +14,7 @@ from fastcifar.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 64_000_000  # of a picture to be resized: what a large camera makes; a bomb asks for more
+START_OF_SCAN = b"\xff\xda"
 MAX_SCANS = 100  # of a progressive JPEG, which has about ten; every one of them is a pass over all pixels
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 16-bit modes would be clipped, not scaled
 _UNREADABLE = (
@@ -43,7 +44,7 @@ def decode(name: str, content: bytes, resize: bool) -> bytes:
     """
     try:
         with _quietly(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
-            if image.format == "JPEG" and content.count(b"\xff\xda") > MAX_SCANS:
+            if image.format == "JPEG" and content.count(START_OF_SCAN) > MAX_SCANS:
                 raise UserError(f"{name} is a JPEG of more than {MAX_SCANS} scans")
             plain = image.mode == "RGB" and image.size == (IMAGE_SIZE, IMAGE_SIZE)
             if not plain:

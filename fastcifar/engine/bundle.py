@@ -1,5 +1,6 @@
 """A finished run, loaded to be used: its record, its configuration, its network with the trained weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,18 @@ from torch import nn
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config
 from fastcifar.config_cli import config_from_file
+from fastcifar.data.manifest import DATASETS, is_class_names, is_mean, is_std
 from fastcifar.engine.record import CONFIG_NAME, RECORD_NAME, WEIGHTS_NAME, load_record, weights_sha256
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
 from fastcifar.models.build import build_model
+
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    "class_names": is_class_names,
+    "mean_01": is_mean,
+    "std_01": is_std,
+    "dataset": lambda value: value in DATASETS,
+}
+"""What others rely on in a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +46,23 @@ class Bundle:
         return Transform(NO_AUGMENTATION, tuple(self.record["mean_01"]), tuple(self.record["std_01"]), dtype=dtype)
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Loads a finished run; raises UserError for one that is incomplete, damaged or changed since."""
+def load_facts(folder: Path) -> dict[str, Any]:
+    """The record of a finished run, as `load_record`, after a look at what a bundle takes from it; raises UserError."""
     record = load_record(folder)
-    missing = [key for key in ("class_names", "mean_01", "std_01", "dataset") if key not in record]
+    missing = [key for key in CHECKS if key not in record]
     if missing:
         raise UserError(f"{folder / RECORD_NAME} lacks {', '.join(missing)}; train again")
+    for key, holds in CHECKS.items():
+        if not holds(record[key]):
+            raise UserError(
+                f"{folder / RECORD_NAME} has {key} = {shown(record[key])}, which no run writes; train again"
+            )
+    return record
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Loads a finished run; raises UserError for one that is incomplete, damaged or changed since."""
+    record = load_facts(folder)
     config = config_from_file(folder / CONFIG_NAME)
     path = folder / WEIGHTS_NAME
     try:

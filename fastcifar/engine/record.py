@@ -19,8 +19,9 @@ import fastcifar
 from fastcifar.config import Config
 from fastcifar.device import Placement, cpu_name
 from fastcifar.errors import UserError
-from fastcifar.files import atomic_path
+from fastcifar.files import atomic_path, read_at_most
 
+LARGEST_RECORD = 16 << 20  # bytes; it has some 4 kB
 RECORD_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME = (
     "record.json",
     "config.toml",
@@ -51,10 +52,10 @@ def load_record(folder: Path) -> dict[str, Any]:
     """The record of a finished run; raises UserError where there is none."""
     path = folder / RECORD_NAME
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(read_at_most(path, LARGEST_RECORD))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished run: {path} is missing") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from None
     if not isinstance(record, dict):
         raise UserError(f"{path} is not the record of a run")

@@ -12,6 +12,7 @@ from typing import Any
 
 atheris: Any = importlib.import_module("atheris")  # of the extra `fuzz`, so type checkers may not have it
 READERS = ("fastcifar", "tomllib", "json", "pickle", "tarfile", "zipfile", "gzip", "lzma", "_compression", "PIL")
+PLUGINS = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP")]
 BY_HAND = {"config": 0.05}
 """How often an input is mutated by `mutators.py`; tyro takes 30 ms for every file that can be read."""
 
@@ -24,7 +25,7 @@ def main(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=list(READERS)):
         from targets import try_input
 
-        for name in ("PngImagePlugin", "JpegImagePlugin"):  # which Pillow imports when it first needs them
+        for name in PLUGINS:  # which Pillow imports when it first needs them
             importlib.import_module(f"PIL.{name}")
     seeds = importlib.import_module("seeds").seeds(target)
     corpus = folder / "corpus"

@@ -82,4 +82,5 @@ MUTATORS: dict[str, Mutator] = {
     "verified": mutate_json,
     "config": mutate_toml,
     "checkpoint": mutate_checkpoint,
+    "record": mutate_json,
 }

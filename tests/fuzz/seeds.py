@@ -22,6 +22,7 @@ from fastcifar.engine.checkpoint import Checkpoint, write_checkpoint
 from fastcifar.recipes import RECIPES
 
 NAMES = ("cat", "dog")
+FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # besides PNG and JPEG
 
 
 def manifest_seed() -> bytes:
@@ -127,6 +128,11 @@ def _checkpoint() -> bytes:
         return write_checkpoint(Path(folder), Checkpoint(7, tensors, facts), keep=1).read_bytes()
 
 
+def _record() -> bytes:
+    facts = {"class_names": NAMES, "mean_01": [0.5, 0.4, 0.3], "std_01": [0.2, 0.2, 0.2], "dataset": "custom"}
+    return json.dumps({"recipe": "smoke", "weights_sha256": "0" * 64, **facts, "clock": {"run_s": 1.5}}).encode()
+
+
 def seeds(target: str) -> list[bytes]:
     """The inputs to start from; every target has some."""
     tree = b"\n".join(b"p" + name.encode() for name in _tree()) + b"\ndtrain/cat\nxtest/dog/2.txt"
@@ -144,4 +150,6 @@ def seeds(target: str) -> list[bytes]:
         "picture": _pictures,
         "image_tree": lambda: [tree],
         "checkpoint": lambda: [_checkpoint()],
+        "picture_of_the_user": lambda: [*_pictures(), *(png("RGB", 8, kind) for kind in FORMATS)],
+        "record": lambda: [_record()],
     }[target]()

@@ -17,6 +17,8 @@ from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
 
+from fastcifar.augment.transform import Transform
+from fastcifar.config import NO_AUGMENTATION
 from fastcifar.config_cli import config_from_file
 from fastcifar.data.batch_pickle import read_batch, read_class_names
 from fastcifar.data.batches import Batches
@@ -27,10 +29,13 @@ from fastcifar.data.members import Member
 from fastcifar.data.picture import decode
 from fastcifar.data.raw_set import SourceInfo
 from fastcifar.data.sources import open_source
+from fastcifar.engine.bundle import load_facts
 from fastcifar.engine.checkpoint import digest_of, read_checkpoint
 from fastcifar.engine.history import History
+from fastcifar.engine.record import RECORD_NAME
 from fastcifar.engine.resume import environment_changes
 from fastcifar.errors import RunFailedError, UserError
+from fastcifar.predict import read_picture
 
 SOURCE = SourceInfo(kind="image-folder", name="fuzz")
 
@@ -159,9 +164,34 @@ def checkpoint(content: bytes) -> None:
     History(io.StringIO(), total=9, batch_size=9, classes=2).restore(found.facts["state"]["history"])
 
 
+def record(content: bytes) -> None:
+    """The record of a finished run, as far as a bundle relies on it."""
+    _file(RECORD_NAME, content)
+    facts = load_facts(_folder())
+    Transform(NO_AUGMENTATION, tuple(facts["mean_01"]), tuple(facts["std_01"]))
+    ", ".join([*facts["class_names"], facts["dataset"]]).encode("utf-8")
+
+
+def picture_of_the_user(content: bytes) -> None:
+    """A picture as `predict` reads it: any size, more formats."""
+    assert read_picture(_file("mine", _with_png_checksums(content))).shape == (32, 32, 3)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
-    for target in (manifest, verified, config, archive, pickled_batch, binary_batch, picture, image_tree, checkpoint)
+    for target in (
+        manifest,
+        verified,
+        config,
+        archive,
+        pickled_batch,
+        binary_batch,
+        picture,
+        picture_of_the_user,
+        image_tree,
+        checkpoint,
+        record,
+    )
 }
 
 
