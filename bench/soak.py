@@ -128,16 +128,15 @@ def _fuzz(times: int, options: Options) -> Soaked:
 
 
 def _leaks(times: int, options: Options) -> Soaked:
-    loaders: dict[str, Any] = {}
     rows, findings = [], []
     lifetimes = max(times // 5, 11)
-    for kind in ("stream", "resident"):
-        command = [sys.executable, "-W", "ignore", str(TESTS / "faults" / "leaks.py"), kind, str(times), str(lifetimes)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RunFailedError(f"the {kind} loader's process ended with {done.returncode}: {done.stderr[-300:]}")
-        loaders[kind] = json.loads(done.stdout)
-        for name, series in loaders[kind].items():
+    command = [sys.executable, "-W", "ignore", str(TESTS / "faults" / "leaks.py"), str(times), str(lifetimes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RunFailedError(f"the loaders' process ended with {done.returncode}: {done.stderr[-300:]}")
+    loaders: dict[str, Any] = json.loads(done.stdout)
+    for kind, both in loaders.items():
+        for name, series in both.items():
             first, last = series[0], series[-1]
             rows.append(
                 [f"{kind}, {name.replace('_', ' ')}", *(f"{a} to {b}" for a, b in zip(first, last, strict=True))]

@@ -1,4 +1,6 @@
-"""Reads damaged sets in a process of its own: `python tests/faults/beton_worker.py hostile|damaged FIRST COUNT`.
+"""Reads damaged sets in a process of its own: `python tests/faults/beton_worker.py FAMILY FIRST COUNT`.
+
+FAMILY is damaged (the manifest stays as it was), hostile (it fits the damage, or is itself changed), or mixed.
 
 For every seed from FIRST on: `try SEED WAY`, and once both loaders have had their turn, `end SEED OUTCOME OUTCOME`, of
 stream and resident. An outcome is `refused`, `equal` (bit for bit the batches of the undamaged set), `other` (only
@@ -69,7 +71,7 @@ def _plausible(batches: Batches, classes: int) -> bool:
 
 def main() -> None:
     """See above."""
-    hostile, first, count = sys.argv[1] == "hostile", int(sys.argv[2]), int(sys.argv[3])
+    family, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fastcifar-faults-", dir=memory) as name:
         original, folder = Path(name, "sound"), Path(name, "damaged")
@@ -78,6 +80,7 @@ def main() -> None:
         sound = read("resident", original)[0]
         for seed in range(first, first + count):
             shutil.copytree(original, folder)
+            hostile = family == "hostile" or (family == "mixed" and seed % 2 == 1)
             print("try", seed, mutate(seed, folder, hostile), flush=True)
             print("end", seed, *outcomes(folder, sound, hostile), flush=True)
             shutil.rmtree(folder)

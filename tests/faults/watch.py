@@ -25,7 +25,7 @@ class Tally:
 
 
 def try_betons(family: str, first: int, count: int, tally: Tally) -> None:
-    """Tries `count` seeds from `first` on, `family` is damaged or hostile; a process that ends is started again."""
+    """Tries `count` seeds from `first` on; `family` as in `beton_worker.py`. A process that ends is started again."""
     end = first + count
     while first < end:
         first = _one_worker(family, first, end, tally)
