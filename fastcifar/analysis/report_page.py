@@ -128,9 +128,7 @@ def _test_loss(bundle: Bundle, evaluation: Evaluation | None) -> float | None:
     """At the end, with one view, by the formula of the training loss."""
     if evaluation is None:
         return None
-    return classification.cross_entropy(
-        evaluation.logits["plain"], evaluation.labels, bundle.config.label_smoothing
-    )
+    return classification.cross_entropy(evaluation.logits["plain"], evaluation.labels, bundle.config.label_smoothing)
 
 
 def _charts(bundle: Bundle, curves: Curves, evaluation: Evaluation | None) -> "dict[str, Markup]":
