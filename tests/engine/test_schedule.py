@@ -15,6 +15,7 @@ def ours(total: int, peak: float, config: ScheduleConfig) -> list[float]:
 
 
 def theirs(total: int, peak: float, config: ScheduleConfig) -> list[float]:
+    assert config.anneal != "step", "torch's has no such shape"
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule = OneCycleLR(
         optimizer,
