@@ -165,7 +165,6 @@ def test_hostile_texts_stay_texts(finished: Any, tmp_path: Path, small_data: Pat
         versions={HOSTILE: HOSTILE},
         hardware={"cpu": HOSTILE},
         system=HOSTILE,
-        dataset=HOSTILE,
     )
     real = report_page.evaluate_run
 
