@@ -122,7 +122,8 @@ def _time_to_accuracy(result: dict[str, Any]) -> Table:
         rows.append([label + (" (counts)" if key == result["counts"] else ""), f"{one['mean']:.2%}", *spread])
     clock = "; ".join(f"{name.removesuffix('_s')} {ranged(one)} s" for name, one in result["clock"].items())
     share = f"{result['share_at_target']:.0%} of the runs reach {result['target']:.0%}."
-    return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs. Clocks: {clock}. {share}"
+    flops = f", {result['flops'] / 1e12:,.1f} TFLOP a training" if result.get("flops") else ""
+    return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Clocks: {clock}. {share}"
 
 
 def _reproduce(result: dict[str, Any]) -> Table:

@@ -95,10 +95,10 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
         seconds = [record["clock"][name] for record in records]
         clock[name] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
     first = records[0]
-    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "device", "amp", "hardware", "versions")
+    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "flops", "device", "amp", "hardware", "versions")
     return {
         "what": "time_to_accuracy",
-        **{key: first[key] for key in shared},
+        **{key: first.get(key) for key in shared},
         "code_revision": first["code_revision"],
         "n": len(records),
         "counts": counted,

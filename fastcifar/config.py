@@ -10,6 +10,7 @@ from fastcifar.config_parts import (
     NO_AUGMENTATION,
     AdamConfig,
     AugmentConfig,
+    FfcvNetConfig,
     MuonConfig,
     ResNet18Config,
     ResNetConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "AdamConfig",
     "AugmentConfig",
     "Config",
+    "FfcvNetConfig",
     "ModelConfig",
     "MuonConfig",
     "OptimizerConfig",
@@ -36,7 +38,7 @@ __all__ = [
 ]
 
 LARGEST_SEED = 2**63 - 1
-ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config
+ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from fastcifar.config import (
     AdamConfig,
     Config,
+    FfcvNetConfig,
     MuonConfig,
     ResNet18Config,
     ResNetConfig,
@@ -22,7 +23,7 @@ from fastcifar.errors import UserError, shown
 from fastcifar.files import read_at_most
 
 KINDS: dict[str, dict[str, type]] = {
-    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config},
+    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config, "ffcv": FfcvNetConfig},
     "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
 }
 """What `kind` means in the sections that have a choice."""

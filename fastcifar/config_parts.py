@@ -113,6 +113,21 @@ class ResNet18Config:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FfcvNetConfig:
+    """The network of FFCV's CIFAR-10 example (models/ffcv_net.py)."""
+
+    width: int = 64
+    """Channels of the first layer; the others have 2 and 4 times as many."""
+    logit_scale: float = 0.2
+    """Factor on the logits."""
+
+    def __post_init__(self) -> None:
+        require_finite(self, "model.")
+        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SgdConfig:
     """SGD with momentum on all parameters."""
 

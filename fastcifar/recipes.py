@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from fastcifar.baselines import BASELINES
 from fastcifar.config import AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
 from fastcifar.systems import SYSTEMS
 
@@ -70,5 +71,5 @@ def _speed(**fields: Any) -> Config:
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke, *SYSTEMS)
+    recipe.__name__: recipe for recipe in (resnet24, cpu90, fast90, smoke, *SYSTEMS, *BASELINES)
 }

@@ -11,6 +11,7 @@ from fastcifar.config import (
     AdamConfig,
     AugmentConfig,
     Config,
+    FfcvNetConfig,
     MuonConfig,
     ResNet18Config,
     ResNetConfig,
@@ -52,6 +53,7 @@ MODELS = st.one_of(
         stem_epochs=decays,
     ),
     st.builds(ResNet18Config, small_stem=st.booleans()),
+    st.builds(FfcvNetConfig, width=st.integers(1, 99)),
 )
 OPTIMIZERS = st.one_of(
     st.builds(
@@ -192,7 +194,7 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
         ("[model]\ndepth = 3", "{path} has the unknown key model.depth; known there are width"),
         ("[data]\npath = 'x'", "{path} has data = {{'path': 'x'}}, but that is one value"),
         ("augment = 3", "{path} has augment = 3, but that is a section with pad, pad_mode, flip, cutout, small"),
-        ("[model]\nkind = 'vgg'", "{path} has the model.kind 'vgg': choose one of resnet, speed, resnet18"),
+        ("[model]\nkind = 'vgg'", "{path} has the model.kind 'vgg': choose one of resnet, speed, resnet18, ffcv"),
         ("[optimizer]\nkind = 3", "{path} has the optimizer.kind 3: choose one of sgd, adam, muon"),
         ("[schedule]\nkind = 'x'", "{path} has the unknown key schedule.kind; known there are peak_epoch"),
         ("recipe = 'nix'", "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, smoke, system_a"),

@@ -16,7 +16,7 @@ LAYERS = [
     {"augment"},
     {"seeding"},
     {"loader"},
-    {"device", "models", "recipes", "systems", "config_file", "config_cli"},
+    {"device", "models", "recipes", "systems", "baselines", "config_file", "config_cli"},
     {"engine"},
     {"analysis"},
     {

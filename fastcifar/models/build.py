@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.config import ModelConfig, ResNet18Config, SpeedNetConfig
+from fastcifar.config import FfcvNetConfig, ModelConfig, ResNet18Config, SpeedNetConfig
+from fastcifar.models.ffcv_net import FfcvNet
 from fastcifar.models.resnet import ResNet
 from fastcifar.models.speed import SpeedNet
 from fastcifar.models.torchvision_resnet import resnet18
@@ -29,4 +30,6 @@ def outline(config: ModelConfig, classes: int) -> nn.Module:
 def _network(config: ModelConfig, classes: int) -> nn.Module:
     if isinstance(config, SpeedNetConfig):
         return SpeedNet(config, classes)
+    if isinstance(config, FfcvNetConfig):
+        return FfcvNet(config, classes)
     return resnet18(config, classes) if isinstance(config, ResNet18Config) else ResNet(config, classes)

@@ -11,13 +11,22 @@ from fastcifar.config import ResNetConfig
 
 
 class ConvNorm(nn.Module):
-    """conv 3x3 -> (max-pool 2) -> BN -> ReLU -> (dropout of channels): (b, c, s, s) to (b, width, s or s // 2, ...)."""
+    """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels): (b, c, s, s) to (b, width, s or s // 2, ...)."""
 
     def __init__(
-        self, channels: int, width: int, *, pool: bool = False, bias: bool = False, padding: int = 1, dropout: float = 0
+        self,
+        channels: int,
+        width: int,
+        *,
+        kernel: int = 3,
+        stride: int = 1,
+        padding: int = 1,
+        pool: bool = False,
+        bias: bool = False,
+        dropout: float = 0,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, width, 3, padding=padding, bias=bias)
+        self.conv = nn.Conv2d(channels, width, kernel, stride, padding, bias=bias)
         self.norm = nn.BatchNorm2d(width)
         self.pool, self.dropout = pool, dropout
 

@@ -10,8 +10,9 @@ from fastcifar.errors import UserError
 
 def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:
     return {
-        "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "epochs": 5, "steps": 500, "parameters": 1000,
-        "device": "cpu", "amp": "float32", "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
+        "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "epochs": 5, "steps": 500,
+        "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32",
+        "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
         "evaluation": evaluation, "code_revision": code_revision(),
         "test_accuracy": plain, "test_accuracy_tta": mirrored,
         "clock": {"train_s": run_s - 1, "run_s": run_s, "process_s": run_s + 1},
@@ -26,6 +27,7 @@ def test_summary_counts_the_view_that_the_recipe_declared():
     assert result["test_accuracy"]["mean"] == pytest.approx(0.90)
     assert result["clock"]["run_s"] == {"median": 20, "min": 10, "max": 30}
     assert result["n"] == 3
+    assert result["flops"] == 2e13
     assert summarise([run | {"evaluation": "plain"} for run in runs], 0.9)["mean"] == pytest.approx(0.90)
 
 

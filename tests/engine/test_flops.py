@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastcifar.config import Config, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import Config, FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.device import place
 from fastcifar.engine.flops import training_flops
 from fastcifar.engine.schedule import resolution
@@ -38,6 +38,7 @@ def step_by_step(setup: Setup) -> float:
         (SpeedNetConfig(widths=(5, 7), stem_epochs=0), {}),
         (SpeedNetConfig(widths=(5, 7), stem_epochs=99), {"epochs": 0.1}),
         (ResNet18Config(), {"epochs": 0.2}),
+        (FfcvNetConfig(width=4), {"resolution": ((0.5, 17), (1.0, 32))}),
     ],
 )
 def test_equal_to_torch_s_count_of_every_step(tiny: Config, model: ModelConfig, changes: dict[str, Any]) -> None:

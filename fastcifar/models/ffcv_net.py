@@ -1,0 +1,34 @@
+"""The network of FFCV's CIFAR-10 example, written anew: a ResNet of nine layers, 2,274,880 parameters.
+
+Source: the example in FFCV's repository (`examples/cifar`), whose network goes back to W. Baek's torchskeleton.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcifar.config import FfcvNetConfig
+from fastcifar.models.resnet import ConvNorm, Residual
+
+
+class FfcvNet(nn.Module):
+    """(b, 3, 32, 32) to logits (b, classes); any side from 16 to 32 works."""
+
+    def __init__(self, config: FfcvNetConfig | None = None, classes: int = 10) -> None:
+        super().__init__()
+        config = FfcvNetConfig() if config is None else config
+        width = config.width
+        self.prep = ConvNorm(3, width)
+        self.down = ConvNorm(width, 2 * width, kernel=5, stride=2, padding=2)
+        self.residual1 = Residual(2 * width, dropout=0)
+        self.widen = ConvNorm(2 * width, 4 * width)
+        self.residual2 = Residual(4 * width, dropout=0)
+        self.narrow = ConvNorm(4 * width, 2 * width, padding=0)
+        self.linear = nn.Linear(2 * width, classes, bias=False)
+        self.logit_scale = config.logit_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (b, classes)."""
+        x = self.residual1(self.down(self.prep(x)))
+        x = F.max_pool2d(self.widen(x), 2)
+        x = self.narrow(self.residual2(x))
+        return self.linear(x.amax((2, 3))) * self.logit_scale
