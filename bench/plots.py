@@ -24,7 +24,7 @@ def draw(result: dict[str, Any], target: Path) -> None:
 def place_of(result: dict[str, Any]) -> str:
     """The machine, for titles: the GPU, or the CPU and its threads."""
     hardware = result["hardware"]
-    return hardware.get("gpu") or f"{hardware['cpu']}, {hardware['threads']} threads"
+    return hardware.get("gpu") or f"{hardware['cpu']}, {_threads(hardware['threads'])}"
 
 
 def spread(summaries: list[dict[str, float]]) -> np.ndarray:
