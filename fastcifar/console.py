@@ -28,8 +28,8 @@ class Progress(Protocol):
 class _Rate:
     """Units a second, lately: over at least a second, so that a display has something steady to show."""
 
-    def __init__(self) -> None:
-        self.at, self.done, self.value = time.monotonic(), 0.0, 0.0
+    def __init__(self, done: float) -> None:
+        self.at, self.done, self.value = time.monotonic(), done, 0.0
 
     def update(self, done: float) -> float:
         now = time.monotonic()
@@ -42,10 +42,11 @@ class _Rate:
 class _PlainProgress:
     """A line every few seconds, and one at the end: for logs, CI and pipes."""
 
-    def __init__(self, label: str, total: float, unit: str, stream: TextIO, begin: float) -> None:
-        self.label, self.total, self.unit, self.stream, self.begin = label, total, unit, stream, begin
+    def __init__(self, label: str, total: float, unit: str, stream: TextIO, first: float, begin: float) -> None:
+        self.label, self.total, self.unit, self.stream = label, total, unit, stream
+        self.first, self.begin = first, begin
         self.started = self.printed = time.monotonic()
-        self.rate = _Rate()
+        self.rate = _Rate(first)
         self.last: float | None = None
 
     def update(self, done: float, share: float | None = None, **fields: str) -> None:
@@ -60,7 +61,7 @@ class _PlainProgress:
         print(self._line(done, share, now - self.started, fields), file=self.stream, flush=True)
 
     def _line(self, done: float, share: float, seconds: float, fields: dict[str, str]) -> str:
-        rate = self.rate.update(done) if done < self.total else done / max(seconds, 1e-9)
+        rate = self.rate.update(done) if done < self.total else (done - self.first) / max(seconds, 1e-9)
         going = share > self.begin and done < self.total
         left = f"{seconds * (1 - share) / (share - self.begin):.0f} s left" if going else f"{seconds:.1f} s"
         extra = "".join(f"  {name} {value}" for name, value in fields.items())
@@ -71,8 +72,8 @@ class _PlainProgress:
 class _RichProgress:
     """A live bar; rich redraws it ten times a second from its own thread, so `update` only stores numbers."""
 
-    def __init__(self, label: str, total: float, unit: str, bar: Any) -> None:
-        self.bar, self.total, self.unit, self.rate = bar, total, unit, _Rate()
+    def __init__(self, label: str, total: float, unit: str, bar: Any, first: float) -> None:
+        self.bar, self.total, self.unit, self.rate = bar, total, unit, _Rate(first)
         self.task = bar.add_task(label, total=total, rate="", extra="")
 
     def update(self, done: float, share: float | None = None, **fields: str) -> None:
@@ -83,15 +84,21 @@ class _RichProgress:
 
 @contextlib.contextmanager
 def progress(
-    label: str, total: float, unit: str = "", stream: TextIO | None = None, begin: float = 0.0
+    label: str,
+    total: float,
+    unit: str = "",
+    stream: TextIO | None = None,
+    *,
+    first: float = 0.0,
+    begin: float = 0.0,
 ) -> Iterator[Progress]:
     """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere.
 
-    `begin`: the share of the work that was done before.
+    Of what was done before, `first` are the units and `begin` is the share of the work.
     """
     output = sys.stderr if stream is None else stream
     if not output.isatty() or os.environ.get("TERM") == "dumb":
-        yield _PlainProgress(label, total, unit, output, begin)
+        yield _PlainProgress(label, total, unit, output, first, begin)
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -106,7 +113,7 @@ def progress(
         TextColumn("{task.fields[extra]}"),
     )
     with Bar(*columns, console=Console(file=output), refresh_per_second=10) as bar:
-        yield _RichProgress(label, total, unit, bar)
+        yield _RichProgress(label, total, unit, bar, first)
 
 
 def run_command(main: Callable[[list[str]], None]) -> None:

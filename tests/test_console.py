@@ -51,6 +51,19 @@ def test_the_rate_is_that_of_late_and_the_time_left_follows_the_share_of_the_wor
     ]
 
 
+def test_work_that_goes_on_does_not_count_what_was_done_before(now: SimpleNamespace) -> None:
+    stream = io.StringIO()
+    with progress("train", 100, "steps", stream, first=40, begin=0.4) as bar:
+        for done in (50, 60, 100):
+            now.seconds += 10
+            bar.update(done)
+    assert stream.getvalue().splitlines() == [
+        "train  50/100 steps (50%)  1.0 steps/s  50 s left",
+        "train  60/100 steps (60%)  1.0 steps/s  40 s left",
+        "train  100/100 steps (100%)  2.0 steps/s  30.0 s",
+    ]
+
+
 def test_short_work_prints_its_end_only_and_once(now: SimpleNamespace) -> None:
     stream = io.StringIO()
     with progress("write", 3, "files", stream) as bar:

@@ -128,7 +128,7 @@ class _Run:
         config = self.config
         read_every = max(1, self.total // READS_PER_RUN) if self.placement.device.type == "cpu" else self.total
         begin = share_of_pixels(first, self.total, config.resolution)
-        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps", begin=begin) as bar:
+        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps", first=first, begin=begin) as bar:
             shown = RunProgress(
                 bar,
                 config,
