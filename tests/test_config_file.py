@@ -197,7 +197,7 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
         ("[model]\nkind = 'vgg'", "{path} has the model.kind 'vgg': choose one of resnet, speed, resnet18, ffcv"),
         ("[optimizer]\nkind = 3", "{path} has the optimizer.kind 3: choose one of sgd, adam, muon"),
         ("[schedule]\nkind = 'x'", "{path} has the unknown key schedule.kind; known there are peak_epoch"),
-        ("recipe = 'nix'", "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, smoke, system_a"),
+        ("recipe = 'nix'", "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, fast94, smoke, system_a"),
         ("recipe = ['smoke']", "no recipe is called ['smoke']: choose one of"),
         ("epochs = ", "{path} is not valid TOML: "),
         ("epochs = 3\nepochs = 4", "{path} is not valid TOML: "),

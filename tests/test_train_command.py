@@ -52,7 +52,7 @@ def test_help_reads_well(command: Command) -> None:
     shown = " ".join(command("train", "--help", "--recipe", "resnet24").out.replace("│", " ").split())
     assert "--config FILE reads fields from TOML first" in shown
     assert "Recipe: resnet24 (The brief: its ResNet, batch 512, 24 epochs" in shown
-    assert "Others: cpu90, fast90, smoke" in shown
+    assert "Others: cpu90, fast90, fast94, smoke" in shown
     assert "--batch-size INT Pictures a step; a last, smaller batch of an epoch is left out. (default: 512)" in shown
 
 
@@ -106,7 +106,7 @@ def test_the_default_configuration_can_be_read_back(tmp_path: Path) -> None:
         (["--epochs"], "Missing value for argument '--epochs'. Expected 1 values; see "),
         (["--amp", "int8"], "invalid choice 'int8' for argument '--amp'. Expected one of ('auto', 'float32'"),
         (["--augment.pad", "17"], "Error parsing augment: augment.pad is 17, but must be between 0 and 16 pixels; see"),
-        (["--recipe", "nix"], "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, smoke"),
+        (["--recipe", "nix"], "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, fast94, smoke"),
         (["--recipe"], "--recipe needs a value"),
         (["--config"], "--config needs a value"),
         (["--config", "/nowhere.toml"], "cannot read the configuration /nowhere.toml: No such file or directory; name"),
@@ -136,7 +136,8 @@ def test_a_failed_run_exits_with_1(small_data: Path, tmp_path: Path, command: Co
     sgd = ["--recipe", "resnet24", "--model.width", 2, "--optimizer.lr", 1e9, "--batch-size", 50, "--amp", "float32"]
     done = command("train", *sgd, "--data", small_data, "--runs", tmp_path)
     assert (done.code, done.out) == (1, "")
-    assert re.fullmatch(r"failed: the loss is (nan|inf) at step \d+ of 288, learning rate .*float32\n", done.err)
+    last = done.err.splitlines()[-1]  # lines of progress before it where the machine is slow
+    assert re.fullmatch(r"failed: the loss is (nan|inf) at step \d+ of 288, learning rate .*float32", last)
     (folder,) = tmp_path.iterdir()
     assert not (folder / "record.json").exists()
 
