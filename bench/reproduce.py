@@ -207,7 +207,7 @@ def _line(name: str, run: dict[str, Any]) -> str:
 def _target(result: dict[str, Any], options: Options) -> Path:
     if options.out is not None:
         return options.out
-    letters = "".join(name.removeprefix("system_") for name in result["systems"])
+    letters = "".join(name.removeprefix("system_") for name in _checked(options))
     for letter, value in (("e", options.epochs), ("f", options.fraction)):
         letters += "" if value is None else f"-{letter}{value:g}"
     return result_path(result, letters)

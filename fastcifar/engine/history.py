@@ -11,6 +11,8 @@ from fastcifar.errors import RunFailedError
 
 CHANCE_WINDOW = 5000
 """Pictures over which the accuracy is held against chance; fewer would stop runs that learn."""
+EARLIEST = 50_000
+"""Pictures before which no run is judged: a climb to a high rate begins worse than guessing, and recovers."""
 
 
 class History:
@@ -64,7 +66,8 @@ class History:
         self.file.write(json.dumps(facts, allow_nan=False) + "\n")
 
     def _judge(self, step: int) -> None:
-        if self._judged or step + 1 < self.total / 3 or len(self._recent) < self._window:
+        early = step + 1 < self.total / 3 or (step + 1) * self.batch_size < EARLIEST
+        if self._judged or early or len(self._recent) < self._window:
             return
         self._judged = True
         chance, pictures = 1 / self.classes, len(self._recent) * self.batch_size

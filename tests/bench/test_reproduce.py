@@ -137,9 +137,9 @@ def test_what_is_missing_is_trained_and_the_rest_is_kept(
 
 def test_the_result_file_says_what_it_holds() -> None:
     result = summarise({name: [run(RECIPES[name]())] for name in ("system_a", "system_c")}, Options())
-    assert reproduce._target(result, Options()).name == "reproduce-ac-cpu-n1.json"
-    assert reproduce._target(result, Options(epochs=0.2)).name == "reproduce-ac-e0.2-cpu-n1.json"
-    assert reproduce._target(result, Options(fraction=0.5)).name == "reproduce-ac-f0.5-cpu-n1.json"
+    assert reproduce._target(result, Options(systems="a,c")).name == "reproduce-ac-cpu-n1.json"
+    assert reproduce._target(result, Options(systems="c,a", epochs=0.2)).name == "reproduce-ca-e0.2-cpu-n1.json"
+    assert reproduce._target(result, Options(systems="a,c", fraction=0.5)).name == "reproduce-ac-f0.5-cpu-n1.json"
 
 
 @pytest.mark.parametrize(
