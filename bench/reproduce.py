@@ -4,6 +4,7 @@ Every run is kept in a folder of its own. Interrupted, the command goes on with 
 same configuration and code revision is not repeated.
 """
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from bench.published import FIGURES, PUBLISHED, comparison
 from fastcifar.analysis.statistics import interval
 from fastcifar.command_line import parse
 from fastcifar.config import Config
+from fastcifar.config_cli import config_from_file
 from fastcifar.config_file import to_toml
 from fastcifar.data.beton import load_manifest
 from fastcifar.engine.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, code_revision, load_record
@@ -122,10 +124,11 @@ def _finished(config: Config) -> dict[str, Any] | None:
     """The run of `config` that is there already, made by this code."""
     for path in sorted(config.runs.glob(f"*/{RECORD_NAME}")):
         folder = path.parent
-        if (folder / CONFIG_NAME).read_text(encoding="utf-8") == to_toml(config):
-            record = load_record(folder)
-            if record["code_revision"] == code_revision():
-                return figures(folder, record)
+        with contextlib.suppress(UserError):  # a run of another version is none of this one
+            if config_from_file(folder / CONFIG_NAME) == config:  # as values: its file may say 1.0 for 1
+                record = load_record(folder)
+                if record["code_revision"] == code_revision():
+                    return figures(folder, record)
     return None
 
 
