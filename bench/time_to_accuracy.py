@@ -98,7 +98,7 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
     shared = ("recipe", "dataset", "epochs", "steps", "parameters", "flops", "device", "amp", "hardware", "versions")
     return {
         "what": "time_to_accuracy",
-        **{key: first.get(key) for key in shared},
+        **{key: first[key] for key in shared},
         "code_revision": first["code_revision"],
         "n": len(records),
         "counts": counted,

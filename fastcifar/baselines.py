@@ -6,7 +6,7 @@ from fastcifar.config import AugmentConfig, Config, FfcvNetConfig, MuonConfig, S
 def airbench94() -> Config:
     """The recipe of K. Jordan's airbench94_muon: whole pictures, batch 2,000, Muon, 8 epochs; 94.0% as published.
 
-    Published with six views of a test picture; here two count, which are about 0.1 points less.
+    Published with six views of a test picture; here two count.
     """
     return Config(
         recipe="airbench94",
@@ -24,7 +24,7 @@ def airbench94() -> Config:
 def ffcv_example() -> Config:
     """FFCV's CIFAR-10 example: its network, SGD with its peak at epoch 5 of 24, mirrored views, cutout 4.
 
-    Its borders and holes have the mean colour, as here, where both are zero after normalisation.
+    Its borders have the mean colour; here they are black, and only the holes have it.
     """
     return Config(
         recipe="ffcv_example",

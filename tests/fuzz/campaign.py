@@ -8,6 +8,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from fastcifar.engine.record import code_revision
+
 DRIVER = Path(__file__).with_name("driver.py")
 LIMITS = {"timeout": 10, "rss_limit_mb": 1600, "max_len": 16384}
 """Of one input: seconds, MiB (the process itself has 560, PyTorch and all), bytes. libFuzzer's own names."""
@@ -22,6 +24,7 @@ FOUND = re.compile(
 class Tally:
     """What a target has had so far, and what it has come to; kept beside the corpus from call to call."""
 
+    code_revision: str | None
     inputs: int = 0
     seconds: float = 0.0
     edges: int = 0
@@ -34,7 +37,10 @@ def run_target(target: str, times: int, work: Path, until: float) -> Tally:
     """Tries inputs until there were `times`, too many findings, or `time.monotonic()` is past `until`."""
     work.mkdir(parents=True, exist_ok=True)
     kept = work / "tally.json"
-    tally = Tally(**json.loads(kept.read_text())) if kept.exists() else Tally()
+    revision = code_revision()
+    tally = Tally(**json.loads(kept.read_text())) if kept.exists() else Tally(revision)
+    if tally.code_revision != revision:  # what other code has survived says nothing of this one; its corpus helps
+        tally = Tally(revision)
     while tally.inputs < times and len(tally.findings) < MOST_FINDINGS and time.monotonic() < until:
         _one_chunk(target, min(CHUNK_INPUTS, times - tally.inputs), work, tally)
         kept.write_text(json.dumps(asdict(tally)))

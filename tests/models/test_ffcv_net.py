@@ -1,10 +1,8 @@
 """FFCV's example network: parameters, shapes, arithmetic against its layers in a row."""
 
-from collections.abc import Sequence
-
 import pytest
 import torch
-from torch import Tensor, nn
+from stages import stage_shapes
 from torch.nn import functional as F
 
 from fastcifar.config import FfcvNetConfig
@@ -13,22 +11,10 @@ from fastcifar.models.ffcv_net import FfcvNet
 STAGES = ("prep", "down", "residual1", "widen", "residual2", "narrow", "linear")
 
 
-def stage_shapes(model: nn.Module, side: int) -> list[tuple[int, ...]]:
-    shapes: list[tuple[int, ...]] = []
-
-    def note(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        shapes.append(tuple(output.shape[1:]))
-
-    for name in STAGES:
-        model.get_submodule(name).register_forward_hook(note)
-    model.eval()(torch.zeros(1, 3, side, side))
-    return shapes
-
-
 def test_as_published() -> None:
     model = FfcvNet()
     assert sum(p.numel() for p in model.parameters()) == 2_274_880
-    assert stage_shapes(model, 32) == [
+    assert stage_shapes(model, STAGES, 32) == [
         (64, 32, 32),
         (128, 16, 16),
         (128, 16, 16),
@@ -41,7 +27,7 @@ def test_as_published() -> None:
 
 @pytest.mark.parametrize("side", [16, 17, 24, 31])
 def test_smaller_pictures(side: int) -> None:
-    assert stage_shapes(FfcvNet(FfcvNetConfig(width=4)), side)[-1] == (10,)
+    assert stage_shapes(FfcvNet(FfcvNetConfig(width=4)), STAGES, side)[-1] == (10,)
 
 
 def test_the_last_layers_are_max_linear_scale() -> None:

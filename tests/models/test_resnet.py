@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from stages import stage_shapes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,18 +18,6 @@ STAGES = ("prep", "layer1", "layer2", "layer3", "linear")
 
 def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def stage_shapes(model: ResNet, side: int = 32) -> list[tuple[int, ...]]:
-    shapes: list[tuple[int, ...]] = []
-
-    def note(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        shapes.append(tuple(output.shape[1:]))
-
-    for name in STAGES:
-        model.get_submodule(name).register_forward_hook(note)
-    model.eval()(torch.zeros(1, 3, side, side))
-    return shapes
 
 
 @pytest.mark.parametrize(
@@ -44,7 +33,7 @@ def stage_shapes(model: ResNet, side: int = 32) -> list[tuple[int, ...]]:
 def test_published_variants(config: ResNetConfig, count: int, shapes: list[tuple[int, ...]]) -> None:
     model = ResNet(config)
     assert parameters(model) == count
-    assert stage_shapes(model) == shapes
+    assert stage_shapes(model, STAGES, 32) == shapes
 
 
 def test_forward_takes_758_5_mflop() -> None:
@@ -65,7 +54,7 @@ def test_forward_takes_758_5_mflop() -> None:
 
 @pytest.mark.parametrize("width", [1, 8, 96])
 def test_width_scales_every_layer(width: int) -> None:
-    assert [shape[0] for shape in stage_shapes(ResNet(ResNetConfig(width=width)))] == [
+    assert [shape[0] for shape in stage_shapes(ResNet(ResNetConfig(width=width)), STAGES, 32)] == [
         width,
         2 * width,
         4 * width,
