@@ -84,6 +84,8 @@ class Config:
     """Pictures in memory, or FFCV's streaming reader, with the same batches; auto takes memory where they fit well."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
+    cpu_kernels: Literal["auto", "own", "torch"] = "auto"
+    """Layers on a CPU in float32 by our kernels or by torch's; auto takes ours where the CPU has AVX-512."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPU where there is one."""
     threads: int | None = None

@@ -20,11 +20,12 @@ LARGEST_INT = 2**31 - 1
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A run's device, the type of its network's arithmetic and its CPU threads."""
+    """A run's device, the type of its network's arithmetic, its CPU threads, and whose layers it uses."""
 
     device: torch.device
     dtype: torch.dtype
     threads: int
+    own_kernels: bool = False
 
     @property
     def autocast(self) -> torch.autocast:
@@ -46,7 +47,15 @@ def place(config: Config) -> Placement:
     dtype = fastest_dtype(device) if config.amp == "auto" else DTYPES[config.amp]
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError(f"amp is bfloat16, but {torch.cuda.get_device_name()} lacks it; use --amp float16")
-    return Placement(device, dtype, torch.get_num_threads() if config.threads is None else config.threads)
+    threads = torch.get_num_threads() if config.threads is None else config.threads
+    return Placement(device, dtype, threads, _own_kernels(config, device, dtype))
+
+
+def _own_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether layers are computed by `fastcifar.ops`; auto takes them where they were measured to be the faster ones."""
+    if device.type != "cpu" or dtype != torch.float32:
+        return False
+    return config.cpu_kernels == "own" or (config.cpu_kernels == "auto" and "avx512f" in cpu_facts()[1])
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
@@ -91,6 +100,9 @@ def using(placement: Placement) -> Iterator[None]:
     """Torch's and numba's thread counts as `placement` says inside, and as they were before outside."""
     import numba
 
+    # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after each
+    # operation, then do them; threads of another library would have to share the cores with those
+    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
     torch_before, numba_before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(placement.threads)
     try:

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 
 from fastcifar.augment import draws, lanes, pixel
-from fastcifar.augment.kernel_cache import compiled
+from fastcifar.kernel_cache import compiled
 from fastcifar.augment.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
 
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2

@@ -21,6 +21,13 @@ def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
+def use_own_kernels(model: nn.Module) -> None:
+    """Tells the parts of a network that can to compute by `fastcifar.ops` where that serves."""
+    for module in model.modules():
+        if hasattr(type(module), "own_kernels"):
+            module.own_kernels = True  # type: ignore[assignment]
+
+
 def outline(config: ModelConfig, classes: int) -> nn.Module:
     """The network on the meta device: shapes without numbers, made and run in no time."""
     with torch.device("meta"):

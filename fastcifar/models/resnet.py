@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import ResNetConfig
+from fastcifar.ops.conv_norm_act import conv_norm_act
 
 
 class ConvNorm(nn.Module):
     """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels): (b, c, s, s) to (b, width, s or s // 2, ...)."""
+
+    own_kernels = False
 
     def __init__(
         self,
@@ -32,10 +35,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, s, s) to (b, width, s', s')."""
-        x = self.conv(x)
-        if self.pool:
-            x = F.max_pool2d(x, 2)
-        x = F.relu(self.norm(x))
+        x = conv_norm_act(x, self.conv, self.norm, "relu", pool=self.pool, own=self.own_kernels)
         return F.dropout2d(x, self.dropout, self.training) if self.dropout else x
 
 

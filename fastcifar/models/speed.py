@@ -11,16 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import SpeedNetConfig
+from fastcifar.ops.conv_norm_act import FUNCTIONS, conv_norm_act
 
 WHITENING_PICTURES = 5000
 """Enough for the stem: its filters come from the covariance of 12 numbers a patch, and a picture has 961 patches."""
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
-ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
 
 class Block(nn.Module):
     """conv 3x3 -> max-pool 2 -> BN -> act -> conv 3x3 -> BN -> act: (b, c, s, s) to (b, width, s // 2, s // 2)."""
+
+    own_kernels = False
 
     def __init__(self, channels: int, width: int, bn_momentum: float, activation: str) -> None:
         super().__init__()
@@ -28,12 +30,12 @@ class Block(nn.Module):
         self.norm1 = _norm(width, bn_momentum)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.norm2 = _norm(width, bn_momentum)
-        self.act = ACTIVATIONS[activation]()
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, s, s) to (b, width, s // 2, s // 2)."""
-        x = self.act(self.norm1(F.max_pool2d(self.conv1(x), 2)))
-        return self.act(self.norm2(self.conv2(x)))
+        x = conv_norm_act(x, self.conv1, self.norm1, self.activation, pool=True, own=self.own_kernels)
+        return conv_norm_act(x, self.conv2, self.norm2, self.activation, own=self.own_kernels)
 
 
 class SpeedNet(nn.Module):
@@ -52,7 +54,7 @@ class SpeedNet(nn.Module):
             Block(before, after, config.bn_momentum, config.activation)
             for before, after in pairwise((STEM_CHANNELS, *config.widths))
         )
-        self.act = ACTIVATIONS[config.activation]()
+        self.activation = config.activation
         self.head = nn.Linear(config.widths[-1], classes, bias=False)
         self.logit_scale = config.logit_scale
 
@@ -93,7 +95,7 @@ class SpeedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""
-        x = self.act(self.stem(x))
+        x = FUNCTIONS[self.activation](self.stem(x))
         for block in self.blocks:
             x = block(x)
         x = x.amax((2, 3))

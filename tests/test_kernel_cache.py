@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numba.core import caching
 
-from fastcifar.augment.kernel_cache import compiled
+from fastcifar.kernel_cache import compiled
 
 SOURCE = """
 def double(values):

@@ -1,0 +1,142 @@
+"""The pieces of which `winograd.py` makes its kernels: staging, products, and the way back; compiled into them."""
+
+import numba
+
+from fastcifar.ops.tiles import POINTS, TILE, output_transform, pooled_output, unpool
+from fastcifar.ops.vectors import BYTES, LANES, address, block_product, copy
+
+SLAB = 2 * LANES
+"""Output channels between two transforms."""
+SLAB_BYTES = 4 * SLAB
+FEW = 4
+# 24 sums, 2 vectors of factors and a number fill the 32 registers of 512 bits; 12, 2 and one the 16 of 256
+product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for accumulate in (False, True))
+product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
+product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
+product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
+
+
+@numba.njit
+def stage(padded, image, border):
+    """Copies a picture (h, w, c) into the middle of `padded`."""
+    height, width, channels = image.shape
+    for y in range(height):
+        for x in range(width):
+            target, source = padded[y + border, x + border], image[y, x]
+            for c in range(channels):
+                target[c] = source[c]
+
+
+@numba.njit
+def stage_unpooled(padded, gradient, chosen, border):
+    """The gradient (h // 2, w // 2, c) of maxima into `padded`, where each came from."""
+    height, width, channels = gradient.shape
+    right = 4 * padded.shape[2]
+    down = padded.shape[1] * right
+    for y in range(height):
+        for x in range(width):
+            target = address(padded) + (2 * y + border) * down + (2 * x + border) * right
+            source, which = address(gradient[y, x]), address(chosen[y, x])
+            for c in range(0, channels, LANES):
+                unpool(source + 4 * c, which + c, target + 4 * c, down, right)
+
+
+@numba.njit(inline="always")
+def tile_start(padded, tile, across):
+    """The address of a tile, counted row by row with `across` a row, in a staged picture."""
+    right = 4 * padded.shape[2]
+    return address(padded) + TILE * right * ((tile // across) * padded.shape[1] + tile % across)
+
+
+@numba.njit
+def leave_plain(image, products, between, spill, top, left, channel, count):
+    """Transforms a tile's products back into `image` (h, w, k), from (top, left) on, at `count` channels at most 16."""
+    height, width, channels = image.shape
+    rows, columns = min(TILE, height - top), min(TILE, width - left)
+    if rows == TILE and columns == TILE and count == LANES:
+        target = address(image) + 4 * ((top * width + left) * channels + channel)
+        output_transform(products, POINTS * between, between, target, 4 * width * channels, 4 * channels)
+        return
+    output_transform(products, POINTS * between, between, address(spill), TILE * BYTES, BYTES)
+    for y in range(rows):
+        for x in range(columns):
+            if count == LANES:
+                copy(address(spill[y, x]), address(image[top + y, left + x]) + 4 * channel)
+            else:
+                for c in range(count):
+                    image[top + y, left + x, channel + c] = spill[y, x, c]
+
+
+@numba.njit
+def leave_pooled(image, chosen, products, between, spill, spill_codes, top, left, channel):
+    """The same for maxima of 2x2: `image` and `chosen` (h // 2, w // 2, k), sixteen channels."""
+    height, width, channels = image.shape
+    rows, columns = min(2, height - top), min(2, width - left)
+    if rows == 2 and columns == 2:
+        place = (top * width + left) * channels + channel
+        pooled_output(
+            products, POINTS * between, between,
+            address(image) + 4 * place, 4 * width * channels, 4 * channels,
+            address(chosen) + place, width * channels, channels,
+        )  # fmt: skip
+        return
+    pooled_output(
+        products, POINTS * between, between, address(spill), TILE * BYTES, BYTES,
+        address(spill_codes), 2 * LANES, LANES,
+    )  # fmt: skip
+    for y in range(rows):
+        for x in range(columns):
+            copy(address(spill[y, x]), address(image[top + y, left + x]) + 4 * channel)
+            for c in range(LANES):
+                chosen[top + y, left + x, channel + c] = spill_codes[y, x, c]
+
+
+@numba.njit(inline="always")
+def multiply(a, a_row, a_step, b, c, count, steps, wide):
+    """c (count, 32) = a (count, steps) @ b (steps, 32); `wide` for vectors of 512 bits.
+
+    Up to three rows more than `count` are read and written.
+    """
+    row = 0
+    while wide and row + 12 <= count:
+        product_12x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
+        row += 12
+    while not wide and row + 6 <= count:
+        for half in range(0, SLAB_BYTES, BYTES):
+            product_6x16(
+                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
+            )
+        row += 6
+    while wide and row < count:
+        product_4x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
+        row += FEW
+    while row < count:
+        for half in range(0, SLAB_BYTES, BYTES):
+            product_4x16(
+                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
+            )
+        row += FEW
+
+
+@numba.njit(inline="always")
+def multiply_add(a, a_row, a_step, b, c, count, steps, wide):
+    """The same added to c."""
+    row = 0
+    while wide and row + 12 <= count:
+        added_12x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
+        row += 12
+    while not wide and row + 6 <= count:
+        for half in range(0, SLAB_BYTES, BYTES):
+            added_6x16(
+                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
+            )
+        row += 6
+    while wide and row < count:
+        added_4x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
+        row += FEW
+    while row < count:
+        for half in range(0, SLAB_BYTES, BYTES):
+            added_4x16(
+                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
+            )
+        row += FEW

@@ -1,0 +1,154 @@
+"""conv 3x3 -> (max-pool 2) -> batch norm -> activation, as a network calls it: in kernels of our own where they serve.
+
+Otherwise, and wherever they were not asked for, it is torch's layers one after the other: on GPUs, in 16-bit arithmetic,
+for other filters, when a network is exported, counted or looked into. Both give the same numbers within rounding.
+"""
+
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
+from fastcifar.ops.norm_act import KINDS, kernels
+from fastcifar.ops.vectors import LANES
+
+FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+FEWEST_CHANNELS = 16
+"""With fewer, a convolution's transforms cost more than they save."""
+
+
+def conv_norm_act(
+    x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, activation: str, *, pool: bool = False, own: bool = False
+) -> Tensor:
+    """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
+
+    activation: "gelu", "relu" or "silu". `own` asks for our kernels, which are taken where they can be.
+    """
+    if own and serves(x, conv, norm, pool=pool):
+        if norm.training:
+            return _Trained.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, activation, pool)
+        scale, shift = _running(conv, norm)
+        z, _ = convolve(x, conv.weight, pool=pool)
+        return _apply(z, scale, shift, activation)
+    x = conv(x)
+    if pool:
+        x = F.max_pool2d(x, 2)
+    return FUNCTIONS[activation](norm(x))
+
+
+def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:
+    """Whether our kernels compute what these layers do for x: of its kind, in training or without gradients."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == conv.weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and (conv.groups, conv.padding_mode) == (1, "zeros")
+        and conv.in_channels >= FEWEST_CHANNELS
+        and conv.out_channels % LANES == 0
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and (norm.training or not torch.is_grad_enabled())
+        and len(x) > 0
+        and min(x.shape[2:]) >= (2 if pool else 1)
+    )
+
+
+class _Trained(torch.autograd.Function):
+    """With the batch's own statistics; what is kept for the gradient is the input and the values before the norm."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        gain: Tensor,
+        bias: Tensor,
+        conv_bias: Tensor | None,
+        norm: nn.BatchNorm2d,
+        activation: str,
+        pool: bool,
+    ) -> Tensor:
+        z, chosen = convolve(x, weight, pool=pool)
+        mean, variance = _moments(z)
+        inverse = (variance + norm.eps).rsqrt()
+        _remember(norm, mean if conv_bias is None else mean + conv_bias, variance, z.numel() // z.size(1))
+        scale = gain * inverse
+        shift = bias - mean * scale  # a bias of the convolution is taken off again with the mean
+        ctx.save_for_backward(x, weight, z, chosen, scale, shift, mean, inverse)
+        ctx.activation = activation
+        return _apply(z, scale, shift, activation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, z, chosen, scale, shift, mean, inverse = ctx.saved_tensors
+        kind, rows, threads = KINDS[ctx.activation], z.numel() // z.size(1), numba.get_num_threads()
+        incoming, values = _rows(gradient), _rows(z)
+        factors = [t.numpy() for t in (scale, shift, mean)]
+        parts = np.empty((threads, 2, z.size(1)))
+        kernels().gradient_sums(kind, incoming, values, *factors, parts)
+        total, product = torch.from_numpy(parts.sum(0)).float()
+        to_gain = product * inverse
+        constant, linear = -scale * total / rows, -scale * inverse * to_gain / rows
+        before = torch.empty_like(z)  # channels_last, as z is
+        kernels().gradient(kind, incoming, values, *factors, constant.numpy(), linear.numpy(), _rows(before), threads)
+        wanted = ctx.needs_input_grad
+        return (
+            input_gradient(before, chosen, weight, x.size(2), x.size(3)) if wanted[0] else None,
+            filter_gradient(x, before, chosen) if wanted[1] else None,
+            to_gain if wanted[2] else None,
+            total if wanted[3] else None,
+            torch.zeros_like(mean) if wanted[4] else None,
+            None,
+            None,
+            None,
+        )
+
+
+def _rows(x: Tensor) -> np.ndarray:
+    """(n, c, h, w) as (n * h * w, c), without a copy where the tensor is channels_last."""
+    return x.detach().permute(0, 2, 3, 1).contiguous().view(-1, x.size(1)).numpy()
+
+
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (biased) variance of each channel, from sums of distances to the first pixel: they cancel little."""
+    rows = _rows(z)
+    parts = np.empty((numba.get_num_threads(), 2, z.size(1)))
+    kernels().moments(rows, rows[0], parts)
+    away, squares = torch.from_numpy(parts.sum(0)) / len(rows)
+    return torch.from_numpy(rows[0]) + away.float(), (squares - away * away).clamp(min=0).float()
+
+
+def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
+    """Takes a batch into the running statistics, as torch does: its variance is the unbiased one."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked += 1
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance * (rows / max(1, rows - 1)), norm.momentum)
+
+
+def _running(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift by the running statistics."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+    mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+    return scale, norm.bias - mean * scale
+
+
+def _apply(z: Tensor, scale: Tensor, shift: Tensor, activation: str) -> Tensor:
+    out = torch.empty_like(z)
+    kernels().apply(
+        KINDS[activation], _rows(z), scale.detach().numpy(), shift.detach().numpy(), _rows(out), numba.get_num_threads()
+    )
+    return out

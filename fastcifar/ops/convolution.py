@@ -1,0 +1,111 @@
+"""What `winograd.py` computes, on tensors: a 3x3 convolution with an optional pooling behind it, and its gradients."""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn import grad
+
+from fastcifar.ops.blocks import SLAB
+from fastcifar.ops.tiles import PRODUCTS, TILE
+from fastcifar.ops.winograd import has_512_bits, kernels
+
+DIRECT_UP_TO = 2
+"""The side of the maps for which torch's direct convolution is faster: most of a 4x4 tile would lie beside them."""
+TILES_AT_A_TIME = 48
+"""Of a thread: their transforms fill an L2 cache of a megabyte or two; between 32 and 96 the time is the same."""
+NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
+
+
+def convolve(x: Tensor, weight: Tensor, *, pool: bool = False) -> tuple[Tensor, Tensor | None]:
+    """The correlation of x (n, c, h, w) with weight (k, c, 3, 3), padded by 1; with `pool` maxima of 2x2, stride 2.
+
+    Float32, channels_last, and so is the result (n, k, h, w) or (n, k, h // 2, w // 2). With it, for pooled ones, come
+    bytes (n, h // 2, w // 2, k) for which of the four was taken. k must be a multiple of 16 where it is pooled.
+    """
+    number, _, height, width = x.shape
+    if _is_tiny(height, width, pool):
+        return F.conv2d(x, weight, padding=1), None
+    sides = (height // 2, width // 2) if pool else (height, width)
+    y = torch.empty((number, len(weight), *sides), memory_format=torch.channels_last)
+    chosen = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
+    filters = _filters(weight.permute(2, 3, 1, 0))
+    _convolve(x, None, filters, y, chosen, height, width)
+    return y, chosen
+
+
+def input_gradient(gradient: Tensor, chosen: Tensor | None, weight: Tensor, height: int, width: int) -> Tensor:
+    """From the gradient of the results of `convolve`, that of its input (n, c, height, width)."""
+    if _is_tiny(height, width, chosen is not None):
+        shape = (len(gradient), weight.size(1), height, width)
+        return grad.conv2d_input(shape, weight, gradient, padding=1)
+    x = torch.empty((len(gradient), weight.size(1), height, width), memory_format=torch.channels_last)
+    filters = _filters(weight.permute(2, 3, 0, 1), turned=True)
+    _convolve(gradient, chosen, filters, x, None, height, width)
+    return x
+
+
+def filter_gradient(x: Tensor, gradient: Tensor, chosen: Tensor | None) -> Tensor:
+    """From the input of `convolve` and the gradient of its results, that of the weight (k, c, 3, 3)."""
+    _, channels, height, width = x.shape
+    if _is_tiny(height, width, chosen is not None):
+        return grad.conv2d_weight(x, (gradient.size(1), channels, 3, 3), gradient, padding=1)
+    outputs, threads = gradient.size(1), numba.get_num_threads()
+    slabs, rows = -(-outputs // SLAB), -(-channels // 4) * 4
+    sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
+    codes = NO_CODES if chosen is None else chosen.numpy()
+    kernels().filter_gradient(
+        _pixels_first(x),
+        _pixels_first(gradient),
+        codes,
+        sums.numpy(),
+        _images(height, width),
+        threads,
+        has_512_bits(),
+    )
+    weight = torch.empty(3, 3, channels, slabs * SLAB)
+    kernels().collect(sums.numpy(), weight.numpy(), threads)
+    return weight[..., :outputs].permute(3, 2, 0, 1)
+
+
+def _convolve(
+    x: Tensor, chosen_in: Tensor | None, filters: Tensor, y: Tensor, chosen_out: Tensor | None, height: int, width: int
+) -> None:
+    codes_in, codes_out = (NO_CODES if chosen is None else chosen.numpy() for chosen in (chosen_in, chosen_out))
+    kernels().convolve(
+        _pixels_first(x),
+        codes_in,
+        filters.numpy(),
+        _pixels_first(y),
+        codes_out,
+        height,
+        width,
+        _images(height, width),
+        numba.get_num_threads(),
+        has_512_bits(),
+    )
+
+
+def _is_tiny(height: int, width: int, pooled: bool) -> bool:
+    return not pooled and max(height, width) <= DIRECT_UP_TO
+
+
+def _images(height: int, width: int) -> int:
+    """Pictures that a thread takes at a time."""
+    return max(1, TILES_AT_A_TIME // (-(-height // TILE) * -(-width // TILE)))
+
+
+def _pixels_first(x: Tensor) -> np.ndarray:
+    """(n, h, w, c), without a copy where the tensor is channels_last."""
+    return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _filters(weight: Tensor, *, turned: bool = False) -> Tensor:
+    """Weights (3, 3, inputs, outputs), `turned` by 180 degrees or not, as the kernel takes them."""
+    inputs, outputs = weight.shape[2:]
+    slabs = -(-outputs // SLAB)
+    weight = F.pad(weight.detach(), (0, slabs * SLAB - outputs)).contiguous()
+    filters = torch.empty(slabs, PRODUCTS, inputs, SLAB)
+    kernels().spread(weight.numpy(), turned, filters.numpy(), numba.get_num_threads())
+    return filters

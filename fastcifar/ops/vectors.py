@@ -1,0 +1,219 @@
+"""Sixteen float32 lanes as one LLVM vector, with Python's operators: the inner loops of the convolution are made of them.
+
+As in `augment/lanes.py`, nothing is left to a compiler's auto-vectoriser. A kernel is compiled code over addresses: it
+is told where arrays begin and what lies how many bytes apart, and nothing checks what it is told.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+LANES = 16
+BYTES = 4 * LANES
+FLOAT, WORD, BYTE, ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
+FLOATS, WORDS, CODES = (ir.VectorType(element, LANES) for element in (FLOAT, WORD, BYTE))
+FUSED = ("contract",)  # a product and a sum may become one instruction; nothing is re-ordered, NaNs stay
+
+
+class Vec:
+    """Sixteen float32 under construction; the other operand is one as well, or a number for all lanes."""
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder, self.value = builder, value
+
+    def _with(self, instruction: str, left: "Vec | float", right: "Vec | float") -> "Vec":
+        values = [v.value if isinstance(v, Vec) else _constant(v) for v in (left, right)]
+        return Vec(self.builder, getattr(self.builder, instruction)(*values, flags=FUSED))
+
+    def __add__(self, other: "Vec | float") -> "Vec":
+        return self._with("fadd", self, other)
+
+    def __sub__(self, other: "Vec | float") -> "Vec":
+        return self._with("fsub", self, other)
+
+    def __mul__(self, other: "Vec | float") -> "Vec":
+        return self._with("fmul", self, other)
+
+    def __radd__(self, other: float) -> "Vec":
+        return self._with("fadd", other, self)
+
+    def __rsub__(self, other: float) -> "Vec":
+        return self._with("fsub", other, self)
+
+    def __rmul__(self, other: float) -> "Vec":
+        return self._with("fmul", other, self)
+
+    def __rtruediv__(self, other: float) -> "Vec":
+        return self._with("fdiv", other, self)
+
+    def above(self, other: "Vec | float") -> ir.Value:
+        """One bit a lane: whether it is larger than the other's; not where either is NaN."""
+        return self.builder.fcmp_ordered(">", self.value, other.value if isinstance(other, Vec) else _constant(other))
+
+    def where(self, bits: ir.Value, other: "Vec | float") -> "Vec":
+        """These lanes where `bits`, the other's elsewhere."""
+        otherwise = other.value if isinstance(other, Vec) else _constant(other)
+        return Vec(self.builder, self.builder.select(bits, self.value, otherwise))
+
+    def power_of_two(self) -> "Vec":
+        """2 ** lane for whole lanes from -126 to 127, by writing the exponent's bits."""
+        whole = self.builder.fptosi(self.value, WORDS)
+        exponent = self.builder.add(whole, ir.Constant(WORDS, [127] * LANES))
+        bits = self.builder.shl(exponent, ir.Constant(WORDS, [23] * LANES))
+        return Vec(self.builder, self.builder.bitcast(bits, FLOATS))
+
+
+def _constant(number: float) -> ir.Constant:
+    return ir.Constant(FLOATS, [float(np.float32(number))] * LANES)
+
+
+def at(builder: ir.IRBuilder, address: ir.Value, offset: int | ir.Value) -> ir.Value:
+    """An address so many bytes further on."""
+    return builder.add(address, ADDRESS(offset) if isinstance(offset, int) else offset)
+
+
+def load(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+    """The sixteen numbers at an address."""
+    return Vec(builder, builder.load(builder.inttoptr(address, FLOATS.as_pointer()), align=4))
+
+
+def store(builder: ir.IRBuilder, address: ir.Value, vec: Vec) -> None:
+    """Writes sixteen numbers to an address."""
+    builder.store(vec.value, builder.inttoptr(address, FLOATS.as_pointer()), align=4)
+
+
+def load_codes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+    """The sixteen bytes at an address."""
+    return builder.load(builder.inttoptr(address, CODES.as_pointer()), align=1)
+
+
+def store_codes(builder: ir.IRBuilder, address: ir.Value, codes: ir.Value) -> None:
+    """Writes sixteen bytes to an address."""
+    builder.store(codes, builder.inttoptr(address, CODES.as_pointer()), align=1)
+
+
+def codes(number: int) -> ir.Constant:
+    """The same small number in sixteen bytes."""
+    return ir.Constant(CODES, [number] * LANES)
+
+
+def broadcast(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+    """The one number at an address, in all lanes."""
+    number = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
+    nothing = ir.Constant(FLOATS, ir.Undefined)
+    first = builder.insert_element(nothing, number, WORD(0))
+    return Vec(builder, builder.shuffle_vector(first, nothing, ir.Constant(WORDS, [0] * LANES)))
+
+
+def operation(generate: Callable[..., None]) -> Callable[..., None]:
+    """`generate(builder, *arguments)` as a function for compiled code; its arguments are addresses, strides, counts."""
+
+    def typed(typing, *arguments):
+        def lowered(context, builder, signature, values):
+            generate(builder, *(builder.extract_value(values[0], i) for i in range(len(arguments))))
+            return context.get_dummy_value()
+
+        return types.void(types.StarArgTuple.from_types([types.intp] * len(arguments))), lowered
+
+    return intrinsic(typed)
+
+
+def _copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+    store(builder, target, load(builder, source))
+
+
+copy: Callable[..., None] = operation(_copy)
+"""`copy(source, target)`: sixteen numbers from one address to the other."""
+
+
+def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
+    """An operation for compiled code: a matrix product of `rows` x `16 * vectors` results, all in registers.
+
+    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: c[r] (+)= sum over k < steps of a[r, k] * b[k], where a row
+    of a and of c lies a_row and c_row bytes behind the one before, a step a_step and b_step. steps >= 1.
+    """
+
+    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
+        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
+        targets = [at(builder, c, builder.mul(c_row, ADDRESS(r))) for r in range(rows)]
+        cells = [(r, v) for r in range(rows) for v in range(vectors)]
+        first = {
+            (r, v): load(builder, at(builder, targets[r], BYTES * v)).value if accumulate else _constant(0)
+            for r, v in cells
+        }
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        counted, step, start = (
+            [builder.phi(ADDRESS) for _ in range(3)],
+            [ADDRESS(1), a_step, b_step],
+            [ADDRESS(0), a, b],
+        )
+        sums = {cell: builder.phi(FLOATS) for cell in cells}
+        row = [load(builder, at(builder, counted[2], BYTES * v)) for v in range(vectors)]
+        new = {}
+        for r in range(rows):
+            factor = broadcast(builder, at(builder, counted[1], a_rows[r]))
+            for v in range(vectors):
+                new[r, v] = Vec(builder, sums[r, v]) + factor * row[v]
+        following = [builder.add(value, by) for value, by in zip(counted, step, strict=True)]
+        for phi, initial, value in zip(counted, start, following, strict=True):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, loop)
+        for cell, phi in sums.items():
+            phi.add_incoming(first[cell], before)
+            phi.add_incoming(new[cell].value, loop)
+        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
+        builder.position_at_end(after)
+        for r, v in cells:
+            store(builder, at(builder, targets[r], BYTES * v), new[r, v])
+
+    return operation(generate)
+
+
+def combine(matrix: np.ndarray, inputs: Sequence[Vec]) -> list[Vec]:
+    """The product of a constant matrix (m, n) with n vectors, in few operations.
+
+    Rows that differ in signs only, as those of the points +p and -p do, are the sum and the difference of two parts.
+    """
+    outputs: dict[int, Vec] = {}
+    for i, row in enumerate(matrix):
+        if i in outputs:
+            continue
+        for j in range(i + 1, len(matrix)):
+            even, odd = (row + matrix[j]) / 2, (row - matrix[j]) / 2
+            if j not in outputs and even.any() and odd.any() and (abs(row) == abs(matrix[j])).all():
+                left, right = _weighted(even, inputs), _weighted(odd, inputs)
+                outputs[i], outputs[j] = left + right, left - right
+                break
+        else:
+            outputs[i] = _weighted(row, inputs)
+    return [outputs[i] for i in range(len(matrix))]
+
+
+def _weighted(weights: np.ndarray, inputs: Sequence[Vec]) -> Vec:
+    terms = [(float(weight), vec) for weight, vec in zip(weights, inputs, strict=True) if weight]
+    terms.sort(key=lambda term: term[0] != 1)  # begin with one that is not multiplied, if there is one
+    (weight, vec), *rest = terms
+    total = vec if weight == 1 else weight * vec
+    for weight, vec in rest:
+        total = total + vec if weight == 1 else total - vec if weight == -1 else total + weight * vec
+    return total
+
+
+@numba.njit(inline="always")
+def address(array):
+    """Where an array begins; the array lives as long as its name is used, so take the address where it is used."""
+    return np.int64(array.ctypes.data)
+
+
+@numba.njit
+def aligned_zeros(count):
+    """float32 zeros (count,) from the beginning of a cache line on: vectors that lie across two lines cost twice."""
+    room = np.zeros(count + LANES, np.float32)
+    skip = (-np.int64(room.ctypes.data) // 4) % LANES
+    return room[skip : skip + count]
