@@ -8,6 +8,7 @@ from fastcifar.errors import UserError
 COMMANDS = {
     "time_to_accuracy": "train a recipe with several seeds: accuracy with its interval, and the three clocks",
     "loaders": "pictures a second of our loaders, FFCV's operations, torchvision and plain NumPy",
+    "layers": "training steps on a CPU with our layers and with torch's",
     "kernels": "the fused kernel against the bandwidth of a copy, by batch size, type and threads",
     "epochs": "whole training epochs, from plain PyTorch to all of ours, one change at a time",
     "overhead": "what the trainer adds to its steps: metrics, checks, progress, the timetable of checkpoints",

@@ -19,6 +19,7 @@ TITLES = {
     "epochs": "Training epochs",
     "loaders": "Loaders",
     "kernels": "The fused kernel",
+    "layers": "Layers on a CPU",
     "overhead": "The trainer's own work",
     "soak": "What must not fail, done often",
 }
@@ -181,6 +182,19 @@ def _kernels(result: dict[str, Any]) -> Table:
     return header, rows, note
 
 
+def _layers(result: dict[str, Any]) -> Table:
+    header = ("a step at", "torch's layers, ms", "ours, ms", "torch's / ours")
+    rows = [
+        [
+            f"{size} px",
+            *(ranged({key: 1e3 * value for key, value in one[name].items()}) for name in ("torch_s", "own_s")),
+            ranged(one["torch_over_own"]),
+        ]
+        for size, one in result["steps"].items()
+    ]
+    return header, rows, f"Recipe {result['recipe']}, batch {result['batch_size']}, float32. {result['clock']}."
+
+
 def _overhead(result: dict[str, Any]) -> Table:
     header = ("step", "ms", "own work")
     rows = [
@@ -206,6 +220,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "epochs": _epochs,
     "loaders": _loaders,
     "kernels": _kernels,
+    "layers": _layers,
     "overhead": _overhead,
     "soak": _soak,
 }

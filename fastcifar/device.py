@@ -52,7 +52,7 @@ def place(config: Config) -> Placement:
 
 
 def _own_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether layers are computed by `fastcifar.ops`; auto takes them where they were measured to be the faster ones."""
+    """Whether layers are computed by `fastcifar.ops`; auto takes those where they were measured to be faster."""
     if device.type != "cpu" or dtype != torch.float32:
         return False
     return config.cpu_kernels == "own" or (config.cpu_kernels == "auto" and "avx512f" in cpu_facts()[1])

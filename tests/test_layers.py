@@ -13,7 +13,8 @@ BASE = {"errors", "files", "console", "config", "config_parts", "command_line"}
 LAYERS = [
     BASE,
     {"data"},
-    {"augment"},
+    {"kernel_cache"},
+    {"augment", "ops"},
     {"seeding"},
     {"loader"},
     {"device", "models", "recipes", "systems", "baselines", "config_file", "config_cli"},

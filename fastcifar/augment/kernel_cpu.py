@@ -15,8 +15,8 @@ import numba
 import numpy as np
 
 from fastcifar.augment import draws, lanes, pixel
-from fastcifar.kernel_cache import compiled
 from fastcifar.augment.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
+from fastcifar.kernel_cache import compiled
 
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 BORDER = 16 * CHANNELS  # the largest padding

@@ -91,52 +91,38 @@ def leave_pooled(image, chosen, products, between, spill, spill_codes, top, left
                 chosen[top + y, left + x, channel + c] = spill_codes[y, x, c]
 
 
-@numba.njit(inline="always")
-def multiply(a, a_row, a_step, b, c, count, steps, wide):
-    """c (count, 32) = a (count, steps) @ b (steps, 32); `wide` for vectors of 512 bits.
+@numba.njit
+def _multiply_rows(a, a_row, a_step, b, c, steps, rows, wide, add):
+    """`multiply` for 12 or 4 rows with `wide` vectors, for 6 or 4 without."""
+    if wide and rows == 12 and add:
+        added_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
+    elif wide and rows == 12:
+        product_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
+    elif wide and add:
+        added_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
+    elif wide:
+        product_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
+    else:
+        for half in range(0, SLAB_BYTES, BYTES):
+            if rows == 6 and add:
+                added_6x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
+            elif rows == 6:
+                product_6x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
+            elif add:
+                added_4x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
+            else:
+                product_4x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
+
+
+@numba.njit
+def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
+    """c (count, 32) = a (count, steps) @ b (steps, 32), or with `add` c += ...; `wide` for vectors of 512 bits.
 
     Up to three rows more than `count` are read and written.
     """
-    row = 0
-    while wide and row + 12 <= count:
-        product_12x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
-        row += 12
-    while not wide and row + 6 <= count:
-        for half in range(0, SLAB_BYTES, BYTES):
-            product_6x16(
-                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
-            )
-        row += 6
-    while wide and row < count:
-        product_4x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
-        row += FEW
+    row, rows = 0, 12 if wide else 6
     while row < count:
-        for half in range(0, SLAB_BYTES, BYTES):
-            product_4x16(
-                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
-            )
-        row += FEW
-
-
-@numba.njit(inline="always")
-def multiply_add(a, a_row, a_step, b, c, count, steps, wide):
-    """The same added to c."""
-    row = 0
-    while wide and row + 12 <= count:
-        added_12x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
-        row += 12
-    while not wide and row + 6 <= count:
-        for half in range(0, SLAB_BYTES, BYTES):
-            added_6x16(
-                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
-            )
-        row += 6
-    while wide and row < count:
-        added_4x32(a + row * a_row, a_row, a_step, b, SLAB_BYTES, c + row * SLAB_BYTES, SLAB_BYTES, steps)
-        row += FEW
-    while row < count:
-        for half in range(0, SLAB_BYTES, BYTES):
-            added_4x16(
-                a + row * a_row, a_row, a_step, b + half, SLAB_BYTES, c + row * SLAB_BYTES + half, SLAB_BYTES, steps
-            )
-        row += FEW
+        if row + rows > count:
+            rows = FEW
+        _multiply_rows(a + row * a_row, a_row, a_step, b, c + row * SLAB_BYTES, steps, rows, wide, add)
+        row += rows

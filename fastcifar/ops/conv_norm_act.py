@@ -1,7 +1,7 @@
 """conv 3x3 -> (max-pool 2) -> batch norm -> activation, as a network calls it: in kernels of our own where they serve.
 
-Otherwise, and wherever they were not asked for, it is torch's layers one after the other: on GPUs, in 16-bit arithmetic,
-for other filters, when a network is exported, counted or looked into. Both give the same numbers within rounding.
+Otherwise, and wherever they were not asked for, it is torch's layers one after the other: on GPUs, in 16-bit
+arithmetic, for other filters, when a network is exported, counted or looked into. Both give the same within rounding.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
 """Batch norm and activation in one pass over memory, and their gradients in two, on a CPU (arXiv 1502.03167).
 
-Values are (rows, channels): all pixels of all pictures, the channels a multiple of 16. A row is handled sixteen channels
-at a time; sums run in float32 over a few hundred rows and in float64 beyond, a thread's rows in one part each, so they
-repeat for the same number of threads.
+Values are (rows, channels): all pixels of all pictures, the channels a multiple of 16. A row is handled sixteen
+channels at a time; sums run in float32 over a few hundred rows and in float64 beyond, a thread's rows in one part each,
+so they repeat for the same number of threads.
 """
 
 import hashlib
@@ -166,8 +166,8 @@ def kernels() -> Kernels:
     float32 (channels,), and parts float64 (threads, 2, channels), written; nothing is checked.
     `moments(z, origin, parts)`: sums over a thread's rows of z - origin and of its square.
     `apply(kind, z, scale, shift, out, threads)`: out = act(z * scale + shift).
-    `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift) and
-    of inner * (z - mean).
+    `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift)
+    and of inner * (z - mean).
     `gradient(kind, gradient, z, scale, shift, mean, constant, linear, out, threads)`: out = inner * scale + constant +
     (z - mean) * linear.
     """

@@ -1,9 +1,9 @@
 """Winograd's minimal filtering F(4x4, 3x3), one tile and sixteen channels at a time, straight-line in registers.
 
 Four by four results of a 3x3 correlation need 6x6 inputs and 144 products. A^T [(G g G^T) * (B^T d B)] A needs 36, and
-sums with constants, whose matrices follow here: the polynomial points 0, 1, -1, 2, -2 and infinity (A. Lavin and S. Gray,
-"Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv 1509.09308). Rounding grows about tenfold against
-the direct sum: some 1e-5 of the results' size in float32.
+sums with constants, whose matrices follow here: the polynomial points 0, 1, -1, 2, -2 and infinity (A. Lavin and
+S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv 1509.09308). Rounding grows about tenfold
+against the direct sum: some 1e-5 of the results' size in float32.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from fastcifar.ops.vectors import (
     ADDRESS,
     CODES,
     LANES,
+    Value,
     Vec,
     at,
     codes,
@@ -54,13 +55,13 @@ FILTER = np.array(  # G
 )
 
 
-def _cell(builder: ir.IRBuilder, corner: ir.Value, down: ir.Value, right: ir.Value, row: int, column: int) -> ir.Value:
+def _cell(builder: ir.IRBuilder, corner: Value, down: Value, right: Value, row: int, column: int) -> Value:
     """The address of a tile's vector."""
     return at(builder, at(builder, corner, builder.mul(down, ADDRESS(row))), builder.mul(right, ADDRESS(column)))
 
 
 def _transformed(
-    builder: ir.IRBuilder, matrix: np.ndarray, source: ir.Value, down: ir.Value, right: ir.Value
+    builder: ir.IRBuilder, matrix: np.ndarray, source: Value, down: Value, right: Value
 ) -> list[list[Vec]]:
     """matrix @ tile @ matrix^T, rows of vectors, of the tile at `source`."""
     columns = []
@@ -70,9 +71,7 @@ def _transformed(
     return [combine(matrix, [column[y] for column in columns]) for y in range(len(matrix))]
 
 
-def _store_tile(
-    builder: ir.IRBuilder, tile: list[list[Vec]], target: ir.Value, down: ir.Value, right: ir.Value
-) -> None:
+def _store_tile(builder: ir.IRBuilder, tile: list[list[Vec]], target: Value, down: Value, right: Value) -> None:
     for y, row in enumerate(tile):
         for x, vec in enumerate(row):
             store(builder, _cell(builder, target, down, right, y, x), vec)

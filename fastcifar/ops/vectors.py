@@ -1,10 +1,11 @@
-"""Sixteen float32 lanes as one LLVM vector, with Python's operators: the inner loops of the convolution are made of them.
+"""Sixteen float32 lanes as one LLVM vector, with Python's operators: the inner loops of our layers are made of them.
 
 As in `augment/lanes.py`, nothing is left to a compiler's auto-vectoriser. A kernel is compiled code over addresses: it
 is told where arrays begin and what lies how many bytes apart, and nothing checks what it is told.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -12,17 +13,20 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+Value = Any  # of LLVM; llvmlite's own annotations are not to be relied on
+
 LANES = 16
 BYTES = 4 * LANES
 FLOAT, WORD, BYTE, ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
 FLOATS, WORDS, CODES = (ir.VectorType(element, LANES) for element in (FLOAT, WORD, BYTE))
+VOID: Any = types.void
 FUSED = ("contract",)  # a product and a sum may become one instruction; nothing is re-ordered, NaNs stay
 
 
 class Vec:
     """Sixteen float32 under construction; the other operand is one as well, or a number for all lanes."""
 
-    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+    def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
         self.builder, self.value = builder, value
 
     def _with(self, instruction: str, left: "Vec | float", right: "Vec | float") -> "Vec":
@@ -50,11 +54,11 @@ class Vec:
     def __rtruediv__(self, other: float) -> "Vec":
         return self._with("fdiv", other, self)
 
-    def above(self, other: "Vec | float") -> ir.Value:
+    def above(self, other: "Vec | float") -> Value:
         """One bit a lane: whether it is larger than the other's; not where either is NaN."""
         return self.builder.fcmp_ordered(">", self.value, other.value if isinstance(other, Vec) else _constant(other))
 
-    def where(self, bits: ir.Value, other: "Vec | float") -> "Vec":
+    def where(self, bits: Value, other: "Vec | float") -> "Vec":
         """These lanes where `bits`, the other's elsewhere."""
         otherwise = other.value if isinstance(other, Vec) else _constant(other)
         return Vec(self.builder, self.builder.select(bits, self.value, otherwise))
@@ -71,27 +75,27 @@ def _constant(number: float) -> ir.Constant:
     return ir.Constant(FLOATS, [float(np.float32(number))] * LANES)
 
 
-def at(builder: ir.IRBuilder, address: ir.Value, offset: int | ir.Value) -> ir.Value:
+def at(builder: ir.IRBuilder, address: Value, offset: int | Value) -> Value:
     """An address so many bytes further on."""
     return builder.add(address, ADDRESS(offset) if isinstance(offset, int) else offset)
 
 
-def load(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+def load(builder: ir.IRBuilder, address: Value) -> Vec:
     """The sixteen numbers at an address."""
     return Vec(builder, builder.load(builder.inttoptr(address, FLOATS.as_pointer()), align=4))
 
 
-def store(builder: ir.IRBuilder, address: ir.Value, vec: Vec) -> None:
+def store(builder: ir.IRBuilder, address: Value, vec: Vec) -> None:
     """Writes sixteen numbers to an address."""
     builder.store(vec.value, builder.inttoptr(address, FLOATS.as_pointer()), align=4)
 
 
-def load_codes(builder: ir.IRBuilder, address: ir.Value) -> ir.Value:
+def load_codes(builder: ir.IRBuilder, address: Value) -> Value:
     """The sixteen bytes at an address."""
     return builder.load(builder.inttoptr(address, CODES.as_pointer()), align=1)
 
 
-def store_codes(builder: ir.IRBuilder, address: ir.Value, codes: ir.Value) -> None:
+def store_codes(builder: ir.IRBuilder, address: Value, codes: Value) -> None:
     """Writes sixteen bytes to an address."""
     builder.store(codes, builder.inttoptr(address, CODES.as_pointer()), align=1)
 
@@ -101,7 +105,7 @@ def codes(number: int) -> ir.Constant:
     return ir.Constant(CODES, [number] * LANES)
 
 
-def broadcast(builder: ir.IRBuilder, address: ir.Value) -> Vec:
+def broadcast(builder: ir.IRBuilder, address: Value) -> Vec:
     """The one number at an address, in all lanes."""
     number = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
     nothing = ir.Constant(FLOATS, ir.Undefined)
@@ -117,12 +121,12 @@ def operation(generate: Callable[..., None]) -> Callable[..., None]:
             generate(builder, *(builder.extract_value(values[0], i) for i in range(len(arguments))))
             return context.get_dummy_value()
 
-        return types.void(types.StarArgTuple.from_types([types.intp] * len(arguments))), lowered
+        return VOID(types.StarArgTuple.from_types([types.intp] * len(arguments))), lowered
 
     return intrinsic(typed)
 
 
-def _copy(builder: ir.IRBuilder, source: ir.Value, target: ir.Value) -> None:
+def _copy(builder: ir.IRBuilder, source: Value, target: Value) -> None:
     store(builder, target, load(builder, source))
 
 

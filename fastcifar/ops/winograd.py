@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -25,7 +25,6 @@ from fastcifar.ops.blocks import (
     leave_plain,
     leave_pooled,
     multiply,
-    multiply_add,
     stage,
     stage_unpooled,
     tile_start,
@@ -53,7 +52,8 @@ class Kernels(NamedTuple):
 
 def has_512_bits() -> bool:
     """Whether numba compiles for vectors of 512 bits."""
-    return "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2]
+    target: Any = cpu_target.target_context
+    return "+avx512f" in target.codegen().magic_tuple()[2]
 
 
 def _build(source_digest: str) -> Kernels:
@@ -95,7 +95,8 @@ def _build(source_digest: str) -> Kernels:
                     for p in range(PRODUCTS):
                         multiply(
                             address(values) + p * values_between, 4 * lanes, 4, address(filters[slab, p]),
-                            address(results) + p * results_between, (last - first) * per_image, channels, wide,
+                            address(results) + p * results_between, (last - first) * per_image, channels,
+                            wide, False,
                         )  # fmt: skip
                     for i in range(first, last):
                         for tile in range(per_image):
@@ -162,11 +163,11 @@ def _build(source_digest: str) -> Kernels:
                                 )  # fmt: skip
                 for slab in range(slabs):
                     for p in range(PRODUCTS):
-                        multiply_add(
+                        multiply(
                             address(values) + p * values_between, 4, 4 * lanes,
                             address(results) + (slab * PRODUCTS + p) * results_between,
                             address(sums[thread, slab, p]), summed_channels, (last - first) * per_image,
-                            wide,
+                            wide, True,
                         )  # fmt: skip
 
     def spread(weight, turned, filters, threads):
@@ -211,8 +212,8 @@ def kernels() -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
 
     All arrays are C-contiguous, float32 unless said, and nothing is checked.
-    `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or not, to
-    filters (k // 32, 36, c, 32) as the next kernel takes them.
+    `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or not,
+    to filters (k // 32, 36, c, 32) as the next kernel takes them.
     `convolve(x, chosen_in, filters, y, chosen_out, height, width, images, threads, wide)`: x (n, height, width, c); or,
     with chosen_in, the gradient of its maxima, both (n, height // 2, width // 2, c), c a multiple of 16. y (n, height,
     width, k); or, with chosen_out, the maxima and their places (uint8), both (n, height // 2, width // 2, k), k a

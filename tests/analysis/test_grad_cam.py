@@ -176,10 +176,10 @@ def test_what_else_is_refused() -> None:
         grad_cam(model, pictures(1), torch.tensor([1, 2]))
     with pytest.raises(UserError, match=r"^classes go from 10 to 10, but the network has 10$"):
         grad_cam(model, pictures(1), torch.tensor([10]))
-    with pytest.raises(
-        UserError, match=r"^the layer blocks\.0\.act runs 2 times in a forward pass, but must run once$"
-    ):
-        grad_cam(model, pictures(1), torch.tensor([1]), "blocks.0.act")
+    shared = nn.ReLU()
+    twice = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Conv2d(4, 4, 3), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(UserError, match=r"^the layer 1 runs 2 times in a forward pass, but must run once$"):
+        grad_cam(twice, pictures(1), torch.tensor([1]), "1")
     with pytest.raises(
         UserError, match=r"^no layer makes maps of 8x8 or finer of pictures of 31 pixels; name a layer$"
     ):

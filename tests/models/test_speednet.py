@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from fastcifar.augment.draws import Purpose
 from fastcifar.config import SpeedNetConfig
 from fastcifar.models.speed import Block, SpeedNet
+from fastcifar.ops.conv_norm_act import FUNCTIONS
 from fastcifar.seeding import generator
 
 SMALL = SpeedNetConfig(widths=(16, 24, 20))
@@ -146,4 +147,4 @@ def test_activations(activation: str) -> None:
     model = SpeedNet(SpeedNetConfig(widths=(8,), activation=activation))  # type: ignore[arg-type]
     expected = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}[activation]
     x = torch.linspace(-3, 3, 7)
-    assert torch.equal(model.act(x), expected(x))
+    assert torch.equal(FUNCTIONS[model.activation](x), expected(x))

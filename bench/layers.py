@@ -1,0 +1,111 @@
+"""`python -m bench layers`: training steps of a recipe on a CPU with our layers and with torch's, turn by turn."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench import measure as m
+from fastcifar.config import Config, SpeedNetConfig
+from fastcifar.device import Placement, keep_freed_memory, place, using
+from fastcifar.engine.optimizer import build_optimizer
+from fastcifar.engine.step import TrainStep
+from fastcifar.errors import UserError
+from fastcifar.models.build import build_model, use_own_kernels
+from fastcifar.recipes import RECIPES
+
+CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
+WARM_UP = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Time a recipe's training steps at each of its picture sizes, by torch's layers and by ours."""
+
+    recipe: str = "cpu90"
+    """The recipe."""
+    out: Path | None = None
+    """The result file; by default one in bench/results/ that says what it holds."""
+    runs: int = 7
+    """Timed rounds, after two that warm up; a round is one step with either kind of layers."""
+    threads: int | None = None
+    """CPU threads; None leaves torch's choice."""
+    quick: bool = False
+    """One round: shows that it works, measures nothing."""
+
+
+def main(arguments: list[str]) -> None:
+    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    from fastcifar.command_line import parse
+
+    options = parse(Options, arguments, prog="python -m bench layers")
+    m.check_runs(options.runs)
+    if options.recipe not in RECIPES:
+        raise UserError(f"recipe is {options.recipe!r}, but must be one of {', '.join(RECIPES)}")
+    m.check_out(options.out)
+    keep_freed_memory()
+    config = replace(RECIPES[options.recipe](), device="cpu", amp="float32", threads=options.threads)
+    runs = 1 if options.quick else options.runs
+    placement = place(replace(config, cpu_kernels="own"))
+    sizes = sorted({size for _, size in config.resolution})
+    with using(placement):
+        steps = {str(size): measured(config, placement, size, runs) for size in sizes}
+    result = {
+        "what": "layers",
+        "recipe": options.recipe,
+        **m.described(placement),
+        "n": runs,
+        "batch_size": config.batch_size,
+        "clock": CLOCK,
+        "steps": steps,
+    }
+    m.finish(result, printed(result), options.out or m.result_path(result, options.recipe))
+
+
+def measured(config: Config, placement: Placement, size: int, runs: int) -> dict[str, Any]:
+    """Seconds a step of either kind, in interleaved rounds, and their quotient round by round."""
+    kinds = {name: stepper(config, replace(placement, own_kernels=name == "own"), size) for name in ("torch", "own")}
+    for step in kinds.values():
+        for _ in range(WARM_UP):
+            step()
+    taken = m.interleave(kinds, runs, f"{size} px")
+    return {
+        "torch_s": m.summary(taken["torch"]),
+        "own_s": m.summary(taken["own"]),
+        "torch_over_own": m.ratios(taken["torch"], taken["own"]),
+    }
+
+
+def stepper(config: Config, placement: Placement, size: int) -> Callable[[], float]:
+    """Seconds of the next step of a network of its own."""
+    model = build_model(config.model, 10, config.seed).train()
+    if placement.own_kernels:
+        use_own_kernels(model)
+    if isinstance(config.model, SpeedNetConfig):
+        model.stem_learns(False)  # type: ignore[operator]  (as in most of its steps)
+    step_once = TrainStep(model, build_optimizer(model, config.optimizer), placement, config.label_smoothing)
+    generator = torch.Generator().manual_seed(config.seed)
+    images = torch.randn(config.batch_size, 3, size, size, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (config.batch_size,), generator=generator)
+
+    def step() -> float:
+        return m.seconds(lambda: step_once(images, labels, 0.1), placement.synchronise)
+
+    return step
+
+
+def printed(result: dict[str, Any]) -> str:
+    """The table for a terminal."""
+    rows = [
+        [
+            f"{size} px",
+            *(f"{1e3 * one[key]['median']:,.0f}" for key in ("torch_s", "own_s")),
+            f"{one['torch_over_own']['median']:.2f}",
+        ]
+        for size, one in result["steps"].items()
+    ]
+    header = ("a step", "torch's layers, ms", "ours, ms", "quotient")
+    return m.table(header, rows) + f"\n{result['recipe']}, batch {result['batch_size']}, n = {result['n']}"

@@ -1,0 +1,217 @@
+"""conv, pool, batch norm and activation in our kernels against torch's in float64; and when torch's are taken."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastcifar.ops.activation import ACTIVATIONS, exponential
+from fastcifar.ops.conv_norm_act import conv_norm_act, serves
+
+SHAPES = [
+    (6, 24, 32, 9, 8),
+    (3, 16, 48, 5, 5),
+    (2, 40, 16, 1, 2),
+    (7, 16, 16, 2, 2),
+]  # number, channels, outputs, sides
+
+
+class Numbers:
+    """float32 arrays with what the formulas of activations ask for."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = np.asarray(value, np.float32)
+
+    def _with(self, operator: Callable[..., Any], left: Any, right: Any) -> "Numbers":
+        values = [x.value if isinstance(x, Numbers) else np.float32(x) for x in (left, right)]
+        return Numbers(operator(*values))
+
+    def __add__(self, other: Any) -> "Numbers":
+        return self._with(np.add, self, other)
+
+    def __sub__(self, other: Any) -> "Numbers":
+        return self._with(np.subtract, self, other)
+
+    def __mul__(self, other: Any) -> "Numbers":
+        return self._with(np.multiply, self, other)
+
+    def __radd__(self, other: float) -> "Numbers":
+        return self._with(np.add, other, self)
+
+    def __rsub__(self, other: float) -> "Numbers":
+        return self._with(np.subtract, other, self)
+
+    def __rmul__(self, other: float) -> "Numbers":
+        return self._with(np.multiply, other, self)
+
+    def __rtruediv__(self, other: float) -> "Numbers":
+        return self._with(np.divide, other, self)
+
+    def above(self, other: Any) -> np.ndarray:
+        return self.value > (other.value if isinstance(other, Numbers) else np.float32(other))
+
+    def where(self, bits: np.ndarray, other: Any) -> "Numbers":
+        return Numbers(np.where(bits, self.value, other.value if isinstance(other, Numbers) else np.float32(other)))
+
+    def power_of_two(self) -> "Numbers":
+        return Numbers(((self.value.astype(np.int32) + 127) << 23).view(np.float32))
+
+
+def test_the_exponential() -> None:
+    x = np.linspace(-79, 79, 20001, dtype=np.float32)
+    expected = np.exp(x.astype(np.float64))
+    assert (abs(exponential(Numbers(x)).value - expected) / expected).max() < 5e-6
+    assert (exponential(Numbers([-1e30, -200.0, -80.5])).value < 1e-34).all()
+
+
+@pytest.mark.parametrize("name", list(ACTIVATIONS))
+def test_formulas_of_activations(name: str) -> None:
+    x = torch.linspace(-30, 30, 60001).double().requires_grad_()
+    expected = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}[name](x)
+    expected.sum().backward()
+    assert x.grad is not None
+    function, slope = ACTIVATIONS[name]
+    numbers = Numbers(x.detach().float().numpy())
+    assert abs(function(numbers).value - expected.detach().numpy()).max() < 1e-6 * 30
+    near = abs(x.detach().numpy()) < 6
+    assert abs(function(numbers).value - expected.detach().numpy())[near].max() < 1e-6
+    assert abs(slope(numbers).value - x.grad.numpy()).max() < 2e-6
+    assert np.isnan(function(Numbers([np.nan])).value).all()
+    assert np.isnan(slope(Numbers([np.nan])).value).all()
+
+
+def layers(channels: int, outputs: int, *, bias: bool, seed: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        conv, norm = nn.Conv2d(channels, outputs, 3, padding=1, bias=bias), nn.BatchNorm2d(outputs, momentum=0.3)
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    return conv.to(memory_format=torch.channels_last), norm
+
+
+def picture(*shape: int, seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def close(found: Tensor | None, expected: Tensor | None, tolerance: float = 3e-5) -> bool:
+    assert found is not None
+    assert expected is not None
+    return bool((found - expected).abs().max() <= tolerance * expected.abs().max().clamp(min=1e-3))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("activation", ["gelu", "silu", "relu"])
+def test_training_and_evaluation_equal_torch_s(
+    shape: tuple[int, int, int, int, int], bias: bool, pool: bool, activation: str
+) -> None:
+    number, channels, outputs, height, width = shape
+    if pool and min(height, width) < 2:
+        pytest.skip("nothing to pool")
+    conv, norm = layers(channels, outputs, bias=bias, seed=0)
+    double = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
+    x = picture(number, channels, height, width, seed=1).requires_grad_()
+    expected_x = x.detach().double().requires_grad_()
+    found = conv_norm_act(x, conv, norm, activation, pool=pool, own=True)
+    expected = conv_norm_act(expected_x, *double, activation, pool=pool)
+    assert type(found.grad_fn).__name__ == "_TrainedBackward"
+    gradient = picture(*found.shape, seed=2)
+    found.backward(gradient)
+    expected.backward(gradient.double())
+    assert close(found, expected)
+    assert close(norm.running_mean, double[1].running_mean)
+    assert close(norm.running_var, double[1].running_var)
+    assert norm.num_batches_tracked == 1
+    if outputs * number * height * width > 1000:  # of a handful of pixels the variance may be close to nothing
+        assert close(x.grad, expected_x.grad, 1e-3 if pool or activation == "relu" else 1e-4)
+        assert close(conv.weight.grad, double[0].weight.grad, 1e-3)
+        assert close(norm.weight.grad, double[1].weight.grad, 1e-3)
+        assert close(norm.bias.grad, double[1].bias.grad, 1e-3)
+    if bias:
+        assert conv.bias is not None
+        assert conv.bias.grad is not None
+        assert not conv.bias.grad.any()  # the mean takes it off again
+    for layer in (conv, norm, *double):
+        layer.eval()
+    with torch.no_grad():
+        found = conv_norm_act(x, conv, norm, activation, pool=pool, own=True)
+        assert close(found, conv_norm_act(expected_x, *double, activation, pool=pool))
+
+
+@settings(max_examples=25, deadline=None)
+@given(mean=st.floats(-1e4, 1e4), spread=st.floats(1e-2, 1e2), seed=st.integers(0, 99))
+def test_statistics_of_values_far_from_zero(mean: float, spread: float, seed: int) -> None:
+    """Sums of squares around the first value, not around zero: little cancels."""
+    conv, norm = layers(16, 16, bias=False, seed=0)
+    with torch.no_grad():
+        conv.weight.zero_()
+        conv.weight[range(16), range(16), 1, 1] = 1
+    x = picture(20, 16, 6, 6, seed=seed) * spread + mean
+    conv_norm_act(x, conv, norm, "relu", own=True)
+    expected = x.double().var((0, 2, 3))
+    assert norm.running_var is not None
+    found = (norm.running_var.double() - 0.7) / 0.3
+    rounding = (3e-6 * abs(mean)) ** 2 + 1e-5  # of the inputs, and of the running statistics themselves
+    assert (found - expected).abs().max() < 0.01 * expected.max() + 10 * rounding
+
+
+def test_only_what_is_wanted_gets_a_gradient() -> None:
+    conv, norm = layers(16, 32, bias=False, seed=0)
+    norm.weight.requires_grad_(False)
+    x = picture(4, 16, 8, 8, seed=0)
+    conv_norm_act(x, conv, norm, "gelu", own=True).sum().backward()
+    assert conv.weight.grad is not None
+    assert norm.weight.grad is None
+    assert x.grad is None
+
+
+def test_a_gradient_of_a_gradient_is_refused() -> None:
+    conv, norm = layers(16, 16, bias=False, seed=0)
+    x = picture(2, 16, 6, 6, seed=0).requires_grad_()
+    gradient = torch.ones(2, 16, 6, 6).requires_grad_()
+    y = conv_norm_act(x, conv, norm, "gelu", own=True)
+    (slope,) = torch.autograd.grad(y, x, gradient, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.sum().backward()
+
+
+def test_when_torch_s_layers_are_taken() -> None:
+    conv, norm = layers(16, 32, bias=False, seed=0)
+    x = picture(2, 16, 6, 6, seed=0)
+    assert serves(x, conv, norm, pool=True)
+    assert not serves(x.double(), conv, norm, pool=False)
+    assert not serves(x.to("meta"), conv, norm, pool=False)
+    assert not serves(x[:0], conv, norm, pool=False)
+    assert not serves(x[:, :, :1], conv, norm, pool=True)
+    assert not serves(x, conv, norm.eval(), pool=False)  # with gradients, by running statistics
+    with torch.no_grad():
+        assert serves(x, conv, norm, pool=False)
+    norm.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not serves(x, conv, norm, pool=False)
+    for other in (
+        nn.Conv2d(16, 32, 3, padding=0),
+        nn.Conv2d(16, 32, 3, padding=1, stride=2),
+        nn.Conv2d(16, 32, 3, padding=1, groups=2),
+        nn.Conv2d(16, 32, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(16, 32, 5, padding=1),
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.Conv2d(16, 24, 3, padding=1),
+    ):
+        assert not serves(x, other, norm, pool=False)
+    for other in (
+        nn.BatchNorm2d(32, affine=False),
+        nn.BatchNorm2d(32, momentum=None),
+        nn.BatchNorm2d(32, track_running_stats=False),
+    ):
+        assert not serves(x, conv, other, pool=False)
+    assert type(conv_norm_act(x, conv, norm, "relu", own=False).grad_fn).__name__ != "_TrainedBackward"

@@ -1,0 +1,150 @@
+"""Convolutions by Winograd's filtering against torch's direct ones in float64, for every shape of map and channel."""
+
+from collections.abc import Iterator
+
+import numba
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastcifar.ops import convolution
+from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
+from fastcifar.ops.tiles import FILTER, INPUT, OUTPUT
+
+TOLERANCE = 1e-4  # of results of the size of 1, in float32; the direct sum's is 1e-6
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last) if len(shape) == 4 else x
+
+
+def in_float64(x: Tensor, weight: Tensor, gradient: Tensor | None, *, pool: bool) -> tuple[Tensor, ...]:
+    """Results, and with a gradient of them those of input and weight."""
+    x, weight = x.double().requires_grad_(), weight.double().requires_grad_()
+    y = F.conv2d(x, weight, padding=1)
+    if pool:
+        y = F.max_pool2d(y, 2)
+    if gradient is None:
+        return (y.detach(),)
+    return (y.detach(), *torch.autograd.grad(y, (x, weight), gradient.double()))
+
+
+def check(number: int, channels: int, outputs: int, height: int, width: int, seed: int, *, pool: bool) -> None:
+    x = noise(number, channels, height, width, seed=seed)
+    weight = noise(outputs, channels, 3, 3, seed=seed + 1) / (9 * channels) ** 0.5
+    sides = (height // 2, width // 2) if pool else (height, width)
+    gradient = noise(number, outputs, *sides, seed=seed + 2)
+    expected, to_x, to_weight = in_float64(x, weight, gradient, pool=pool)
+    found, chosen = convolve(x, weight, pool=pool)
+    assert found.shape == expected.shape
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert (found - expected).abs().max() < TOLERANCE
+    if pool:  # where two values are as good as equal, either may be the larger one
+        values = F.conv2d(x, weight, padding=1)
+        assert chosen is not None
+        sure = F.max_pool2d(values, 2) - second_largest(values) > 1e-3
+        gradient = torch.where(sure, gradient, 0.0).contiguous(memory_format=torch.channels_last)
+        _, to_x, to_weight = in_float64(x, weight, gradient, pool=True)
+    assert (input_gradient(gradient, chosen, weight, height, width) - to_x).abs().max() < TOLERANCE * outputs**0.5
+    error = (filter_gradient(x, gradient, chosen) - to_weight).abs().max()
+    assert error < TOLERANCE * to_weight.abs().max().clamp(min=1)
+
+
+def second_largest(values: Tensor) -> Tensor:
+    """Of each 2x2, (n, k, h // 2, w // 2)."""
+    number, outputs, height, width = values.shape
+    whole = values[:, :, : height // 2 * 2, : width // 2 * 2]
+    return (
+        whole.unfold(2, 2, 2).unfold(3, 2, 2).reshape(number, outputs, height // 2, width // 2, 4).sort().values[..., 2]
+    )
+
+
+def test_the_matrices_are_a_minimal_filtering() -> None:
+    """A^T [(G g) * (B^T d)] is the correlation of six numbers with three, exactly."""
+    generator = torch.Generator().manual_seed(0)
+    d, g = (torch.randn(n, generator=generator, dtype=torch.float64).numpy() for n in (6, 3))
+    found = OUTPUT @ ((FILTER @ g) * (INPUT @ d))
+    assert found == pytest.approx([sum(d[i + j] * g[j] for j in range(3)) for i in range(4)], abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    number=st.integers(1, 7),
+    channels=st.integers(1, 40),
+    outputs=st.integers(1, 70),
+    height=st.integers(1, 18),
+    width=st.integers(1, 18),
+    seed=st.integers(0, 100),
+)
+@example(number=3, channels=24, outputs=64, height=31, width=31, seed=0)
+@example(number=60, channels=16, outputs=48, height=3, width=4, seed=0)  # more tiles than a thread takes at a time
+def test_any_shape(number: int, channels: int, outputs: int, height: int, width: int, seed: int) -> None:
+    check(number, channels, outputs, height, width, seed, pool=False)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    number=st.integers(1, 7),
+    channels=st.integers(1, 40),
+    slices=st.integers(1, 4),
+    height=st.integers(2, 18),
+    width=st.integers(2, 18),
+    seed=st.integers(0, 100),
+)
+@example(number=2, channels=24, slices=4, height=31, width=31, seed=0)
+def test_any_shape_pooled(number: int, channels: int, slices: int, height: int, width: int, seed: int) -> None:
+    check(number, channels, 16 * slices, height, width, seed, pool=True)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_vectors_of_256_bits_give_the_same(monkeypatch: pytest.MonkeyPatch, pool: bool) -> None:
+    monkeypatch.setattr(convolution, "has_512_bits", lambda: False)
+    check(5, 20, 48, 13, 10, 0, pool=pool)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)
+    yield
+    numba.set_num_threads(before)
+
+
+def test_one_thread_computes_the_same_pictures(one_thread: None) -> None:
+    x, weight = noise(9, 16, 9, 9, seed=0), noise(32, 16, 3, 3, seed=1)
+    alone, _ = convolve(x, weight)
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    assert torch.equal(convolve(x, weight)[0], alone)  # a picture's own sums do not depend on who adds them
+
+
+def test_results_repeat_bit_for_bit() -> None:
+    x, weight, gradient = noise(50, 24, 15, 15, seed=0), noise(64, 24, 3, 3, seed=1), noise(50, 64, 7, 7, seed=2)
+
+    def once() -> list[Tensor]:
+        y, chosen = convolve(x, weight, pool=True)
+        assert chosen is not None
+        return [y, chosen, input_gradient(gradient, chosen, weight, 15, 15), filter_gradient(x, gradient, chosen)]
+
+    for first, again in zip(once(), once(), strict=True):
+        assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_what_is_not_a_number_stays_visible(pool: bool) -> None:
+    x, weight = noise(2, 16, 8, 8, seed=0), noise(16, 16, 3, 3, seed=1)
+    x[1, 3, 4, 4] = float("nan")
+    y, _ = convolve(x, weight, pool=pool)
+    assert y[1].isnan().any()
+    assert not y[0].isnan().any()
+
+
+def test_any_memory_format_of_input_weight_and_gradient() -> None:
+    x, weight, gradient = noise(2, 16, 9, 9, seed=0), noise(32, 16, 3, 3, seed=1), noise(2, 32, 9, 9, seed=2)
+    plain = [t.contiguous() for t in (x, weight, gradient)]
+    assert torch.equal(convolve(plain[0], plain[1])[0], convolve(x, weight)[0])
+    assert torch.equal(input_gradient(plain[2], None, plain[1], 9, 9), input_gradient(gradient, None, weight, 9, 9))
+    assert torch.equal(filter_gradient(plain[0], plain[2], None), filter_gradient(x, gradient, None))
