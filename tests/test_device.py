@@ -60,11 +60,24 @@ def test_a_gpu_that_is_not_there() -> None:
 
 def test_the_cpu_takes_any_type() -> None:
     for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16), ("float16", torch.float16)):
-        placement = place(Config(device="cpu", amp=name, threads=3))  # type: ignore[arg-type]
+        placement = place(Config(device="cpu", amp=name, threads=3, cpu_kernels="torch"))  # type: ignore[arg-type]
         assert placement == Placement(torch.device("cpu"), dtype, 3)
     placement = place(Config(device="cpu"))
     assert placement.dtype == fastest_dtype(torch.device("cpu")) in (torch.float32, torch.bfloat16)
     assert placement.threads == torch.get_num_threads()
+
+
+def test_our_kernels_serve_float32_on_a_cpu() -> None:
+    """Where they were not asked for, only with AVX-512, on which they were measured."""
+
+    def taken(kernels: str, amp: str = "float32") -> bool:
+        return place(Config(device="cpu", amp=amp, cpu_kernels=kernels)).own_kernels  # type: ignore[arg-type]
+
+    assert taken("own")
+    assert not taken("torch")
+    assert taken("auto") == ("avx512f" in cpu_facts()[1])
+    assert not taken("own", "bfloat16")
+    assert not Placement(torch.device("cuda"), torch.float32, 1).own_kernels
 
 
 def test_autocast_is_off_in_float32() -> None:

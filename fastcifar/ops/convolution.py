@@ -26,7 +26,7 @@ def convolve(x: Tensor, weight: Tensor, *, pool: bool = False) -> tuple[Tensor, 
     """
     number, _, height, width = x.shape
     if _is_tiny(height, width, pool):
-        return F.conv2d(x, weight, padding=1), None
+        return F.conv2d(x, weight, padding=1).contiguous(memory_format=torch.channels_last), None
     sides = (height // 2, width // 2) if pool else (height, width)
     y = torch.empty((number, len(weight), *sides), memory_format=torch.channels_last)
     chosen = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
