@@ -92,7 +92,8 @@ def main(arguments: list[str]) -> None:
 
     options = parse(Options, arguments, prog="python -m bench epochs")
     check_runs(options.runs)
-    placement = place(Config(device=options.device, threads=options.threads, model=ResNetConfig(width=options.width)))
+    network = ResNetConfig(width=options.width)
+    placement = place(Config(device=options.device, threads=options.threads, cpu_kernels="torch", model=network))
     task = _task(options, placement)
     check_out(options.out)
     runs = 1 if options.quick else options.runs

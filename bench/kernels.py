@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"batch_sizes are {options.batch_sizes}, but must be at least 1")
     if options.quick:
         options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], pictures_a_turn=options.batch_sizes[0])
-    placement = place(Config(device=options.device, threads=options.threads))
+    placement = place(Config(device=options.device, threads=options.threads, cpu_kernels="torch"))
     m.check_out(options.out)
     manifest = load_manifest(options.data)
     bench = Bench(options, placement)

@@ -143,7 +143,7 @@ def main(arguments: list[str]) -> None:
     manifest = load_manifest(options.data)
     if not 1 <= options.batch_size <= manifest.splits["train"].samples:
         raise UserError(f"batch_size is {options.batch_size}, but must be 1 to {manifest.splits['train'].samples}")
-    placement = place(Config(device=options.device, threads=options.threads, amp="float32"))
+    placement = place(Config(device=options.device, threads=options.threads, amp="float32", cpu_kernels="torch"))
     check_out(options.out)
     runs = 1 if options.quick else options.runs
     raced = race(line_up(options, placement), runs, "loaders")

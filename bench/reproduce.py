@@ -170,7 +170,7 @@ def summarise(runs: dict[str, list[dict[str, Any]]], options: Options) -> dict[s
     records = [run["record"] for taken in runs.values() for run in taken if not run["failed"]]
     if not records:
         raise RunFailedError("no system could be trained; its message stands above")
-    shared = ("dataset", "device", "amp", "hardware", "versions", "code_revision")
+    shared = ("dataset", "device", "amp", "cpu_kernels", "hardware", "versions", "code_revision")
     return {
         "what": "reproduce",
         **{key: records[0][key] for key in shared},

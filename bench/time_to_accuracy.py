@@ -95,11 +95,10 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
         seconds = [record["clock"][name] for record in records]
         clock[name] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
     first = records[0]
-    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "flops", "device", "amp", "hardware", "versions")
+    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "flops", "device", "amp", "cpu_kernels")
     return {
         "what": "time_to_accuracy",
-        **{key: first[key] for key in shared},
-        "code_revision": first["code_revision"],
+        **{key: first[key] for key in (*shared, "hardware", "versions", "code_revision")},
         "n": len(records),
         "counts": counted,
         "mean": mean,

@@ -100,9 +100,10 @@ def using(placement: Placement) -> Iterator[None]:
     """Torch's and numba's thread counts as `placement` says inside, and as they were before outside."""
     import numba
 
-    # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after each
-    # operation, then do them; threads of another library would have to share the cores with those
-    numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
+    if placement.own_kernels:
+        # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after
+        # each operation, then do them; threads of another library would have to share the cores with those
+        numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
     torch_before, numba_before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(placement.threads)
     try:

@@ -27,7 +27,7 @@ def cpu90() -> Config:
     """90% on a CPU: a narrow network that sees small pictures first, Muon, mirrored views."""
     return _speed(
         recipe="cpu90",
-        epochs=9,
+        epochs=8,
         batch_size=500,
         resolution=((0.5, 16), (0.7, 20), (0.85, 24), (1.0, 32)),
         model=SpeedNetConfig(widths=(64, 160, 192), activation="gelu"),

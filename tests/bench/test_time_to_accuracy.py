@@ -11,7 +11,7 @@ from fastcifar.errors import UserError
 def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:
     return {
         "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "epochs": 5, "steps": 500,
-        "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32",
+        "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32", "cpu_kernels": "own",
         "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
         "evaluation": evaluation, "code_revision": code_revision(),
         "test_accuracy": plain, "test_accuracy_tta": mirrored,
