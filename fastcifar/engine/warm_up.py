@@ -9,6 +9,7 @@ from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.augment.transform_cuda import CudaTransform
 from fastcifar.config import NO_AUGMENTATION
 from fastcifar.device import Placement
+from fastcifar.ops.conv_norm_act import warm_up
 
 
 def compile_kernels(placement: Placement, sizes: Iterable[int]) -> None:
@@ -27,3 +28,5 @@ def compile_kernels(placement: Placement, sizes: Iterable[int]) -> None:
         for size in {SIDE, *sizes}:
             on_gpu(pictures, rows, rows, 0, size)
     placement.synchronise()
+    if placement.own_kernels:
+        warm_up()

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
 from fastcifar.ops.norm_act import KINDS, kernels
+from fastcifar.ops.tiles import TILE
 from fastcifar.ops.vectors import LANES
 
 FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
@@ -39,6 +40,13 @@ def conv_norm_act(
     if pool:
         x = F.max_pool2d(x, 2)
     return FUNCTIONS[activation](norm(x))
+
+
+def warm_up() -> None:
+    """Compiles all kernels, or loads them from numba's disk cache, which otherwise the first step would do."""
+    conv, norm = nn.Conv2d(LANES, LANES, 3, padding=1), nn.BatchNorm2d(LANES)
+    x = torch.zeros(1, LANES, TILE, TILE).requires_grad_()
+    conv_norm_act(x, conv, norm, "relu", own=True).sum().backward()
 
 
 def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:

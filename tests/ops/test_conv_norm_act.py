@@ -12,8 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcifar.config import ResNetConfig, SpeedNetConfig
+from fastcifar.models.build import build_model, use_own_kernels
 from fastcifar.ops.activation import ACTIVATIONS, exponential
-from fastcifar.ops.conv_norm_act import conv_norm_act, serves
+from fastcifar.ops.conv_norm_act import conv_norm_act, serves, warm_up
+from fastcifar.ops.norm_act import kernels as norm_kernels
+from fastcifar.ops.winograd import kernels as convolution_kernels
 
 SHAPES = [
     (6, 24, 32, 9, 8),
@@ -215,3 +219,33 @@ def test_when_torch_s_layers_are_taken() -> None:
     ):
         assert not serves(x, conv, other, pool=False)
     assert type(conv_norm_act(x, conv, norm, "relu", own=False).grad_fn).__name__ != "_TrainedBackward"
+
+
+def test_warming_up_compiles_all_that_a_training_calls() -> None:
+    """Or its first step would, on the run's clock."""
+    warm_up()
+    compiled = [*convolution_kernels(), *norm_kernels()]
+    before = [len(kernel.signatures) for kernel in compiled]  # type: ignore[attr-defined]
+    model = build_model(SpeedNetConfig(widths=(16, 32, 48)), 10, 0)
+    use_own_kernels(model)
+    pictures = picture(3, 3, 32, 32, seed=0)
+    model.train()(pictures).sum().backward()
+    with torch.inference_mode():
+        model.eval()(pictures)
+    assert [len(kernel.signatures) for kernel in compiled] == before == [1] * len(compiled)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("config", [SpeedNetConfig(widths=(16, 32, 48)), ResNetConfig(width=16, conv_bias=True)])
+def test_a_network_s_gradients_are_those_of_torch_s_layers(config: SpeedNetConfig | ResNetConfig) -> None:
+    pictures, labels = picture(40, 3, 32, 32, seed=3), torch.arange(40) % 10
+    found = {}
+    for own in (False, True):
+        model = build_model(config, 10, 1).train()
+        if own:
+            use_own_kernels(model)
+        F.cross_entropy(model(pictures), labels).backward()
+        found[own] = {name: p.grad for name, p in model.named_parameters()}
+    for name, expected in found[False].items():
+        if ".bias" not in name or "conv" not in name:  # a convolution's bias has none but rounding
+            error = (found[True][name] - expected).norm() / expected.norm()
+            assert error < 0.02, name  # where a maximum is as good as shared, either may be taken
