@@ -13,7 +13,7 @@ from fastcifar.device import Placement, keep_freed_memory, place, using
 from fastcifar.engine.optimizer import build_optimizer
 from fastcifar.engine.step import TrainStep
 from fastcifar.errors import UserError
-from fastcifar.models.build import build_model, use_own_kernels
+from fastcifar.models.build import build_model, use_kernels
 from fastcifar.recipes import RECIPES
 
 CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
@@ -81,8 +81,7 @@ def measured(config: Config, placement: Placement, size: int, runs: int) -> dict
 def stepper(config: Config, placement: Placement, size: int) -> Callable[[], float]:
     """Seconds of the next step of a network of its own."""
     model = build_model(config.model, 10, config.seed).train()
-    if placement.own_kernels:
-        use_own_kernels(model)
+    use_kernels(model, placement.cpu_kernels)
     if isinstance(config.model, SpeedNetConfig):
         model.stem_learns(False)  # type: ignore[operator]  (as in most of its steps)
     step_once = TrainStep(model, build_optimizer(model, config.optimizer), placement, config.label_smoothing)

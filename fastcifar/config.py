@@ -39,6 +39,7 @@ __all__ = [
 
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
+CpuKernels = Literal["torch", "own", "half"]
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
 
 
@@ -84,8 +85,9 @@ class Config:
     """Pictures in memory, or FFCV's streaming reader, with the same batches; auto takes memory where they fit well."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
-    cpu_kernels: Literal["auto", "own", "torch"] = "auto"
-    """Layers on a CPU in float32 by our kernels or by torch's; auto takes ours where the CPU has AVX-512."""
+    cpu_kernels: Literal["auto", "half", "own", "torch"] = "auto"
+    """Layers on a CPU in float32: torch's kernels, our own, or those with the convolutions' products in float16. auto
+    takes ours where the CPU has AVX-512, with float16 where that is part of it and amp is auto."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPU where there is one."""
     threads: int | None = None

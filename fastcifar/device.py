@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from fastcifar.config import Config
+from fastcifar.config import Config, CpuKernels
 from fastcifar.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -25,7 +25,7 @@ class Placement:
     device: torch.device
     dtype: torch.dtype
     threads: int
-    own_kernels: bool = False
+    cpu_kernels: CpuKernels = "torch"
 
     @property
     def autocast(self) -> torch.autocast:
@@ -48,14 +48,19 @@ def place(config: Config) -> Placement:
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError(f"amp is bfloat16, but {torch.cuda.get_device_name()} lacks it; use --amp float16")
     threads = torch.get_num_threads() if config.threads is None else config.threads
-    return Placement(device, dtype, threads, _own_kernels(config, device, dtype))
+    return Placement(device, dtype, threads, _cpu_kernels(config, device, dtype))
 
 
-def _own_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether layers are computed by `fastcifar.ops`; auto takes those where they were measured to be faster."""
+def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> CpuKernels:
+    """Whose kernels compute the layers; auto takes those that were measured to be the fastest on such a CPU."""
     if device.type != "cpu" or dtype != torch.float32:
-        return False
-    return config.cpu_kernels == "own" or (config.cpu_kernels == "auto" and "avx512f" in cpu_facts()[1])
+        return "torch"
+    flags = cpu_facts()[1]
+    if config.cpu_kernels == "half" and "avx512_fp16" not in flags:
+        raise UserError("cpu_kernels is half, but this CPU has no AVX-512 for float16; use --cpu-kernels own")
+    if config.cpu_kernels != "auto":
+        return config.cpu_kernels
+    return "half" if "avx512_fp16" in flags and config.amp == "auto" else "own" if "avx512f" in flags else "torch"
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:
@@ -100,7 +105,7 @@ def using(placement: Placement) -> Iterator[None]:
     """Torch's and numba's thread counts as `placement` says inside, and as they were before outside."""
     import numba
 
-    if placement.own_kernels:
+    if placement.cpu_kernels != "torch":
         # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after
         # each operation, then do them; threads of another library would have to share the cores with those
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]

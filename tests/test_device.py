@@ -7,6 +7,7 @@ import numba
 import pytest
 import torch
 
+from fastcifar import device
 from fastcifar.config import Config
 from fastcifar.device import (
     Placement,
@@ -67,17 +68,25 @@ def test_the_cpu_takes_any_type() -> None:
     assert placement.threads == torch.get_num_threads()
 
 
-def test_our_kernels_serve_float32_on_a_cpu() -> None:
+def test_our_kernels_serve_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where they were not asked for, only with AVX-512, on which they were measured."""
 
-    def taken(kernels: str, amp: str = "float32") -> bool:
-        return place(Config(device="cpu", amp=amp, cpu_kernels=kernels)).own_kernels  # type: ignore[arg-type]
+    flags: set[str] = set()
+    monkeypatch.setattr(device, "cpu_facts", lambda: ("", frozenset(flags)))
 
-    assert taken("own")
-    assert not taken("torch")
-    assert taken("auto") == ("avx512f" in cpu_facts()[1])
-    assert not taken("own", "bfloat16")
-    assert not Placement(torch.device("cuda"), torch.float32, 1).own_kernels
+    def taken(kernels: str, amp: str = "auto") -> str:
+        return place(Config(device="cpu", amp=amp, cpu_kernels=kernels)).cpu_kernels  # type: ignore[arg-type]
+
+    assert [taken(kernels) for kernels in ("auto", "own", "torch")] == ["torch", "own", "torch"]
+    with pytest.raises(UserError, match=r"^cpu_kernels is half, but this CPU has no AVX-512 for float16; use --cpu-ker"):
+        taken("half")
+    flags.add("avx512f")
+    assert [taken(kernels) for kernels in ("auto", "own", "torch")] == ["own", "own", "torch"]
+    flags.add("avx512_fp16")
+    assert [taken(kernels) for kernels in ("auto", "half", "own", "torch")] == ["half", "half", "own", "torch"]
+    assert taken("auto", "float32") == "own"
+    assert taken("own", "bfloat16") == taken("half", "float16") == "torch"
+    assert Placement(torch.device("cuda"), torch.float32, 1).cpu_kernels == "torch"
 
 
 def test_autocast_is_off_in_float32() -> None:

@@ -54,15 +54,14 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
     from fastcifar.device import place, using
     from fastcifar.engine.evaluate import predict_logits
     from fastcifar.loader import open_loader
-    from fastcifar.models.build import use_own_kernels
+    from fastcifar.models.build import use_kernels
 
     folder = bundle.config.data if data is None else data
     dataset = _checked_dataset(bundle, folder)
     config = replace(bundle.config, device="auto")
     placement = place(config)
     model = bundle.model.to(placement.device)
-    if placement.own_kernels:
-        use_own_kernels(model)
+    use_kernels(model, placement.cpu_kernels)
     with (
         using(placement),
         open_loader(

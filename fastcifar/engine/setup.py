@@ -14,7 +14,7 @@ from fastcifar.errors import UserError
 from fastcifar.loader import open_loader
 from fastcifar.loader.choice import Kind, choose_loader
 from fastcifar.loader.protocol import Loader
-from fastcifar.models.build import build_model, use_own_kernels
+from fastcifar.models.build import build_model, use_kernels
 from fastcifar.models.speed import WHITENING_PICTURES, SpeedNet
 
 
@@ -68,8 +68,7 @@ class Setup:
         if isinstance(model, SpeedNet):
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
             model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
-        if self.placement.own_kernels:
-            use_own_kernels(model)
+        use_kernels(model, self.placement.cpu_kernels)
         return model.to(self.placement.device)
 
     def before_step(self, model: nn.Module, step: int) -> None:

@@ -28,5 +28,5 @@ def compile_kernels(placement: Placement, sizes: Iterable[int]) -> None:
         for size in {SIDE, *sizes}:
             on_gpu(pictures, rows, rows, 0, size)
     placement.synchronise()
-    if placement.own_kernels:
+    if placement.cpu_kernels != "torch":
         warm_up()

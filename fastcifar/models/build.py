@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.config import FfcvNetConfig, ModelConfig, ResNet18Config, SpeedNetConfig
+from fastcifar.config import CpuKernels, FfcvNetConfig, ModelConfig, ResNet18Config, SpeedNetConfig
 from fastcifar.models.ffcv_net import FfcvNet
 from fastcifar.models.resnet import ResNet
 from fastcifar.models.speed import SpeedNet
@@ -21,11 +21,11 @@ def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     return model.to(memory_format=torch.channels_last)
 
 
-def use_own_kernels(model: nn.Module) -> None:
-    """Tells the parts of a network that can to compute by `fastcifar.ops` where that serves."""
+def use_kernels(model: nn.Module, kernels: CpuKernels) -> None:
+    """Tells the parts of a network that have a choice whose kernels to compute by where those serve."""
     for module in model.modules():
-        if hasattr(type(module), "own_kernels"):
-            module.own_kernels = True  # type: ignore[assignment]
+        if hasattr(type(module), "kernels"):
+            module.kernels = kernels  # type: ignore[assignment]
 
 
 def outline(config: ModelConfig, classes: int) -> nn.Module:

@@ -7,14 +7,14 @@ give the published variants.
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import ResNetConfig
+from fastcifar.config import CpuKernels, ResNetConfig
 from fastcifar.ops.conv_norm_act import conv_norm_act
 
 
 class ConvNorm(nn.Module):
     """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels): (b, c, s, s) to (b, width, s or s // 2, ...)."""
 
-    own_kernels = False
+    kernels: CpuKernels = "torch"
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, s, s) to (b, width, s', s')."""
-        x = conv_norm_act(x, self.conv, self.norm, "relu", pool=self.pool, own=self.own_kernels)
+        x = conv_norm_act(x, self.conv, self.norm, "relu", pool=self.pool, kernels=self.kernels)
         return F.dropout2d(x, self.dropout, self.training) if self.dropout else x
 
 

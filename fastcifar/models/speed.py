@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import SpeedNetConfig
+from fastcifar.config import CpuKernels, SpeedNetConfig
 from fastcifar.ops.conv_norm_act import FUNCTIONS, conv_norm_act
 
 WHITENING_PICTURES = 5000
@@ -22,7 +22,7 @@ STEM_CHANNELS = 2 * 3 * PATCH * PATCH
 class Block(nn.Module):
     """conv 3x3 -> max-pool 2 -> BN -> act -> conv 3x3 -> BN -> act: (b, c, s, s) to (b, width, s // 2, s // 2)."""
 
-    own_kernels = False
+    kernels: CpuKernels = "torch"
 
     def __init__(self, channels: int, width: int, bn_momentum: float, activation: str) -> None:
         super().__init__()
@@ -34,8 +34,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, s, s) to (b, width, s // 2, s // 2)."""
-        x = conv_norm_act(x, self.conv1, self.norm1, self.activation, pool=True, own=self.own_kernels)
-        return conv_norm_act(x, self.conv2, self.norm2, self.activation, own=self.own_kernels)
+        x = conv_norm_act(x, self.conv1, self.norm1, self.activation, pool=True, kernels=self.kernels)
+        return conv_norm_act(x, self.conv2, self.norm2, self.activation, kernels=self.kernels)
 
 
 class SpeedNet(nn.Module):

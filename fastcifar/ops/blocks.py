@@ -2,18 +2,34 @@
 
 import numba
 
-from fastcifar.ops.tiles import POINTS, TILE, output_transform, pooled_output, unpool
-from fastcifar.ops.vectors import BYTES, LANES, address, block_product, copy
+from fastcifar.ops.tiles import (
+    POINTS,
+    TILE,
+    gradient_transform,
+    half_gradient_transform,
+    half_input_transform,
+    input_transform,
+    pooled_output,
+    scaled_output,
+    unpool,
+)
+from fastcifar.ops.vectors import BYTES, LANES, address, block_product, copy, half_product
 
 SLAB = 2 * LANES
 """Output channels between two transforms."""
 SLAB_BYTES = 4 * SLAB
-FEW = 4
+FEW, FEW_HALVES = 4, 8
+STEPS_IN_HALF = 96
+"""Products that are summed in float16 before float32 takes over."""
 # 24 sums, 2 vectors of factors and a number fill the 32 registers of 512 bits; 12, 2 and one the 16 of 256
 product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for accumulate in (False, True))
 product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
 product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
 product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
+
+
+half_24x32, half_added_24x32 = (half_product(24, accumulate=accumulate) for accumulate in (False, True))
+half_8x32, half_added_8x32 = (half_product(8, accumulate=accumulate) for accumulate in (False, True))
 
 
 @numba.njit
@@ -49,15 +65,35 @@ def tile_start(padded, tile, across):
 
 
 @numba.njit
-def leave_plain(image, products, between, spill, top, left, channel, count):
-    """Transforms a tile's products back into `image` (h, w, k), from (top, left) on, at `count` channels at most 16."""
+def transform_input(source, down, right, target, between, lanes, half):
+    """A tile of all channels, `lanes` of them, to its 36 values, `between` bytes apart; float16 ones with `half`."""
+    for c in range(0, lanes, LANES):
+        if half:
+            half_input_transform(source + 4 * c, down, right, target + 2 * c, POINTS * between, between)
+        else:
+            input_transform(source + 4 * c, down, right, target + 4 * c, POINTS * between, between)
+
+
+@numba.njit
+def transform_gradient(source, down, right, target, between, half):
+    """The gradient of a tile's results at 32 channels to those of its 36 products."""
+    for c in range(0, SLAB, LANES):
+        if half:
+            half_gradient_transform(source + 4 * c, down, right, target + 2 * c, POINTS * between, between)
+        else:
+            gradient_transform(source + 4 * c, down, right, target + 4 * c, POINTS * between, between)
+
+
+@numba.njit
+def leave_plain(image, products, between, spill, top, left, channel, count, factor):
+    """A tile's products back into `image` (h, w, k), from (top, left) on, at most 16 channels, times factor[0]."""
     height, width, channels = image.shape
     rows, columns = min(TILE, height - top), min(TILE, width - left)
     if rows == TILE and columns == TILE and count == LANES:
         target = address(image) + 4 * ((top * width + left) * channels + channel)
-        output_transform(products, POINTS * between, between, target, 4 * width * channels, 4 * channels)
+        scaled_output(products, POINTS * between, between, target, 4 * width * channels, 4 * channels, address(factor))
         return
-    output_transform(products, POINTS * between, between, address(spill), TILE * BYTES, BYTES)
+    scaled_output(products, POINTS * between, between, address(spill), TILE * BYTES, BYTES, address(factor))
     for y in range(rows):
         for x in range(columns):
             if count == LANES:
@@ -125,4 +161,27 @@ def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
         if row + rows > count:
             rows = FEW
         _multiply_rows(a + row * a_row, a_row, a_step, b, c + row * SLAB_BYTES, steps, rows, wide, add)
+        row += rows
+
+
+@numba.njit
+def multiply_halves(a, a_row, a_step, b, c, count, steps, add):
+    """`multiply` of float16 factors; up to seven rows more than `count` are read and written."""
+    chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
+    row, rows = 0, 24
+    while row < count:
+        if row + rows > count:
+            rows = FEW_HALVES
+        target = c + row * SLAB_BYTES
+        for chunk in range(chunks):
+            first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
+            left, right = a + row * a_row + first * a_step, b + first * (SLAB_BYTES // 2)
+            if rows == 24 and (add or chunk):
+                half_added_24x32(left, a_row, a_step, right, SLAB_BYTES // 2, target, SLAB_BYTES, last - first)
+            elif rows == 24:
+                half_24x32(left, a_row, a_step, right, SLAB_BYTES // 2, target, SLAB_BYTES, last - first)
+            elif add or chunk:
+                half_added_8x32(left, a_row, a_step, right, SLAB_BYTES // 2, target, SLAB_BYTES, last - first)
+            else:
+                half_8x32(left, a_row, a_step, right, SLAB_BYTES // 2, target, SLAB_BYTES, last - first)
         row += rows

@@ -4,6 +4,7 @@ Otherwise, and wherever they were not asked for, it is torch's layers one after 
 arithmetic, for other filters, when a network is exported, counted or looked into. Both give the same within rounding.
 """
 
+import math
 from typing import Any
 
 import numba
@@ -13,28 +14,40 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from fastcifar.config import CpuKernels
+from fastcifar.ops import norm_act
 from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
-from fastcifar.ops.norm_act import KINDS, kernels
+from fastcifar.ops.norm_act import KINDS
 from fastcifar.ops.tiles import TILE
 from fastcifar.ops.vectors import LANES
 
 FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+TYPICAL = 1 / 16
+"""The root mean square of gradients in float16 products; transformed they are some four times as large."""
 FEWEST_CHANNELS = 16
 """With fewer, a convolution's transforms cost more than they save."""
 
 
 def conv_norm_act(
-    x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, activation: str, *, pool: bool = False, own: bool = False
+    x: Tensor,
+    conv: nn.Conv2d,
+    norm: nn.BatchNorm2d,
+    activation: str,
+    *,
+    pool: bool = False,
+    kernels: CpuKernels = "torch",
 ) -> Tensor:
     """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
 
-    activation: "gelu", "relu" or "silu". `own` asks for our kernels, which are taken where they can be.
+    activation: "gelu", "relu" or "silu". `kernels` other than torch's are taken where they can be: "own", or "half",
+    the same with the convolutions' products in float16.
     """
-    if own and serves(x, conv, norm, pool=pool):
+    if kernels != "torch" and serves(x, conv, norm, pool=pool):
+        half = kernels == "half"
         if norm.training:
-            return _Trained.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, activation, pool)
+            return _Trained.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, activation, pool, half)
         scale, shift = _running(conv, norm)
-        z, _ = convolve(x, conv.weight, pool=pool)
+        z, _ = convolve(x, conv.weight, pool=pool, half=half)
         return _apply(z, scale, shift, activation)
     x = conv(x)
     if pool:
@@ -46,7 +59,7 @@ def warm_up() -> None:
     """Compiles all kernels, or loads them from numba's disk cache, which otherwise the first step would do."""
     conv, norm = nn.Conv2d(LANES, LANES, 3, padding=1), nn.BatchNorm2d(LANES)
     x = torch.zeros(1, LANES, TILE, TILE).requires_grad_()
-    conv_norm_act(x, conv, norm, "relu", own=True).sum().backward()
+    conv_norm_act(x, conv, norm, "relu", kernels="own").sum().backward()
 
 
 def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:
@@ -82,15 +95,16 @@ class _Trained(torch.autograd.Function):
         norm: nn.BatchNorm2d,
         activation: str,
         pool: bool,
+        half: bool,
     ) -> Tensor:
-        z, chosen = convolve(x, weight, pool=pool)
+        z, chosen = convolve(x, weight, pool=pool, half=half)
         mean, variance = _moments(z)
         inverse = (variance + norm.eps).rsqrt()
         _remember(norm, mean if conv_bias is None else mean + conv_bias, variance, z.numel() // z.size(1))
         scale = gain * inverse
         shift = bias - mean * scale  # a bias of the convolution is taken off again with the mean
         ctx.save_for_backward(x, weight, z, chosen, scale, shift, mean, inverse)
-        ctx.activation = activation
+        ctx.activation, ctx.half = activation, half
         return _apply(z, scale, shift, activation)
 
     @staticmethod
@@ -100,24 +114,32 @@ class _Trained(torch.autograd.Function):
         kind, rows, threads = KINDS[ctx.activation], z.numel() // z.size(1), numba.get_num_threads()
         incoming, values = _rows(gradient), _rows(z)
         factors = [t.numpy() for t in (scale, shift, mean)]
-        parts = np.empty((threads, 2, z.size(1)))
-        kernels().gradient_sums(kind, incoming, values, *factors, parts)
-        total, product = torch.from_numpy(parts.sum(0)).float()
+        parts = np.empty((threads, 3, z.size(1)))
+        norm_act.kernels().gradient_sums(kind, incoming, values, *factors, parts)
+        total, product, squares = torch.from_numpy(parts.sum(0)).float()
         to_gain = product * inverse
-        constant, linear = -scale * total / rows, -scale * inverse * to_gain / rows
+        lift = _lift((scale * scale * squares).mean().item() / rows) if ctx.half else 1.0
+        outer = scale * lift
+        linear = [t.numpy() for t in (outer, -outer * total / rows, -outer * inverse * to_gain / rows)]
         before = torch.empty_like(z)  # channels_last, as z is
-        kernels().gradient(kind, incoming, values, *factors, constant.numpy(), linear.numpy(), _rows(before), threads)
-        wanted = ctx.needs_input_grad
+        norm_act.kernels().gradient(kind, incoming, values, *factors, *linear, _rows(before), threads)
+        wanted, options = ctx.needs_input_grad, {"factor": 1 / lift, "half": ctx.half}
         return (
-            input_gradient(before, chosen, weight, x.size(2), x.size(3)) if wanted[0] else None,
-            filter_gradient(x, before, chosen) if wanted[1] else None,
+            input_gradient(before, chosen, weight, x.size(2), x.size(3), **options) if wanted[0] else None,
+            filter_gradient(x, before, chosen, **options) if wanted[1] else None,
             to_gain if wanted[2] else None,
             total if wanted[3] else None,
             torch.zeros_like(mean) if wanted[4] else None,
-            None,
-            None,
-            None,
+            *[None] * 4,
         )
+
+
+def _lift(square: float) -> float:
+    """The power of two that brings gradients of this mean square to the middle of what float16 can tell apart."""
+    if not 0 < square < math.inf:
+        return 1.0
+    exponent = round(math.log2(TYPICAL) - math.log2(square) / 2)
+    return 2.0 ** max(-60, min(60, exponent))
 
 
 def _rows(x: Tensor) -> np.ndarray:
@@ -129,7 +151,7 @@ def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel, from sums of distances to the first pixel: they cancel little."""
     rows = _rows(z)
     parts = np.empty((numba.get_num_threads(), 2, z.size(1)))
-    kernels().moments(rows, rows[0], parts)
+    norm_act.kernels().moments(rows, rows[0], parts)
     away, squares = torch.from_numpy(parts.sum(0)) / len(rows)
     return torch.from_numpy(rows[0]) + away.float(), (squares - away * away).clamp(min=0).float()
 
@@ -156,7 +178,7 @@ def _running(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 def _apply(z: Tensor, scale: Tensor, shift: Tensor, activation: str) -> Tensor:
     out = torch.empty_like(z)
-    kernels().apply(
+    norm_act.kernels().apply(
         KINDS[activation], _rows(z), scale.detach().numpy(), shift.detach().numpy(), _rows(out), numba.get_num_threads()
     )
     return out

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn import grad
 
-from fastcifar.ops.blocks import SLAB
+from fastcifar.ops.blocks import FEW_HALVES, SLAB
 from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 
@@ -18,7 +18,7 @@ TILES_AT_A_TIME = 48
 NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
 
 
-def convolve(x: Tensor, weight: Tensor, *, pool: bool = False) -> tuple[Tensor, Tensor | None]:
+def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, half: bool = False) -> tuple[Tensor, Tensor | None]:
     """The correlation of x (n, c, h, w) with weight (k, c, 3, 3), padded by 1; with `pool` maxima of 2x2, stride 2.
 
     Float32, channels_last, and so is the result (n, k, h, w) or (n, k, h // 2, w // 2). With it, for pooled ones, come
@@ -30,29 +30,40 @@ def convolve(x: Tensor, weight: Tensor, *, pool: bool = False) -> tuple[Tensor, 
     sides = (height // 2, width // 2) if pool else (height, width)
     y = torch.empty((number, len(weight), *sides), memory_format=torch.channels_last)
     chosen = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
-    filters = _filters(weight.permute(2, 3, 1, 0))
-    _convolve(x, None, filters, y, chosen, height, width)
+    filters = _filters(weight.permute(2, 3, 1, 0), half=half)
+    _convolve(x, None, filters, y, chosen, height, width, 1.0, half=half)
     return y, chosen
 
 
-def input_gradient(gradient: Tensor, chosen: Tensor | None, weight: Tensor, height: int, width: int) -> Tensor:
-    """From the gradient of the results of `convolve`, that of its input (n, c, height, width)."""
+def input_gradient(
+    gradient: Tensor,
+    chosen: Tensor | None,
+    weight: Tensor,
+    height: int,
+    width: int,
+    *,
+    factor: float = 1.0,
+    half: bool = False,
+) -> Tensor:
+    """From the gradient of the results of `convolve`, that of its input (n, c, height, width), times factor."""
     if _is_tiny(height, width, chosen is not None):
         shape = (len(gradient), weight.size(1), height, width)
-        return grad.conv2d_input(shape, weight, gradient, padding=1)
+        return grad.conv2d_input(shape, weight, gradient, padding=1) * factor
     x = torch.empty((len(gradient), weight.size(1), height, width), memory_format=torch.channels_last)
-    filters = _filters(weight.permute(2, 3, 0, 1), turned=True)
-    _convolve(gradient, chosen, filters, x, None, height, width)
+    filters = _filters(weight.permute(2, 3, 0, 1), turned=True, half=half)
+    _convolve(gradient, chosen, filters, x, None, height, width, factor, half=half)
     return x
 
 
-def filter_gradient(x: Tensor, gradient: Tensor, chosen: Tensor | None) -> Tensor:
-    """From the input of `convolve` and the gradient of its results, that of the weight (k, c, 3, 3)."""
+def filter_gradient(
+    x: Tensor, gradient: Tensor, chosen: Tensor | None, *, factor: float = 1.0, half: bool = False
+) -> Tensor:
+    """From the input of `convolve` and the gradient of its results, that of the weight (k, c, 3, 3), times factor."""
     _, channels, height, width = x.shape
     if _is_tiny(height, width, chosen is not None):
-        return grad.conv2d_weight(x, (gradient.size(1), channels, 3, 3), gradient, padding=1)
+        return grad.conv2d_weight(x, (gradient.size(1), channels, 3, 3), gradient, padding=1) * factor
     outputs, threads = gradient.size(1), numba.get_num_threads()
-    slabs, rows = -(-outputs // SLAB), -(-channels // 4) * 4
+    slabs, rows = -(-outputs // SLAB), -(-channels // FEW_HALVES) * FEW_HALVES
     sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
     codes = NO_CODES if chosen is None else chosen.numpy()
     kernels().filter_gradient(
@@ -63,14 +74,24 @@ def filter_gradient(x: Tensor, gradient: Tensor, chosen: Tensor | None) -> Tenso
         _images(height, width),
         threads,
         has_512_bits(),
+        half,
     )
     weight = torch.empty(3, 3, channels, slabs * SLAB)
     kernels().collect(sums.numpy(), weight.numpy(), threads)
-    return weight[..., :outputs].permute(3, 2, 0, 1)
+    return weight[..., :outputs].permute(3, 2, 0, 1) * factor
 
 
 def _convolve(
-    x: Tensor, chosen_in: Tensor | None, filters: Tensor, y: Tensor, chosen_out: Tensor | None, height: int, width: int
+    x: Tensor,
+    chosen_in: Tensor | None,
+    filters: Tensor,
+    y: Tensor,
+    chosen_out: Tensor | None,
+    height: int,
+    width: int,
+    factor: float,
+    *,
+    half: bool,
 ) -> None:
     codes_in, codes_out = (NO_CODES if chosen is None else chosen.numpy() for chosen in (chosen_in, chosen_out))
     kernels().convolve(
@@ -79,11 +100,13 @@ def _convolve(
         filters.numpy(),
         _pixels_first(y),
         codes_out,
+        np.array([factor], np.float32),
         height,
         width,
         _images(height, width),
         numba.get_num_threads(),
         has_512_bits(),
+        half,
     )
 
 
@@ -101,11 +124,11 @@ def _pixels_first(x: Tensor) -> np.ndarray:
     return x.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _filters(weight: Tensor, *, turned: bool = False) -> Tensor:
+def _filters(weight: Tensor, *, half: bool, turned: bool = False) -> Tensor:
     """Weights (3, 3, inputs, outputs), `turned` by 180 degrees or not, as the kernel takes them."""
     inputs, outputs = weight.shape[2:]
     slabs = -(-outputs // SLAB)
     weight = F.pad(weight.detach(), (0, slabs * SLAB - outputs)).contiguous()
     filters = torch.empty(slabs, PRODUCTS, inputs, SLAB)
-    kernels().spread(weight.numpy(), turned, filters.numpy(), numba.get_num_threads())
+    kernels().spread(weight.numpy(), turned, filters.numpy(), numba.get_num_threads(), half)
     return filters

@@ -60,16 +60,17 @@ def _apply(builder, act, slope, z, scale, shift, out):
     store(builder, out, act(_normed(builder, z, scale, shift)))
 
 
-def _add_gradients(builder, act, slope, gradient, z, scale, shift, mean, total, product):
+def _add_gradients(builder, act, slope, gradient, z, scale, shift, mean, total, product, squares):
     inner = load(builder, gradient) * slope(_normed(builder, z, scale, shift))
     store(builder, total, load(builder, total) + inner)
     store(builder, product, load(builder, product) + inner * (load(builder, z) - load(builder, mean)))
+    store(builder, squares, load(builder, squares) + inner * inner)
 
 
-def _turn_back(builder, act, slope, gradient, z, scale, shift, mean, constant, linear, out):
+def _turn_back(builder, act, slope, gradient, z, scale, shift, mean, outer, constant, linear, out):
     inner = load(builder, gradient) * slope(_normed(builder, z, scale, shift))
     away = load(builder, z) - load(builder, mean)
-    store(builder, out, inner * load(builder, scale) + (away * load(builder, linear) + load(builder, constant)))
+    store(builder, out, inner * load(builder, outer) + (away * load(builder, linear) + load(builder, constant)))
 
 
 apply_once, add_gradients, turn_back = (_for_each_kind(generate) for generate in (_apply, _add_gradients, _turn_back))
@@ -113,7 +114,7 @@ def _build(source_digest: str) -> Kernels:
         threads = len(parts)
         for thread in numba.prange(threads):
             parts[thread] = 0
-            few = np.zeros((2, channels), np.float32)
+            few = np.zeros((3, channels), np.float32)
             first, last = thread * rows // threads, (thread + 1) * rows // threads
             for start in range(first, last, ROWS_AT_A_TIME):
                 for row in range(start, min(start + ROWS_AT_A_TIME, last)):
@@ -128,13 +129,14 @@ def _build(source_digest: str) -> Kernels:
                             address(mean) + c,
                             address(few) + c,
                             address(few) + 4 * channels + c,
+                            address(few) + 8 * channels + c,
                         )
-                for k in range(2):
+                for k in range(3):
                     for c in range(channels):
                         parts[thread, k, c] += few[k, c]
                         few[k, c] = 0
 
-    def gradient(kind, gradient, z, scale, shift, mean, constant, linear, out, threads):
+    def gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
         assert source_digest
         rows, channels = z.shape
         for thread in numba.prange(threads):
@@ -148,6 +150,7 @@ def _build(source_digest: str) -> Kernels:
                         address(scale) + c,
                         address(shift) + c,
                         address(mean) + c,
+                        address(outer) + c,
                         address(constant) + c,
                         address(linear) + c,
                         address(out) + place + c,
@@ -166,10 +169,10 @@ def kernels() -> Kernels:
     float32 (channels,), and parts float64 (threads, 2, channels), written; nothing is checked.
     `moments(z, origin, parts)`: sums over a thread's rows of z - origin and of its square.
     `apply(kind, z, scale, shift, out, threads)`: out = act(z * scale + shift).
-    `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift)
-    and of inner * (z - mean).
-    `gradient(kind, gradient, z, scale, shift, mean, constant, linear, out, threads)`: out = inner * scale + constant +
-    (z - mean) * linear.
+    `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift),
+    of inner * (z - mean) and of inner * inner; parts (threads, 3, channels).
+    `gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads)`: out = inner * outer +
+    constant + (z - mean) * linear.
     """
     sources = (Path(module.__file__ or "") for module in (activation, vectors))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())

@@ -19,6 +19,8 @@ LANES = 16
 BYTES = 4 * LANES
 FLOAT, WORD, BYTE, ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
 FLOATS, WORDS, CODES = (ir.VectorType(element, LANES) for element in (FLOAT, WORD, BYTE))
+HALF = ir.HalfType()
+HALVES, WIDE_HALVES = (ir.VectorType(HALF, lanes) for lanes in (LANES, 2 * LANES))
 VOID: Any = types.void
 FUSED = ("contract",)  # a product and a sum may become one instruction; nothing is re-ordered, NaNs stay
 
@@ -50,6 +52,11 @@ class Vec:
 
     def __rmul__(self, other: float) -> "Vec":
         return self._with("fmul", other, self)
+
+    def within(self, limit: float) -> "Vec":
+        """These lanes, those beyond -limit and limit moved there; NaNs stay."""
+        low = self.where(self.builder.fcmp_unordered(">", self.value, _constant(-limit)), -limit)
+        return low.where(self.builder.fcmp_unordered("<", low.value, _constant(limit)), limit)
 
     def __rtruediv__(self, other: float) -> "Vec":
         return self._with("fdiv", other, self)
@@ -90,6 +97,12 @@ def store(builder: ir.IRBuilder, address: Value, vec: Vec) -> None:
     builder.store(vec.value, builder.inttoptr(address, FLOATS.as_pointer()), align=4)
 
 
+def store_half(builder: ir.IRBuilder, address: Value, vec: Vec) -> None:
+    """Writes sixteen numbers to an address as float16, rounded; what is too large for it becomes infinite."""
+    halves = builder.fptrunc(vec.value, HALVES)
+    builder.store(halves, builder.inttoptr(address, HALVES.as_pointer()), align=2)
+
+
 def load_codes(builder: ir.IRBuilder, address: Value) -> Value:
     """The sixteen bytes at an address."""
     return builder.load(builder.inttoptr(address, CODES.as_pointer()), align=1)
@@ -108,9 +121,13 @@ def codes(number: int) -> ir.Constant:
 def broadcast(builder: ir.IRBuilder, address: Value) -> Vec:
     """The one number at an address, in all lanes."""
     number = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
-    nothing = ir.Constant(FLOATS, ir.Undefined)
+    return Vec(builder, _splat(builder, number, FLOATS))
+
+
+def _splat(builder: ir.IRBuilder, number: Value, vector: ir.VectorType) -> Value:
+    nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, number, WORD(0))
-    return Vec(builder, builder.shuffle_vector(first, nothing, ir.Constant(WORDS, [0] * LANES)))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(WORD, vector.count), [0] * vector.count))
 
 
 def operation(generate: Callable[..., None]) -> Callable[..., None]:
@@ -179,11 +196,59 @@ def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[...,
     return operation(generate)
 
 
+def half_product(rows: int, *, accumulate: bool) -> Callable[..., None]:
+    """An operation for compiled code: `block_product` of float16 factors, 32 results a row, summed in float16.
+
+    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: the sums over these steps, begun with zero, are (added to)
+    float32 c; so few steps at a time keep what rounding does small.
+    """
+
+    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
+        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
+        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        counted, by, start = [builder.phi(ADDRESS) for _ in range(3)], [ADDRESS(1), a_step, b_step], [ADDRESS(0), a, b]
+        sums = [builder.phi(WIDE_HALVES) for _ in range(rows)]
+        row = builder.load(builder.inttoptr(counted[2], WIDE_HALVES.as_pointer()), align=2)
+        new = []
+        for r in range(rows):
+            number = builder.load(builder.inttoptr(at(builder, counted[1], a_rows[r]), HALF.as_pointer()), align=2)
+            factor = _splat(builder, number, WIDE_HALVES)
+            new.append(builder.fadd(sums[r], builder.fmul(factor, row, flags=FUSED), flags=FUSED))
+        following = [builder.add(value, step) for value, step in zip(counted, by, strict=True)]
+        for phi, initial, value in zip(counted, start, following, strict=True):
+            phi.add_incoming(initial, before)
+            phi.add_incoming(value, loop)
+        for phi, value in zip(sums, new, strict=True):
+            phi.add_incoming(ir.Constant(WIDE_HALVES, [0.0] * (2 * LANES)), before)
+            phi.add_incoming(value, loop)
+        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
+        builder.position_at_end(after)
+        for r in range(rows):
+            for v in range(2):
+                lanes = ir.Constant(WORDS, list(range(LANES * v, LANES * (v + 1))))
+                part = builder.shuffle_vector(new[r], ir.Constant(WIDE_HALVES, ir.Undefined), lanes)
+                place = at(builder, at(builder, c, builder.mul(c_row, ADDRESS(r))), BYTES * v)
+                total = Vec(builder, builder.fpext(part, FLOATS))
+                store(builder, place, load(builder, place) + total if accumulate else total)
+
+    return operation(generate)
+
+
 def combine(matrix: np.ndarray, inputs: Sequence[Vec]) -> list[Vec]:
     """The product of a constant matrix (m, n) with n vectors, in few operations.
 
-    Rows that differ in signs only, as those of the points +p and -p do, are the sum and the difference of two parts.
+    Columns that differ in signs only, as those of the points +p and -p may, are taken as the sum and the difference of
+    their inputs; rows that do are the sum and the difference of two parts.
     """
+    matrix, inputs = matrix.copy(), list(inputs)
+    for j in range(matrix.shape[1]):
+        for k in range(j + 1, matrix.shape[1]):
+            same, opposite = matrix[:, j] == matrix[:, k], matrix[:, j] == -matrix[:, k]
+            if (same | opposite).all() and (same & ~opposite).any() and (opposite & ~same).any():
+                inputs[j], inputs[k] = inputs[j] + inputs[k], inputs[j] - inputs[k]
+                matrix[:, j], matrix[:, k] = np.where(same, matrix[:, j], 0), np.where(opposite, matrix[:, j], 0)
     outputs: dict[int, Vec] = {}
     for i, row in enumerate(matrix):
         if i in outputs:

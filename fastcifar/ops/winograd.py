@@ -19,15 +19,18 @@ from numba.core.registry import cpu_target
 from fastcifar.kernel_cache import compiled
 from fastcifar.ops import blocks, tiles, vectors
 from fastcifar.ops.blocks import (
-    FEW,
+    FEW_HALVES,
     SLAB,
     SLAB_BYTES,
     leave_plain,
     leave_pooled,
     multiply,
+    multiply_halves,
     stage,
     stage_unpooled,
     tile_start,
+    transform_gradient,
+    transform_input,
 )
 from fastcifar.ops.tiles import (
     POINTS,
@@ -35,8 +38,7 @@ from fastcifar.ops.tiles import (
     TILE,
     filter_gradient_transform,
     filter_transform,
-    gradient_transform,
-    input_transform,
+    half_filter_transform,
 )
 from fastcifar.ops.vectors import BYTES, LANES, address, aligned_zeros
 
@@ -56,14 +58,21 @@ def has_512_bits() -> bool:
     return "+avx512f" in target.codegen().magic_tuple()[2]
 
 
+def has_half_products() -> bool:
+    """Whether numba compiles for vectors of 32 float16."""
+    target: Any = cpu_target.target_context
+    return "+avx512fp16" in target.codegen().magic_tuple()[2]
+
+
 def _build(source_digest: str) -> Kernels:
-    def convolve(x, chosen_in, filters, y, chosen_out, height, width, images, threads, wide):
+    def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide, half):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
         number, channels, outputs = len(x), x.shape[3], y.shape[3]
         lanes = (channels + LANES - 1) // LANES * LANES
         across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
         per_image = across * down
-        room = (images * per_image + FEW - 1) // FEW * FEW
+        room = (images * per_image + FEW_HALVES - 1) // FEW_HALVES * FEW_HALVES
+        size = 2 if half else 4
         blocks = (number + images - 1) // images
         for thread in numba.prange(threads):
             padded = aligned_zeros((TILE * down + 2) * (TILE * across + 2) * lanes)
@@ -71,7 +80,7 @@ def _build(source_digest: str) -> Kernels:
             padded_right = 4 * lanes
             padded_down = padded.shape[1] * padded_right
             # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
-            values_between, results_between = room * 4 * lanes + BYTES, room * SLAB_BYTES + BYTES
+            values_between, results_between = room * size * lanes + BYTES, room * SLAB_BYTES + BYTES
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(PRODUCTS * results_between // 4)
             spill = aligned_zeros(TILE * TILE * LANES).reshape(TILE, TILE, LANES)
@@ -85,19 +94,22 @@ def _build(source_digest: str) -> Kernels:
                         stage(padded, x[i], 1)
                     for tile in range(per_image):
                         source = tile_start(padded, tile, across)
-                        target = address(values) + 4 * lanes * ((i - first) * per_image + tile)
-                        for c in range(0, 4 * lanes, BYTES):
-                            input_transform(
-                                source + c, padded_down, padded_right,
-                                target + c, POINTS * values_between, values_between,
-                            )  # fmt: skip
+                        target = address(values) + size * lanes * ((i - first) * per_image + tile)
+                        transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
                 for slab in range(len(filters)):
                     for p in range(PRODUCTS):
-                        multiply(
-                            address(values) + p * values_between, 4 * lanes, 4, address(filters[slab, p]),
-                            address(results) + p * results_between, (last - first) * per_image, channels,
-                            wide, False,
-                        )  # fmt: skip
+                        value, result = address(values) + p * values_between, address(results) + p * results_between
+                        if half:
+                            before = (slab * PRODUCTS + p) * channels * SLAB
+                            multiply_halves(
+                                value, 2 * lanes, 2, address(filters) + 2 * before,
+                                result, (last - first) * per_image, channels, False,
+                            )  # fmt: skip
+                        else:
+                            multiply(
+                                value, 4 * lanes, 4, address(filters[slab, p]),
+                                result, (last - first) * per_image, channels, wide, False,
+                            )  # fmt: skip
                     for i in range(first, last):
                         for tile in range(per_image):
                             row, column = tile // across, tile % across
@@ -111,11 +123,11 @@ def _build(source_digest: str) -> Kernels:
                                 else:
                                     leave_plain(
                                         y[i], source, results_between, spill, TILE * row, TILE * column,
-                                        channel, min(LANES, outputs - channel),
+                                        channel, min(LANES, outputs - channel), factor,
                                     )  # fmt: skip
                                 source += BYTES
 
-    def filter_gradient(x, gradient, chosen, sums, images, threads, wide):
+    def filter_gradient(x, gradient, chosen, sums, images, threads, wide, half):
         assert source_digest
         number, height, width, channels = x.shape
         slabs, summed_channels = sums.shape[1], sums.shape[3]
@@ -123,6 +135,7 @@ def _build(source_digest: str) -> Kernels:
         across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
         per_image = across * down
         room = images * per_image
+        size = 2 if half else 4
         blocks = (number + images - 1) // images
         for thread in numba.prange(threads):
             padded = aligned_zeros((TILE * down + 2) * (TILE * across + 2) * lanes)
@@ -133,7 +146,7 @@ def _build(source_digest: str) -> Kernels:
             staged = staged.reshape(TILE * down, TILE * across, outputs)
             staged_right = 4 * outputs
             staged_down = staged.shape[1] * staged_right
-            values_between, results_between = room * 4 * lanes + BYTES, room * SLAB_BYTES + BYTES
+            values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(slabs * PRODUCTS * results_between // 4)
             sums[thread] = 0
@@ -147,44 +160,46 @@ def _build(source_digest: str) -> Kernels:
                         stage(staged, gradient[i], 0)
                     for tile in range(per_image):
                         place = (i - first) * per_image + tile
-                        source, target = tile_start(padded, tile, across), address(values) + 4 * lanes * place
-                        for c in range(0, 4 * lanes, BYTES):
-                            input_transform(
-                                source + c, padded_down, padded_right,
-                                target + c, POINTS * values_between, values_between,
-                            )  # fmt: skip
+                        source, target = tile_start(padded, tile, across), address(values) + size * lanes * place
+                        transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
                         source = tile_start(staged, tile, across)
                         for slab in range(slabs):
-                            target = address(results) + slab * PRODUCTS * results_between + place * SLAB_BYTES
-                            for c in range(0, SLAB_BYTES, BYTES):
-                                gradient_transform(
-                                    source + slab * SLAB_BYTES + c, staged_down, staged_right,
-                                    target + c, POINTS * results_between, results_between,
-                                )  # fmt: skip
+                            target = address(results) + slab * PRODUCTS * results_between + place * size * SLAB
+                            transform_gradient(
+                                source + slab * SLAB_BYTES, staged_down, staged_right, target, results_between, half
+                            )
                 for slab in range(slabs):
                     for p in range(PRODUCTS):
-                        multiply(
-                            address(values) + p * values_between, 4, 4 * lanes,
-                            address(results) + (slab * PRODUCTS + p) * results_between,
-                            address(sums[thread, slab, p]), summed_channels, (last - first) * per_image,
-                            wide, True,
-                        )  # fmt: skip
+                        value = address(values) + p * values_between
+                        result = address(results) + (slab * PRODUCTS + p) * results_between
+                        total = address(sums[thread, slab, p])
+                        if half:
+                            multiply_halves(
+                                value, 2, 2 * lanes, result, total, summed_channels, (last - first) * per_image, True
+                            )
+                        else:
+                            multiply(
+                                value, 4, 4 * lanes, result, total, summed_channels, (last - first) * per_image,
+                                wide, True,
+                            )  # fmt: skip
 
-    def spread(weight, turned, filters, threads):
+    def spread(weight, turned, filters, threads, half):
         assert source_digest
         inputs, outputs = weight.shape[2:]
         right = 4 * inputs * outputs
         first = address(weight) + (8 * right if turned else 0)
-        right = -right if turned else right
+        right, size = -right if turned else right, 2 if half else 4
         for thread in numba.prange(threads):
             for slab in range(len(filters)):
                 for c in range(thread * inputs // threads, (thread + 1) * inputs // threads):
-                    for half in range(0, SLAB_BYTES, BYTES):
-                        filter_transform(
-                            first + 4 * c * outputs + slab * SLAB_BYTES + half, 3 * right, right,
-                            address(filters[slab, 0, c]) + half,
-                            POINTS * inputs * SLAB_BYTES, inputs * SLAB_BYTES,
-                        )  # fmt: skip
+                    for k in range(0, SLAB, LANES):
+                        source = first + 4 * (c * outputs + slab * SLAB + k)
+                        target = address(filters) + size * ((slab * PRODUCTS * inputs + c) * SLAB + k)
+                        between = size * inputs * SLAB
+                        if half:
+                            half_filter_transform(source, 3 * right, right, target, POINTS * between, between)
+                        else:
+                            filter_transform(source, 3 * right, right, target, POINTS * between, between)
 
     def collect(sums, weight, threads):
         assert source_digest
@@ -197,10 +212,10 @@ def _build(source_digest: str) -> Kernels:
                         for p in range(PRODUCTS):
                             for k in range(SLAB):
                                 sums[0, slab, p, c, k] += sums[part, slab, p, c, k]
-                    for half in range(0, SLAB_BYTES, BYTES):
+                    for offset in range(0, SLAB_BYTES, BYTES):
                         filter_gradient_transform(
-                            address(sums[0, slab, 0, c]) + half, POINTS * rows * SLAB_BYTES, rows * SLAB_BYTES,
-                            address(weight) + 4 * c * outputs + slab * SLAB_BYTES + half, 3 * right, right,
+                            address(sums[0, slab, 0, c]) + offset, POINTS * rows * SLAB_BYTES, rows * SLAB_BYTES,
+                            address(weight) + 4 * c * outputs + slab * SLAB_BYTES + offset, 3 * right, right,
                         )  # fmt: skip
 
     functions = (convolve, filter_gradient, spread, collect)

@@ -66,8 +66,8 @@ def test_what_is_planned() -> None:
 
 def run(config: Config, test: float = 0.9, **changes: Any) -> dict[str, Any]:
     record = {
-        "dataset": "cifar10", "device": "cpu", "amp": "float32", "cpu_kernels": "own", "hardware": {"cpu": "A CPU", "threads": 2},
-        "versions": {"torch": "2"}, "code_revision": code_revision(),
+        "dataset": "cifar10", "device": "cpu", "amp": "float32", "cpu_kernels": "own",
+        "hardware": {"cpu": "A CPU", "threads": 2}, "versions": {"torch": "2"}, "code_revision": code_revision(),
     }  # fmt: skip
     return {
         "seed": config.seed, "failed": False, "epochs": config.epochs, "test_accuracy": test, "train_accuracy": 0.95,

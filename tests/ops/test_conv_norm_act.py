@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import ResNetConfig, SpeedNetConfig
-from fastcifar.models.build import build_model, use_own_kernels
+from fastcifar.models.build import build_model, use_kernels
 from fastcifar.ops.activation import ACTIVATIONS, exponential
 from fastcifar.ops.conv_norm_act import conv_norm_act, serves, warm_up
 from fastcifar.ops.norm_act import kernels as norm_kernels
@@ -125,7 +125,7 @@ def test_training_and_evaluation_equal_torch_s(
     double = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
     x = picture(number, channels, height, width, seed=1).requires_grad_()
     expected_x = x.detach().double().requires_grad_()
-    found = conv_norm_act(x, conv, norm, activation, pool=pool, own=True)
+    found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="own")
     expected = conv_norm_act(expected_x, *double, activation, pool=pool)
     assert type(found.grad_fn).__name__ == "_TrainedBackward"
     gradient = picture(*found.shape, seed=2)
@@ -147,7 +147,7 @@ def test_training_and_evaluation_equal_torch_s(
     for layer in (conv, norm, *double):
         layer.eval()
     with torch.no_grad():
-        found = conv_norm_act(x, conv, norm, activation, pool=pool, own=True)
+        found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="own")
         assert close(found, conv_norm_act(expected_x, *double, activation, pool=pool))
 
 
@@ -160,7 +160,7 @@ def test_statistics_of_values_far_from_zero(mean: float, spread: float, seed: in
         conv.weight.zero_()
         conv.weight[range(16), range(16), 1, 1] = 1
     x = picture(20, 16, 6, 6, seed=seed) * spread + mean
-    conv_norm_act(x, conv, norm, "relu", own=True)
+    conv_norm_act(x, conv, norm, "relu", kernels="own")
     expected = x.double().var((0, 2, 3))
     assert norm.running_var is not None
     found = (norm.running_var.double() - 0.7) / 0.3
@@ -172,7 +172,7 @@ def test_only_what_is_wanted_gets_a_gradient() -> None:
     conv, norm = layers(16, 32, bias=False, seed=0)
     norm.weight.requires_grad_(False)
     x = picture(4, 16, 8, 8, seed=0)
-    conv_norm_act(x, conv, norm, "gelu", own=True).sum().backward()
+    conv_norm_act(x, conv, norm, "gelu", kernels="own").sum().backward()
     assert conv.weight.grad is not None
     assert norm.weight.grad is None
     assert x.grad is None
@@ -182,7 +182,7 @@ def test_a_gradient_of_a_gradient_is_refused() -> None:
     conv, norm = layers(16, 16, bias=False, seed=0)
     x = picture(2, 16, 6, 6, seed=0).requires_grad_()
     gradient = torch.ones(2, 16, 6, 6).requires_grad_()
-    y = conv_norm_act(x, conv, norm, "gelu", own=True)
+    y = conv_norm_act(x, conv, norm, "gelu", kernels="own")
     (slope,) = torch.autograd.grad(y, x, gradient, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
@@ -218,7 +218,7 @@ def test_when_torch_s_layers_are_taken() -> None:
         nn.BatchNorm2d(32, track_running_stats=False),
     ):
         assert not serves(x, conv, other, pool=False)
-    assert type(conv_norm_act(x, conv, norm, "relu", own=False).grad_fn).__name__ != "_TrainedBackward"
+    assert type(conv_norm_act(x, conv, norm, "relu", kernels="torch").grad_fn).__name__ != "_TrainedBackward"
 
 
 def test_warming_up_compiles_all_that_a_training_calls() -> None:
@@ -227,7 +227,7 @@ def test_warming_up_compiles_all_that_a_training_calls() -> None:
     compiled = [*convolution_kernels(), *norm_kernels()]
     before = [len(kernel.signatures) for kernel in compiled]  # type: ignore[attr-defined]
     model = build_model(SpeedNetConfig(widths=(16, 32, 48)), 10, 0)
-    use_own_kernels(model)
+    use_kernels(model, "own")
     pictures = picture(3, 3, 32, 32, seed=0)
     model.train()(pictures).sum().backward()
     with torch.inference_mode():
@@ -242,10 +242,28 @@ def test_a_network_s_gradients_are_those_of_torch_s_layers(config: SpeedNetConfi
     for own in (False, True):
         model = build_model(config, 10, 1).train()
         if own:
-            use_own_kernels(model)
+            use_kernels(model, "own")
         F.cross_entropy(model(pictures), labels).backward()
-        found[own] = {name: p.grad for name, p in model.named_parameters()}
+        found[own] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name, expected in found[False].items():
         if ".bias" not in name or "conv" not in name:  # a convolution's bias has none but rounding
             error = (found[True][name] - expected).norm() / expected.norm()
             assert error < 0.02, name  # where a maximum is as good as shared, either may be taken
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_training_with_products_in_float16(pool: bool) -> None:
+    """Within two percent of float32; and gradients as small as they come are brought to where float16 is fine."""
+    x = picture(8, 32, 13, 10, seed=0)
+    found = {}
+    for kernels, size in (("own", 1.0), ("half", 1.0), ("half", 2.0**-40), ("half", 0.0)):
+        conv, norm = layers(32, 48, bias=False, seed=1)
+        leaf = x.clone().requires_grad_()
+        y = conv_norm_act(leaf, conv, norm, "gelu", pool=pool, kernels=kernels)  # type: ignore[arg-type]
+        y.backward(picture(*y.shape, seed=2) * size)
+        found[kernels, size] = [y.detach(), leaf.grad, conv.weight.grad, norm.weight.grad, norm.bias.grad]
+    for exact, rounded in zip(found["own", 1.0], found["half", 1.0], strict=True):
+        assert (exact - rounded).norm() < (0.1 if pool else 0.02) * exact.norm()  # of equal maxima either may be taken
+    for large, small in zip(found["half", 1.0][1:], found["half", 2.0**-40][1:], strict=True):
+        torch.testing.assert_close(small * 2.0**40, large, rtol=1e-4, atol=1e-5)
+    assert not any(gradient.any() for gradient in found["half", 0.0][1:])

@@ -148,3 +148,32 @@ def test_any_memory_format_of_input_weight_and_gradient() -> None:
     assert torch.equal(convolve(plain[0], plain[1])[0], convolve(x, weight)[0])
     assert torch.equal(input_gradient(plain[2], None, plain[1], 9, 9), input_gradient(gradient, None, weight, 9, 9))
     assert torch.equal(filter_gradient(plain[0], plain[2], None), filter_gradient(x, gradient, None))
+
+
+def off_by(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the error, as a share of that of what is expected."""
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize(("channels", "outputs"), [(24, 64), (200, 48)])
+def test_products_in_float16_are_within_a_percent(channels: int, outputs: int, pool: bool) -> None:
+    x = F.gelu(noise(9, channels, 15, 11, seed=0))
+    weight = noise(outputs, channels, 3, 3, seed=1) / (9 * channels) ** 0.5
+    found, chosen = convolve(x, weight, pool=pool, half=True)
+    gradient = noise(*found.shape, seed=2) / 16
+    exact, exact_chosen = convolve(x, weight, pool=pool)
+    assert off_by(found, exact) < 0.01
+    if chosen is not None:
+        assert exact_chosen is not None
+        assert (chosen != exact_chosen).float().mean() < 0.01
+    to_x = input_gradient(gradient, chosen, weight, 15, 11)
+    assert off_by(input_gradient(gradient, chosen, weight, 15, 11, half=True, factor=0.25), to_x / 4) < 0.01
+    to_weight = filter_gradient(x, gradient, chosen)
+    assert off_by(filter_gradient(x, gradient, chosen, half=True, factor=0.25), to_weight / 4) < 0.01
+
+
+def test_gradients_far_too_large_for_float16_stay_finite() -> None:
+    x, gradient = noise(2, 16, 8, 8, seed=0), noise(2, 32, 8, 8, seed=1)
+    gradient[0, 0, 0, 0] = 1e6
+    assert filter_gradient(x, gradient, None, half=True).isfinite().all()
