@@ -192,7 +192,8 @@ class Muon:
             update = weight.grad.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1).flatten(1)
             updates.setdefault((update.size(0), update.size(1)), []).append((weight, update))
         for stack in updates.values():
-            turned = orthogonalise(torch.stack([update for _, update in stack]), self.steps)
+            matrices = [update for _, update in stack]
+            turned = orthogonalise(torch.stack(matrices) if len(stack) > 1 else matrices[0][None], self.steps)
             for (weight, _), update in zip(stack, turned, strict=True):
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
                 out, inputs, height, width = weight.shape

@@ -38,9 +38,14 @@ def stage(padded, image, border):
     height, width, channels = image.shape
     for y in range(height):
         for x in range(width):
-            target, source = padded[y + border, x + border], image[y, x]
-            for c in range(channels):
-                target[c] = source[c]
+            if channels >= LANES:
+                target, source = address(padded[y + border, x + border]), address(image[y, x])
+                for c in range(0, channels, LANES):
+                    place = 4 * min(c, channels - LANES)  # the last sixteen may overlap those before them
+                    copy(source + place, target + place)
+            else:
+                for c in range(channels):
+                    padded[y + border, x + border, c] = image[y, x, c]
 
 
 @numba.njit

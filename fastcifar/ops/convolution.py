@@ -5,14 +5,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn import grad
 
 from fastcifar.ops.blocks import FEW_HALVES, SLAB
 from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 
-DIRECT_UP_TO = 2
-"""The side of the maps for which torch's direct convolution is faster: most of a 4x4 tile would lie beside them."""
 TILES_AT_A_TIME = 48
 """Of a thread: their transforms fill an L2 cache of a megabyte or two; between 32 and 96 the time is the same."""
 NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
@@ -25,8 +22,8 @@ def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, half: bool = Fals
     bytes (n, h // 2, w // 2, k) for which of the four was taken. k must be a multiple of 16 where it is pooled.
     """
     number, _, height, width = x.shape
-    if _is_tiny(height, width, pool):
-        return F.conv2d(x, weight, padding=1).contiguous(memory_format=torch.channels_last), None
+    if height == width == 1:  # all of a filter but its centre lies on the border
+        return (x.flatten(1) @ weight[:, :, 1, 1].T)[..., None, None], None
     sides = (height // 2, width // 2) if pool else (height, width)
     y = torch.empty((number, len(weight), *sides), memory_format=torch.channels_last)
     chosen = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
@@ -46,9 +43,8 @@ def input_gradient(
     half: bool = False,
 ) -> Tensor:
     """From the gradient of the results of `convolve`, that of its input (n, c, height, width), times factor."""
-    if _is_tiny(height, width, chosen is not None):
-        shape = (len(gradient), weight.size(1), height, width)
-        return grad.conv2d_input(shape, weight, gradient, padding=1) * factor
+    if height == width == 1:
+        return (gradient.flatten(1) @ (weight[:, :, 1, 1] * factor))[..., None, None]
     x = torch.empty((len(gradient), weight.size(1), height, width), memory_format=torch.channels_last)
     filters = _filters(weight.permute(2, 3, 0, 1), turned=True, half=half)
     _convolve(gradient, chosen, filters, x, None, height, width, factor, half=half)
@@ -60,8 +56,10 @@ def filter_gradient(
 ) -> Tensor:
     """From the input of `convolve` and the gradient of its results, that of the weight (k, c, 3, 3), times factor."""
     _, channels, height, width = x.shape
-    if _is_tiny(height, width, chosen is not None):
-        return grad.conv2d_weight(x, (gradient.size(1), channels, 3, 3), gradient, padding=1) * factor
+    if height == width == 1:
+        weight = torch.zeros(gradient.size(1), channels, 3, 3)
+        weight[:, :, 1, 1] = (gradient.flatten(1).T * factor) @ x.flatten(1)
+        return weight
     outputs, threads = gradient.size(1), numba.get_num_threads()
     slabs, rows = -(-outputs // SLAB), -(-channels // FEW_HALVES) * FEW_HALVES
     sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
@@ -108,10 +106,6 @@ def _convolve(
         has_512_bits(),
         half,
     )
-
-
-def _is_tiny(height: int, width: int, pooled: bool) -> bool:
-    return not pooled and max(height, width) <= DIRECT_UP_TO
 
 
 def _images(height: int, width: int) -> int:
