@@ -22,6 +22,9 @@ def main(arguments: list[str]) -> None:
         print(f"{name + ':':14}{value}")
 
 
+LAYERS = {"torch": "torch's", "own": "ours on a CPU", "half": "ours on a CPU, with float16 products"}
+
+
 def facts(data: Path) -> list[tuple[str, str]]:
     """What the report says, as (name, value)."""
     import torch
@@ -41,6 +44,7 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("gpu", gpu),
         ("device", str(placement.device)),
         ("amp", str(placement.dtype).removeprefix("torch.")),
+        ("layers", LAYERS[placement.cpu_kernels]),
         ("threads", str(placement.threads)),
         ("recipe", f"{default_recipe()} unless another is named"),
         ("ffcv import", _ffcv()),

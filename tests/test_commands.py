@@ -75,6 +75,7 @@ def test_doctor_without_data(tmp_path: Path, command: Command) -> None:
         "gpu",
         "device",
         "amp",
+        "layers",
         "threads",
         "recipe",
         "ffcv import",

@@ -78,7 +78,9 @@ def test_our_kernels_serve_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> 
         return place(Config(device="cpu", amp=amp, cpu_kernels=kernels)).cpu_kernels  # type: ignore[arg-type]
 
     assert [taken(kernels) for kernels in ("auto", "own", "torch")] == ["torch", "own", "torch"]
-    with pytest.raises(UserError, match=r"^cpu_kernels is half, but this CPU has no AVX-512 for float16; use --cpu-ker"):
+    with pytest.raises(
+        UserError, match=r"^cpu_kernels is half, but this CPU has no AVX-512 for float16; use --cpu-ker"
+    ):
         taken("half")
     flags.add("avx512f")
     assert [taken(kernels) for kernels in ("auto", "own", "torch")] == ["own", "own", "torch"]

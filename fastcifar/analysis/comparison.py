@@ -13,7 +13,7 @@ from fastcifar.config_file import to_toml
 NOT_COMPARED = {
     *("seed", "data", "runs", "checkpoint_every", "checkpoint_keep"),
     *("evaluate_every", "evaluation_batch_size", "loader", "threads"),  # no influence on accuracy; see `timing`
-    *("device", "amp"),  # what was asked for; what was used is compared
+    *("device", "amp", "cpu_kernels"),  # what was asked for; what was used is compared
 }
 """Settings in which runs that repeat each other may differ."""
 CLOCKS = ("train_s", "run_s", "process_s")
@@ -33,7 +33,8 @@ class Member:
     def settings(self) -> dict[str, str]:
         """All that its accuracy follows from but the seed, as text by name."""
         table = _flat(tomllib.loads(to_toml(self.config)))
-        used = {"device": "device", "amp": "arithmetic", "dataset": "data", "dataset_sha256": "data, SHA-256"}
+        used = {"device": "device", "amp": "arithmetic", "cpu_kernels": "kernels on a CPU"}
+        used |= {"dataset": "data", "dataset_sha256": "data, SHA-256"}
         return {name: str(value) for name, value in table.items() if name not in NOT_COMPARED} | {
             name: str(self.record.get(key)) for key, name in used.items()
         }

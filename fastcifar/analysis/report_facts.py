@@ -53,6 +53,9 @@ def accuracies_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+KERNELS = {"own": ", our kernels", "half": ", our kernels with float16 products"}
+
+
 def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What was trained, on what and how far, as rows."""
     rows = [
@@ -61,7 +64,10 @@ def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented pictures"),
         ("parameters", f"{record['parameters']:,}"),
         ("machine", str(record["hardware"].get("gpu") or record["hardware"].get("cpu"))),
-        ("arithmetic", f"{record.get('amp')} on {record.get('device')}"),
+        (
+            "arithmetic",
+            f"{record.get('amp')} on {record.get('device')}{KERNELS.get(str(record.get('cpu_kernels')), '')}",
+        ),
     ]
     if record.get("resumed_at"):
         rows.append(("resumed", f"after step {', '.join(map(str, record['resumed_at']))}"))
