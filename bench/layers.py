@@ -1,5 +1,6 @@
-"""`python -m bench layers`: training steps of a recipe on a CPU with our layers and with torch's, turn by turn."""
+"""`python -m bench layers`: training steps of a recipe on a CPU with torch's layers and with ours, turn by turn."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 
 from bench import measure as m
-from fastcifar.config import Config, SpeedNetConfig
+from fastcifar.config import Config, CpuKernels, SpeedNetConfig
 from fastcifar.device import Placement, keep_freed_memory, place, using
 from fastcifar.engine.optimizer import build_optimizer
 from fastcifar.engine.step import TrainStep
@@ -18,6 +19,7 @@ from fastcifar.recipes import RECIPES
 
 CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
 WARM_UP = 2
+KINDS: dict[CpuKernels, str] = {"torch": "torch's layers", "own": "ours", "half": "ours, products in float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Options:
     out: Path | None = None
     """The result file; by default one in bench/results/ that says what it holds."""
     runs: int = 7
-    """Timed rounds, after two that warm up; a round is one step with either kind of layers."""
+    """Timed rounds, after two that warm up; a round is one step with each kind of layers."""
     threads: int | None = None
     """CPU threads; None leaves torch's choice."""
     quick: bool = False
@@ -48,10 +50,14 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     config = replace(RECIPES[options.recipe](), device="cpu", amp="float32", threads=options.threads)
     runs = 1 if options.quick else options.runs
-    placement = place(replace(config, cpu_kernels="own"))
+    placements = {}
+    for name in KINDS:
+        with contextlib.suppress(UserError):  # a CPU without float16
+            placements[name] = place(replace(config, cpu_kernels=name))
+    placement = placements["own"]
     sizes = sorted({size for _, size in config.resolution})
     with using(placement):
-        steps = {str(size): measured(config, placement, size, runs) for size in sizes}
+        steps = {str(size): measured(config, placements, size, runs) for size in sizes}
     result = {
         "what": "layers",
         "recipe": options.recipe,
@@ -64,17 +70,16 @@ def main(arguments: list[str]) -> None:
     m.finish(result, printed(result), options.out or m.result_path(result, options.recipe))
 
 
-def measured(config: Config, placement: Placement, size: int, runs: int) -> dict[str, Any]:
-    """Seconds a step of either kind, in interleaved rounds, and their quotient round by round."""
-    kinds = {name: stepper(config, replace(placement, own_kernels=name == "own"), size) for name in ("torch", "own")}
+def measured(config: Config, placements: dict[str, Placement], size: int, runs: int) -> dict[str, Any]:
+    """Seconds a step of each kind, in interleaved rounds, and torch's over ours round by round."""
+    kinds = {name: stepper(config, placement, size) for name, placement in placements.items()}
     for step in kinds.values():
         for _ in range(WARM_UP):
             step()
     taken = m.interleave(kinds, runs, f"{size} px")
     return {
-        "torch_s": m.summary(taken["torch"]),
-        "own_s": m.summary(taken["own"]),
-        "torch_over_own": m.ratios(taken["torch"], taken["own"]),
+        name: {"step_s": m.summary(seconds), "torch_over_this": m.ratios(taken["torch"], seconds)}
+        for name, seconds in taken.items()
     }
 
 
@@ -100,11 +105,12 @@ def printed(result: dict[str, Any]) -> str:
     """The table for a terminal."""
     rows = [
         [
-            f"{size} px",
-            *(f"{1e3 * one[key]['median']:,.0f}" for key in ("torch_s", "own_s")),
-            f"{one['torch_over_own']['median']:.2f}",
+            f"{size} px, {KINDS[name]}",
+            f"{1e3 * one['step_s']['median']:,.0f}",
+            f"{one['torch_over_this']['median']:.2f}",
         ]
-        for size, one in result["steps"].items()
+        for size, kinds in result["steps"].items()
+        for name, one in kinds.items()
     ]
-    header = ("a step", "torch's layers, ms", "ours, ms", "quotient")
-    return m.table(header, rows) + f"\n{result['recipe']}, batch {result['batch_size']}, n = {result['n']}"
+    table = m.table(("a step at", "ms", "torch's / this"), rows)
+    return f"{table}\n{result['recipe']}, batch {result['batch_size']}, n = {result['n']}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.layers import KINDS
 from bench.measure import RESULTS, figure
 from bench.plots import DRAWN, draw, place_of
 from bench.published import comparison
@@ -183,14 +184,15 @@ def _kernels(result: dict[str, Any]) -> Table:
 
 
 def _layers(result: dict[str, Any]) -> Table:
-    header = ("a step at", "torch's layers, ms", "ours, ms", "torch's / ours")
+    header = ("a step at", "ms", "torch's / this")
     rows = [
         [
-            f"{size} px",
-            *(ranged({key: 1e3 * value for key, value in one[name].items()}) for name in ("torch_s", "own_s")),
-            ranged(one["torch_over_own"]),
+            f"{size} px, {KINDS[name]}",
+            ranged({key: 1e3 * value for key, value in one["step_s"].items()}),
+            ranged(one["torch_over_this"]),
         ]
-        for size, one in result["steps"].items()
+        for size, kinds in result["steps"].items()
+        for name, one in kinds.items()
     ]
     return header, rows, f"Recipe {result['recipe']}, batch {result['batch_size']}, float32. {result['clock']}."
 

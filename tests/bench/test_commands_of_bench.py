@@ -1,15 +1,17 @@
 """The measurements on a small set, quick: what they print and write; no time is looked at."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bench import epochs, kernels, loaders, overhead
+from bench import epochs, kernels, layers, loaders, overhead
 from bench.measure import summary
 from bench.peers import Setting, build_feed
 from fastcifar.errors import UserError
+from fastcifar.recipes import RECIPES
 
 SUMMARY = set(summary([1.0]))
 
@@ -38,6 +40,25 @@ def test_loaders(small_data: Path, tmp_path: Path, capsys):
         assert one["times_ours"]["median"] == pytest.approx(rate / ours)
     assert result["contestants"][result["contestants"]["resident"]["torchvision"]]["times_torchvision"]["median"] == 1
     assert result["contestants"]["torchvision-pil-1"]["workers_mib"] > 0
+
+
+def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(layers, "keep_freed_memory", lambda: None)  # it is for good
+    small = replace(RECIPES["smoke"](), batch_size=8, resolution=((0.5, 16), (1.0, 20)))
+    monkeypatch.setitem(RECIPES, "smoke", lambda: small)
+    layers.main(["--recipe", "smoke", "--quick", "--threads", "1", "--out", str(tmp_path / "x.json")])
+    printed = capsys.readouterr().out
+    result = json.loads(printed.splitlines()[-1])
+    assert result == json.loads((tmp_path / "x.json").read_text())
+    assert (result["what"], result["recipe"], result["n"], result["batch_size"]) == ("layers", "smoke", 1, 8)
+    assert list(result["steps"]) == ["16", "20"]
+    for kinds in result["steps"].values():
+        assert list(kinds)[:2] == ["torch", "own"]
+        assert all(set(one["step_s"]) == set(one["torch_over_this"]) == SUMMARY for one in kinds.values())
+        assert kinds["torch"]["torch_over_this"]["median"] == 1
+    assert "20 px, torch's layers" in printed
+    with pytest.raises(UserError, match=r"^recipe is 'other', but must be one of resnet24, "):
+        layers.main(["--recipe", "other"])
 
 
 @pytest.mark.parametrize("kind", ["numpy", "torchvision-pil", "torchvision-v2", "stream"])
