@@ -88,7 +88,7 @@ def render(results: dict[str, dict[str, Any]]) -> str:
 
 def _section(name: str, result: dict[str, Any]) -> str:
     header, rows, note = SECTIONS[result["what"]](result)
-    data = "" if result["dataset"] == "cifar10" else f" {result['dataset']} data."
+    data = "" if result.get("dataset", "cifar10") == "cifar10" else f" {result['dataset']} data."
     revision = (result["code_revision"] or "unknown")[:12]
     changed = "+changes" if (result["code_revision"] or "").endswith("+changes") else ""
     cap = result["hardware"].get("power_cap_w")
