@@ -102,7 +102,10 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 @contextlib.contextmanager
 def using(placement: Placement) -> Iterator[None]:
-    """Torch's and numba's thread counts as `placement` says inside, and as they were before outside."""
+    """Torch's and numba's thread counts as `placement` says inside, and as they were before outside.
+
+    With kernels of ours numba's threading layer is chosen as well, which it allows once in a process.
+    """
     import numba
 
     if placement.cpu_kernels != "torch":

@@ -16,9 +16,10 @@ from fastcifar.models.summary import forward_flops
 def training_flops(setup: Setup) -> float:
     """FLOPs of the forward and backward passes of all steps, two per multiply-add of convolutions and linear layers.
 
-    A layer's backward pass takes its forward pass once for the gradient of its input and once for that of its weights.
-    What is not computed is not counted: the gradient of the pictures, the filters of a stem that is fixed. Batch norm,
-    activations, the optimiser (Muon's products as well) and evaluations are left out.
+    Counted are the direct sums, also where a kernel of ours needs fewer products. A layer's backward pass takes its
+    forward pass once for the gradient of its input and once for that of its weights. What is not computed is not
+    counted: the gradient of the pictures, the filters of a stem that is fixed. Batch norm, activations, the
+    optimiser (Muon's products as well) and evaluations are left out.
     """
     config = setup.config
     # with weights that nobody uses, as the first pass on the meta device costs a process a second of imports

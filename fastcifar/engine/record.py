@@ -100,6 +100,8 @@ def environment(placement: Placement) -> dict[str, Any]:
     hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": placement.threads}
     if placement.device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(placement.device)
+    else:
+        hardware["kernels"] = placement.cpu_kernels
     return {
         "versions": {
             "fastcifar": fastcifar.__version__,

@@ -66,6 +66,7 @@ def _same_arithmetic(config: Config, record: dict[str, Any], data: Path | None) 
     return replace(
         config,
         amp=record["amp"],
+        cpu_kernels=record.get("cpu_kernels", "torch"),
         device=record["device"].partition(":")[0],
         threads=record["hardware"]["threads"],
         data=config.data if data is None else data,

@@ -134,7 +134,7 @@ def leave_pooled(image, chosen, products, between, spill, spill_codes, top, left
 
 @numba.njit
 def _multiply_rows(a, a_row, a_step, b, c, steps, rows, wide, add):
-    """`multiply` for 12 or 4 rows with `wide` vectors, for 6 or 4 without."""
+    """`multiply` for 12 or 4 rows; without `wide` vectors 12 are taken as twice 6."""
     if wide and rows == 12 and add:
         added_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
     elif wide and rows == 12:
@@ -144,24 +144,26 @@ def _multiply_rows(a, a_row, a_step, b, c, steps, rows, wide, add):
     elif wide:
         product_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
     else:
-        for half in range(0, SLAB_BYTES, BYTES):
-            if rows == 6 and add:
-                added_6x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
-            elif rows == 6:
-                product_6x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
-            elif add:
-                added_4x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
-            else:
-                product_4x16(a, a_row, a_step, b + half, SLAB_BYTES, c + half, SLAB_BYTES, steps)
+        for offset in range(0, SLAB_BYTES, BYTES):
+            for row in range(0, rows, 6):
+                left, result = a + row * a_row, c + row * SLAB_BYTES + offset
+                if rows == 12 and add:
+                    added_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
+                elif rows == 12:
+                    product_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
+                elif add:
+                    added_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
+                else:
+                    product_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
 
 
 @numba.njit
 def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
     """c (count, 32) = a (count, steps) @ b (steps, 32), or with `add` c += ...; `wide` for vectors of 512 bits.
 
-    Up to three rows more than `count` are read and written.
+    As many rows more than `count` are read and written as make it a multiple of 4.
     """
-    row, rows = 0, 12 if wide else 6
+    row, rows = 0, 12
     while row < count:
         if row + rows > count:
             rows = FEW
@@ -171,7 +173,7 @@ def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
 
 @numba.njit
 def multiply_halves(a, a_row, a_step, b, c, count, steps, add):
-    """`multiply` of float16 factors; up to seven rows more than `count` are read and written."""
+    """`multiply` of float16 factors; so many rows more are read and written that it is a multiple of 8."""
     chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
     row, rows = 0, 24
     while row < count:

@@ -7,7 +7,6 @@ arithmetic, for other filters, when a network is exported, counted or looked int
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -22,8 +21,9 @@ from fastcifar.ops.tiles import TILE
 from fastcifar.ops.vectors import LANES
 
 FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
-TYPICAL = 1 / 16
-"""The root mean square of gradients in float16 products; transformed they are some four times as large."""
+TYPICAL = 2.0**-8
+"""The root mean square of gradients in float16 products. Transformed they are some seven times as large; what is a
+hundredth of that keeps all of float16's bits, what is a thousand times as large is cut off (`tiles.LIMIT`)."""
 FEWEST_CHANNELS = 16
 """With fewer, a convolution's transforms cost more than they save."""
 
@@ -57,27 +57,31 @@ def conv_norm_act(
 
 def warm_up() -> None:
     """Compiles all kernels, or loads them from numba's disk cache, which otherwise the first step would do."""
-    conv, norm = nn.Conv2d(LANES, LANES, 3, padding=1), nn.BatchNorm2d(LANES)
+    with torch.random.fork_rng(devices=[]):
+        conv, norm = nn.Conv2d(LANES, LANES, 3, padding=1), nn.BatchNorm2d(LANES)
     x = torch.zeros(1, LANES, TILE, TILE).requires_grad_()
     conv_norm_act(x, conv, norm, "relu", kernels="own").sum().backward()
 
 
 def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:
     """Whether our kernels compute what these layers do for x: of its kind, in training or without gradients."""
+    sides = [side // 2 if pool else side for side in x.shape[2:]]
+    pixels = len(x) * math.prod(sides)
     return (
         x.device.type == "cpu"
         and x.dtype == conv.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
         and (conv.groups, conv.padding_mode) == (1, "zeros")
-        and conv.in_channels >= FEWEST_CHANNELS
+        and x.size(1) == conv.in_channels >= FEWEST_CHANNELS
+        and conv.out_channels == norm.num_features
         and conv.out_channels % LANES == 0
         and norm.affine
+        and norm.weight.dtype == torch.float32
         and norm.track_running_stats
         and norm.momentum is not None
         and (norm.training or not torch.is_grad_enabled())
-        and len(x) > 0
-        and min(x.shape[2:]) >= (2 if pool else 1)
+        and pixels > (1 if norm.training else 0)  # a single value has no variance
     )
 
 
@@ -111,7 +115,7 @@ class _Trained(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, z, chosen, scale, shift, mean, inverse = ctx.saved_tensors
-        kind, rows, threads = KINDS[ctx.activation], z.numel() // z.size(1), numba.get_num_threads()
+        kind, rows, threads = KINDS[ctx.activation], z.numel() // z.size(1), torch.get_num_threads()
         incoming, values = _rows(gradient), _rows(z)
         factors = [t.numpy() for t in (scale, shift, mean)]
         parts = np.empty((threads, 3, z.size(1)))
@@ -135,8 +139,13 @@ class _Trained(torch.autograd.Function):
 
 
 def _lift(square: float) -> float:
-    """The power of two that brings gradients of this mean square to the middle of what float16 can tell apart."""
-    if not 0 < square < math.inf:
+    """The power of two that brings gradients of this mean square to where float16 tells most of them apart.
+
+    NaN for one that is not finite: a training that diverges has to show it.
+    """
+    if not square < math.inf:
+        return math.nan
+    if square == 0:
         return 1.0
     exponent = round(math.log2(TYPICAL) - math.log2(square) / 2)
     return 2.0 ** max(-60, min(60, exponent))
@@ -150,7 +159,7 @@ def _rows(x: Tensor) -> np.ndarray:
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel, from sums of distances to the first pixel: they cancel little."""
     rows = _rows(z)
-    parts = np.empty((numba.get_num_threads(), 2, z.size(1)))
+    parts = np.empty((torch.get_num_threads(), 2, z.size(1)))
     norm_act.kernels().moments(rows, rows[0], parts)
     away, squares = torch.from_numpy(parts.sum(0)) / len(rows)
     return torch.from_numpy(rows[0]) + away.float(), (squares - away * away).clamp(min=0).float()
@@ -179,6 +188,6 @@ def _running(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _apply(z: Tensor, scale: Tensor, shift: Tensor, activation: str) -> Tensor:
     out = torch.empty_like(z)
     norm_act.kernels().apply(
-        KINDS[activation], _rows(z), scale.detach().numpy(), shift.detach().numpy(), _rows(out), numba.get_num_threads()
+        KINDS[activation], _rows(z), scale.detach().numpy(), shift.detach().numpy(), _rows(out), torch.get_num_threads()
     )
     return out

@@ -1,6 +1,5 @@
 """What `winograd.py` computes, on tensors: a 3x3 convolution with an optional pooling behind it, and its gradients."""
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -60,7 +59,7 @@ def filter_gradient(
         weight = torch.zeros(gradient.size(1), channels, 3, 3)
         weight[:, :, 1, 1] = (gradient.flatten(1).T * factor) @ x.flatten(1)
         return weight
-    outputs, threads = gradient.size(1), numba.get_num_threads()
+    outputs, threads = gradient.size(1), torch.get_num_threads()
     slabs, rows = -(-outputs // SLAB), -(-channels // FEW_HALVES) * FEW_HALVES
     sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
     codes = NO_CODES if chosen is None else chosen.numpy()
@@ -102,7 +101,7 @@ def _convolve(
         height,
         width,
         _images(height, width),
-        numba.get_num_threads(),
+        torch.get_num_threads(),
         has_512_bits(),
         half,
     )
@@ -124,5 +123,5 @@ def _filters(weight: Tensor, *, half: bool, turned: bool = False) -> Tensor:
     slabs = -(-outputs // SLAB)
     weight = F.pad(weight.detach(), (0, slabs * SLAB - outputs)).contiguous()
     filters = torch.empty(slabs, PRODUCTS, inputs, SLAB)
-    kernels().spread(weight.numpy(), turned, filters.numpy(), numba.get_num_threads(), half)
+    kernels().spread(weight.numpy(), turned, filters.numpy(), torch.get_num_threads(), half)
     return filters

@@ -49,7 +49,7 @@ def _minimal_filtering() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 INPUT, OUTPUT, FILTER = _minimal_filtering()
 LIMIT = 64.0
-"""Of gradients as float16: their products with values up to a thousand stay finite."""
+"""Of gradients of products in float16, for those of filters: their products with values up to 1,000 stay finite."""
 
 
 def _cell(builder: ir.IRBuilder, corner: Value, down: Value, right: Value, row: int, column: int) -> Value:

@@ -58,12 +58,6 @@ def has_512_bits() -> bool:
     return "+avx512f" in target.codegen().magic_tuple()[2]
 
 
-def has_half_products() -> bool:
-    """Whether numba compiles for vectors of 32 float16."""
-    target: Any = cpu_target.target_context
-    return "+avx512fp16" in target.codegen().magic_tuple()[2]
-
-
 def _build(source_digest: str) -> Kernels:
     def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide, half):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
@@ -226,16 +220,18 @@ def _build(source_digest: str) -> Kernels:
 def kernels() -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
 
-    All arrays are C-contiguous, float32 unless said, and nothing is checked.
-    `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or not,
-    to filters (k // 32, 36, c, 32) as the next kernel takes them.
-    `convolve(x, chosen_in, filters, y, chosen_out, height, width, images, threads, wide)`: x (n, height, width, c); or,
-    with chosen_in, the gradient of its maxima, both (n, height // 2, width // 2, c), c a multiple of 16. y (n, height,
-    width, k); or, with chosen_out, the maxima and their places (uint8), both (n, height // 2, width // 2, k), k a
-    multiple of 16; filters may have more. What is not used has no elements. `images` that a thread takes at a time.
-    `filter_gradient(x, gradient, chosen, sums, images, threads, wide)`: x (n, height, width, c), the gradient of the
-    results and chosen as above; sums (threads, slabs, 36, c rounded up to a multiple of 4, 32), written: each thread's
-    part of the gradient of the filters.
+    All arrays are C-contiguous, float32 unless said, and nothing is checked. With `half` factors are float16, `wide`
+    says that there are vectors of 512 bits.
+    `spread(weight, turned, filters, threads, half)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
+    not, to filters (k // 32, 36, c, 32) as the next kernel takes them; float16 ones fill the first half of the array.
+    `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide, half)`: x (n, height,
+    width, c); or, with chosen_in, the gradient of its maxima, both (n, height // 2, width // 2, c), c a multiple of 16.
+    y (n, height, width, k), times factor (1,); or, with chosen_out, the maxima and their places (uint8), both (n,
+    height // 2, width // 2, k), k a multiple of 16; filters may have more. What is not used has no elements. `images`
+    that a thread takes at a time.
+    `filter_gradient(x, gradient, chosen, sums, images, threads, wide, half)`: x (n, height, width, c), the gradient of
+    the results and chosen as above; sums (threads, slabs, 36, c rounded up to a multiple of 8, 32), written: each
+    thread's part of the gradient of the filters.
     `collect(sums, weight, threads)`: those added up, and back to the gradient of a weight (3, 3, c, k); changes sums.
     """
     sources = (Path(module.__file__ or "") for module in (blocks, tiles, vectors))

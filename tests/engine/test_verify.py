@@ -3,11 +3,15 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fastcifar import device
+from fastcifar.config import Config
+from fastcifar.engine.trainer import train
 from fastcifar.engine.verify import verify
 from fastcifar.errors import RunFailedError, UserError
 
@@ -82,3 +86,11 @@ def test_the_command(finished: Any, copy: Path, command: Command) -> None:
     assert (done.code, done.out) == (1, "")
     assert done.err.startswith(f"failed: {copy} does not repeat: order ")
     assert command("verify", copy, "--steps", 0).refused() == "--steps is 0, but must be at least 1"
+
+
+def test_what_auto_meant_is_what_is_trained_again(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = frozenset({"avx512f", "avx512_fp16"})
+    monkeypatch.setattr(device, "cpu_facts", lambda: ("GenuineIntel", flags))
+    folder, record = train(replace(tiny, epochs=1, amp="auto"))
+    assert (record["amp"], record["cpu_kernels"]) == ("float32", "half")
+    assert verify(folder).startswith("the same: ")

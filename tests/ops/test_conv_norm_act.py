@@ -1,6 +1,7 @@
 """conv, pool, batch norm and activation in our kernels against torch's in float64; and when torch's are taken."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import ResNetConfig, SpeedNetConfig
+from fastcifar.config import CpuKernels, ResNetConfig, SpeedNetConfig
 from fastcifar.models.build import build_model, use_kernels
 from fastcifar.ops.activation import ACTIVATIONS, exponential
 from fastcifar.ops.conv_norm_act import conv_norm_act, serves, warm_up
@@ -218,6 +219,10 @@ def test_when_torch_s_layers_are_taken() -> None:
         nn.BatchNorm2d(32, track_running_stats=False),
     ):
         assert not serves(x, conv, other, pool=False)
+    assert not serves(x[:1, :, :3, :3], conv, norm, pool=True)  # one value a channel: torch refuses it
+    assert not serves(picture(2, 24, 6, 6, seed=0), conv, norm, pool=False)  # torch says that shapes do not fit
+    assert not serves(x, conv, nn.BatchNorm2d(48), pool=False)
+    assert not serves(x, conv, nn.BatchNorm2d(32).double(), pool=False)
     assert type(conv_norm_act(x, conv, norm, "relu", kernels="torch").grad_fn).__name__ != "_TrainedBackward"
 
 
@@ -267,3 +272,21 @@ def test_training_with_products_in_float16(pool: bool) -> None:
     for large, small in zip(found["half", 1.0][1:], found["half", 2.0**-40][1:], strict=True):
         torch.testing.assert_close(small * 2.0**40, large, rtol=1e-4, atol=1e-5)
     assert not any(gradient.any() for gradient in found["half", 0.0][1:])
+
+
+def test_warming_up_draws_nothing() -> None:
+    before = torch.get_rng_state()
+    warm_up()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kernels", ["own", "half"])
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_what_is_not_finite_reaches_the_gradients(kernels: CpuKernels, broken: float) -> None:
+    conv, norm = layers(16, 32, bias=False, seed=0)
+    y = conv_norm_act(picture(3, 16, 8, 8, seed=0), conv, norm, "gelu", kernels=kernels)
+    gradient = picture(*y.shape, seed=1)
+    gradient[1, 2, 3, 4] = broken
+    y.backward(gradient)
+    assert conv.weight.grad is not None
+    assert not conv.weight.grad.isfinite().all()

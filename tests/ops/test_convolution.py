@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-import numba
+import numpy as np
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fastcifar.ops import convolution
 from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
-from fastcifar.ops.tiles import FILTER, INPUT, OUTPUT
+from fastcifar.ops.tiles import FILTER, INPUT, OUTPUT, PRODUCTS
+from fastcifar.ops.winograd import kernels
 
 TOLERANCE = 1e-4  # of results of the size of 1, in float32; the direct sum's is 1e-6
 
@@ -101,24 +102,51 @@ def test_any_shape_pooled(number: int, channels: int, slices: int, height: int, 
 
 
 @pytest.mark.parametrize("pool", [False, True])
-def test_vectors_of_256_bits_give_the_same(monkeypatch: pytest.MonkeyPatch, pool: bool) -> None:
+@pytest.mark.parametrize("channels", [20, 32, 80, 128])
+@pytest.mark.parametrize(("height", "width"), [(13, 10), (16, 32), (7, 7)])
+def test_vectors_of_256_bits_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, pool: bool, channels: int, height: int, width: int
+) -> None:
+    """Numbers of rows that 6 does not divide, and of which what is left is 2, among them."""
     monkeypatch.setattr(convolution, "has_512_bits", lambda: False)
-    check(5, 20, 48, 13, 10, 0, pool=pool)
+    check(5, channels, 48, height, width, 0, pool=pool)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("channels", [16, 24, 32, 56, 80, 104, 128])
+def test_sums_of_filters_end_where_they_end(
+    monkeypatch: pytest.MonkeyPatch, wide: bool, half: bool, channels: int
+) -> None:
+    """Nothing is written behind the rows of a product: memory there belongs to the next one, or to nobody."""
+    outputs, rows, images = 32, -(-channels // 8) * 8, 12
+    memory = np.full(PRODUCTS * rows * 32 + 4096, 7.0, np.float32)
+    sums = memory[: PRODUCTS * rows * 32].reshape(1, 1, PRODUCTS, rows, 32)
+    x, gradient = noise(images, 8, 8, channels, seed=0), noise(images, 8, 8, outputs, seed=1) / 256
+    none = np.empty((0, 0, 0, 0), np.uint8)
+    arrays = [t.contiguous().numpy() for t in (x, gradient)]
+    kernels().filter_gradient(*arrays, none, sums, 12, 1, wide, half)
+    assert (memory[PRODUCTS * rows * 32 :] == 7).all()
+    expected = np.zeros_like(sums)
+    kernels().filter_gradient(*arrays, none, expected, 12, 1, True, False)
+    assert abs(sums - expected).max() < (0.05 if half else 1e-4) * abs(expected).max()
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
     yield
-    numba.set_num_threads(before)
+    torch.set_num_threads(before)
 
 
-def test_one_thread_computes_the_same_pictures(one_thread: None) -> None:
+def test_pictures_do_not_depend_on_the_number_of_threads(threads: None) -> None:
+    """Nor does anything for a given number on the number of cores: more parts than threads are done in turn."""
     x, weight = noise(9, 16, 9, 9, seed=0), noise(32, 16, 3, 3, seed=1)
-    alone, _ = convolve(x, weight)
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
-    assert torch.equal(convolve(x, weight)[0], alone)  # a picture's own sums do not depend on who adds them
+    found = []
+    for number in (1, 2, 5, 64):
+        torch.set_num_threads(number)
+        found.append(convolve(x, weight)[0])
+    assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_results_repeat_bit_for_bit() -> None:
