@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from bench import measure as m
-from fastcifar.config import Config, CpuKernels, SpeedNetConfig
+from fastcifar.config import KERNEL_NAMES, Config, CpuKernels, SpeedNetConfig
 from fastcifar.device import Placement, keep_freed_memory, place, using
 from fastcifar.engine.optimizer import build_optimizer
 from fastcifar.engine.step import TrainStep
@@ -19,7 +19,7 @@ from fastcifar.recipes import RECIPES
 
 CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
 WARM_UP = 2
-KINDS: dict[CpuKernels, str] = {"torch": "torch's layers", "own": "ours", "half": "ours, products in float16"}
+KINDS: tuple[CpuKernels, ...] = ("torch", "own", "half")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def printed(result: dict[str, Any]) -> str:
     """The table for a terminal."""
     rows = [
         [
-            f"{size} px, {KINDS[name]}",
+            f"{size} px, {KERNEL_NAMES[name]}",
             f"{1e3 * one['step_s']['median']:,.0f}",
             f"{one['torch_over_this']['median']:.2f}",
         ]

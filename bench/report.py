@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.layers import KINDS
 from bench.measure import RESULTS, figure
 from bench.plots import DRAWN, draw, place_of
 from bench.published import comparison
+from fastcifar.config import KERNEL_NAMES
 from fastcifar.errors import UserError
 from fastcifar.files import write_text
 
@@ -187,7 +187,7 @@ def _layers(result: dict[str, Any]) -> Table:
     header = ("a step at", "ms", "torch's / this")
     rows = [
         [
-            f"{size} px, {KINDS[name]}",
+            f"{size} px, {KERNEL_NAMES[name]}",
             ranged({key: 1e3 * value for key, value in one["step_s"].items()}),
             ranged(one["torch_over_this"]),
         ]

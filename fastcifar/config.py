@@ -40,6 +40,8 @@ __all__ = [
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
 CpuKernels = Literal["torch", "own", "half"]
+KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "own": "ours", "half": "ours, products in float16"}
+"""The kinds of kernels that layers on a CPU may use, as people read them."""
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
 
 

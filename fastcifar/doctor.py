@@ -22,14 +22,11 @@ def main(arguments: list[str]) -> None:
         print(f"{name + ':':14}{value}")
 
 
-LAYERS = {"torch": "torch's", "own": "ours on a CPU", "half": "ours on a CPU, with float16 products"}
-
-
 def facts(data: Path) -> list[tuple[str, str]]:
     """What the report says, as (name, value)."""
     import torch
 
-    from fastcifar.config import Config
+    from fastcifar.config import KERNEL_NAMES, Config
     from fastcifar.device import cpu_name, default_recipe, place
     from fastcifar.engine.record import PACKAGES, code_revision, package_version
 
@@ -44,7 +41,7 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("gpu", gpu),
         ("device", str(placement.device)),
         ("amp", str(placement.dtype).removeprefix("torch.")),
-        ("layers", LAYERS[placement.cpu_kernels]),
+        ("layers", KERNEL_NAMES[placement.cpu_kernels]),
         ("threads", str(placement.threads)),
         ("recipe", f"{default_recipe()} unless another is named"),
         ("ffcv import", _ffcv()),

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastcifar.analysis.classification import wilson_interval
 from fastcifar.analysis.evaluation import VIEWS, Evaluation, summarise
+from fastcifar.config import KERNEL_NAMES
 from fastcifar.engine.record import RECORD_NAME, load_record
 from fastcifar.errors import UserError
 
@@ -53,9 +54,6 @@ def accuracies_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-KERNELS = {"own": ", our kernels", "half": ", our kernels with float16 products"}
-
-
 def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What was trained, on what and how far, as rows."""
     rows = [
@@ -64,10 +62,8 @@ def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
         ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented pictures"),
         ("parameters", f"{record['parameters']:,}"),
         ("machine", str(record["hardware"].get("gpu") or record["hardware"].get("cpu"))),
-        (
-            "arithmetic",
-            f"{record.get('amp')} on {record.get('device')}{KERNELS.get(str(record.get('cpu_kernels')), '')}",
-        ),
+        ("arithmetic", f"{record.get('amp')} on {record.get('device')}"),
+        ("kernels", KERNEL_NAMES.get(str(record.get("cpu_kernels")), "torch's")),
     ]
     if record.get("resumed_at"):
         rows.append(("resumed", f"after step {', '.join(map(str, record['resumed_at']))}"))

@@ -100,8 +100,6 @@ def environment(placement: Placement) -> dict[str, Any]:
     hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": placement.threads}
     if placement.device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(placement.device)
-    else:
-        hardware["kernels"] = placement.cpu_kernels
     return {
         "versions": {
             "fastcifar": fastcifar.__version__,
@@ -109,6 +107,7 @@ def environment(placement: Placement) -> dict[str, Any]:
             **{name: package_version(name) for name in PACKAGES},
         },
         "hardware": hardware,
+        "cpu_kernels": placement.cpu_kernels,
         "system": platform.platform(),
         "code_revision": code_revision(),
     }

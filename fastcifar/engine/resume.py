@@ -102,7 +102,8 @@ def check_data(folder: Path, saved: str, found: str) -> None:
 def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What of versions, hardware and code is not as it was: "versions torch 2.15.0, was 2.11.0"."""
     old, new = ({f"{part} {key}": value for part in _PARTS for key, value in one[part].items()} for one in (saved, now))
-    old["code revision"], new["code revision"] = saved.get("code_revision"), now["code_revision"]
+    for name in ("code_revision", "cpu_kernels"):
+        old[name.replace("_", " ")], new[name.replace("_", " ")] = saved.get(name), now[name]
     return [f"{name} {new.get(name)}, was {value}" for name, value in old.items() if new.get(name) != value]
 
 

@@ -225,7 +225,6 @@ class _Run:
             "parameters": sum(p.numel() for p in model.parameters()),
             "device": str(self.placement.device),
             "amp": str(self.placement.dtype).removeprefix("torch."),
-            "cpu_kernels": self.placement.cpu_kernels,
             "loader": self.setup.loader_kind,
             "evaluation": config.evaluation,
             "test_accuracy": plain,

@@ -13,7 +13,7 @@ from fastcifar.ops.tiles import (
     scaled_output,
     unpool,
 )
-from fastcifar.ops.vectors import BYTES, LANES, address, block_product, copy, half_product
+from fastcifar.ops.vectors import BYTES, LANES, address, aligned_zeros, block_product, copy, half_product
 
 SLAB = 2 * LANES
 """Output channels between two transforms."""
@@ -26,10 +26,14 @@ product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for ac
 product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
 product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
 product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
-
-
 half_24x32, half_added_24x32 = (half_product(24, accumulate=accumulate) for accumulate in (False, True))
 half_8x32, half_added_8x32 = (half_product(8, accumulate=accumulate) for accumulate in (False, True))
+
+
+@numba.njit
+def zeros_for_staging(height, width, channels):
+    """What `stage` and `stage_unpooled` copy into; they leave a border, and what they leave stays zero."""
+    return aligned_zeros(height * width * channels).reshape(height, width, channels)
 
 
 @numba.njit

@@ -76,6 +76,15 @@ def _turn_back(builder, act, slope, gradient, z, scale, shift, mean, outer, cons
 apply_once, add_gradients, turn_back = (_for_each_kind(generate) for generate in (_apply, _add_gradients, _turn_back))
 
 
+@numba.njit
+def move_sums(few, total):
+    """Adds float32 sums (k, channels) to float64 ones, and begins them anew."""
+    for k in range(few.shape[0]):
+        for c in range(few.shape[1]):
+            total[k, c] += few[k, c]
+            few[k, c] = 0
+
+
 def _build(source_digest: str) -> Kernels:
     def moments(z, origin, parts):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
@@ -92,10 +101,7 @@ def _build(source_digest: str) -> Kernels:
                             address(z) + 4 * channels * row + c, address(origin) + c,
                             address(few) + c, address(few) + 4 * channels + c,
                         )  # fmt: skip
-                for k in range(2):
-                    for c in range(channels):
-                        parts[thread, k, c] += few[k, c]
-                        few[k, c] = 0
+                move_sums(few, parts[thread])
 
     def apply(kind, z, scale, shift, out, threads):
         assert source_digest
@@ -131,10 +137,7 @@ def _build(source_digest: str) -> Kernels:
                             address(few) + 4 * channels + c,
                             address(few) + 8 * channels + c,
                         )
-                for k in range(3):
-                    for c in range(channels):
-                        parts[thread, k, c] += few[k, c]
-                        few[k, c] = 0
+                move_sums(few, parts[thread])
 
     def gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
         assert source_digest

@@ -53,11 +53,6 @@ class Vec:
     def __rmul__(self, other: float) -> "Vec":
         return self._with("fmul", other, self)
 
-    def within(self, limit: float) -> "Vec":
-        """These lanes, those beyond -limit and limit moved there; NaNs stay."""
-        low = self.where(self.builder.fcmp_unordered(">", self.value, _constant(-limit)), -limit)
-        return low.where(self.builder.fcmp_unordered("<", low.value, _constant(limit)), limit)
-
     def __rtruediv__(self, other: float) -> "Vec":
         return self._with("fdiv", other, self)
 
@@ -69,6 +64,11 @@ class Vec:
         """These lanes where `bits`, the other's elsewhere."""
         otherwise = other.value if isinstance(other, Vec) else _constant(other)
         return Vec(self.builder, self.builder.select(bits, self.value, otherwise))
+
+    def within(self, limit: float) -> "Vec":
+        """These lanes, those beyond -limit and limit moved there; NaNs stay."""
+        low = self.where(self.builder.fcmp_unordered(">", self.value, _constant(-limit)), -limit)
+        return low.where(self.builder.fcmp_unordered("<", low.value, _constant(limit)), limit)
 
     def power_of_two(self) -> "Vec":
         """2 ** lane for whole lanes from -126 to 127, by writing the exponent's bits."""

@@ -31,6 +31,7 @@ from fastcifar.ops.blocks import (
     tile_start,
     transform_gradient,
     transform_input,
+    zeros_for_staging,
 )
 from fastcifar.ops.tiles import (
     POINTS,
@@ -69,8 +70,7 @@ def _build(source_digest: str) -> Kernels:
         size = 2 if half else 4
         blocks = (number + images - 1) // images
         for thread in numba.prange(threads):
-            padded = aligned_zeros((TILE * down + 2) * (TILE * across + 2) * lanes)
-            padded = padded.reshape(TILE * down + 2, TILE * across + 2, lanes)
+            padded = zeros_for_staging(TILE * down + 2, TILE * across + 2, lanes)
             padded_right = 4 * lanes
             padded_down = padded.shape[1] * padded_right
             # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
@@ -132,12 +132,10 @@ def _build(source_digest: str) -> Kernels:
         size = 2 if half else 4
         blocks = (number + images - 1) // images
         for thread in numba.prange(threads):
-            padded = aligned_zeros((TILE * down + 2) * (TILE * across + 2) * lanes)
-            padded = padded.reshape(TILE * down + 2, TILE * across + 2, lanes)
+            padded = zeros_for_staging(TILE * down + 2, TILE * across + 2, lanes)
             padded_right = 4 * lanes
             padded_down = padded.shape[1] * padded_right
-            staged = aligned_zeros(TILE * down * TILE * across * outputs)
-            staged = staged.reshape(TILE * down, TILE * across, outputs)
+            staged = zeros_for_staging(TILE * down, TILE * across, outputs)
             staged_right = 4 * outputs
             staged_down = staged.shape[1] * staged_right
             values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES

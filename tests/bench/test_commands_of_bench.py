@@ -56,7 +56,7 @@ def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
         assert list(kinds)[:2] == ["torch", "own"]
         assert all(set(one["step_s"]) == set(one["torch_over_this"]) == SUMMARY for one in kinds.values())
         assert kinds["torch"]["torch_over_this"]["median"] == 1
-    assert "20 px, torch's layers" in printed
+    assert "20 px, torch's " in printed
     with pytest.raises(UserError, match=r"^recipe is 'other', but must be one of resnet24, "):
         layers.main(["--recipe", "other"])
 

@@ -123,7 +123,7 @@ def test_shapes_types_and_names_change_the_weights_digest(changed: dict[str, tor
 def test_environment_can_be_written_as_json() -> None:
     placement = Placement(torch.device("cpu"), torch.float32, 2)
     found = json.loads(json.dumps(environment(placement)))
-    assert set(found) == {"versions", "hardware", "system", "code_revision"}
+    assert set(found) == {"versions", "hardware", "system", "cpu_kernels", "code_revision"}
     assert found["hardware"]["threads"] == 2
     assert found["hardware"]["cores"] == os.cpu_count()
     assert torch.__version__.startswith(found["versions"]["torch"])  # it adds what it was built for
