@@ -160,7 +160,7 @@ def checkpoint(content: bytes) -> None:
             digest = digest_of(tensors, (file.metadata() or {}).get("facts", ""))
         _file(path.name, re.sub(rb'"sha256":"[0-9a-f]{64}"', b'"sha256":"%s"' % digest.encode(), content, count=1))
     found = read_checkpoint(path)
-    environment_changes(found.facts, {"versions": {}, "hardware": {}, "code_revision": None})
+    environment_changes(found.facts, {"versions": {}, "hardware": {}, "cpu_kernels": "torch", "code_revision": None})
     History(io.StringIO(), total=9, batch_size=9, classes=2).restore(found.facts["state"]["history"])
 
 
