@@ -89,7 +89,9 @@ def stepper(config: Config, placement: Placement, size: int) -> Callable[[], flo
     use_kernels(model, placement.cpu_kernels)
     if isinstance(config.model, SpeedNetConfig):
         model.stem_learns(False)  # type: ignore[operator]  (as in most of its steps)
-    step_once = TrainStep(model, build_optimizer(model, config.optimizer), placement, config.label_smoothing)
+    step_once = TrainStep(
+        model, build_optimizer(model, config.optimizer, config.batch_size), placement, config.label_smoothing
+    )
     generator = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=generator)
     images = images.contiguous(memory_format=torch.channels_last)

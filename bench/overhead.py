@@ -142,7 +142,7 @@ def step_seconds(config: Config, placement: Placement, size: int, runs: int) -> 
     taken: list[float] = []
     with using(placement), setup.open("train") as loader:
         model = setup.new_model(loader)
-        optimizer = build_optimizer(model, config.optimizer)
+        optimizer = build_optimizer(model, config.optimizer, config.batch_size)
         steps = training_steps(setup, TrainStep(model, optimizer, placement, config.label_smoothing), loader)
         for number in range(WARM_UP + runs):
             placement.synchronise()

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.published import FIGURES, cut_of
+from fastcifar.config import VIEW_NAMES
 from fastcifar.files import atomic_path
 
 OURS, FFCV, TORCHVISION, NUMPY = "#1f77b4", "#ff7f0e", "#888888", "#bbbbbb"
@@ -148,7 +149,7 @@ def _time_to_accuracy(result: dict[str, Any]) -> Figure:
     axis.axhline(100 * result["target"], color="black", linestyle="--", linewidth=1, label=f"{result['target']:.0%}")
     axis.margins(x=0.25, y=0.25)
     axis.set_xlabel("run clock, s (beton opened to accuracy known)")
-    views = "mirrored views" if counts == "test_accuracy_tta" else "one view"
+    views = VIEW_NAMES[result["runs"][0]["evaluation"]]
     axis.set_ylabel(f"test accuracy, {views}, %")
     axis.set_title(f"{result['recipe']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.legend(fontsize=9)

@@ -9,7 +9,7 @@ from typing import Any
 from bench.measure import RESULTS, figure
 from bench.plots import DRAWN, draw, place_of
 from bench.published import comparison
-from fastcifar.config import KERNEL_NAMES
+from fastcifar.config import KERNEL_NAMES, views_of
 from fastcifar.errors import UserError
 from fastcifar.files import write_text
 
@@ -118,7 +118,8 @@ Table = tuple[Sequence[str], list[list[str]], str]
 def _time_to_accuracy(result: dict[str, Any]) -> Table:
     header = ("evaluation", "mean", "± 95%", "sd")
     rows = []
-    for key, label in (("test_accuracy", "one view"), ("test_accuracy_tta", "mirrored views")):
+    views = views_of(result["runs"][0]["evaluation"])
+    for key, label in zip(("test_accuracy", "test_accuracy_tta"), views.values(), strict=True):
         one = result[key]
         spread = ["-" if one[k] is None else f"{100 * one[k]:.2f}" for k in ("ci95", "sd")]
         rows.append([label + (" (counts)" if key == result["counts"] else ""), f"{one['mean']:.2%}", *spread])

@@ -85,7 +85,9 @@ class Trained:
             self.train, self.test = self._feed("train"), self._feed("test")
             self.model = _network(task).to(device=task.device, memory_format=self.layout)  # type: ignore[call-overload]
             step = graph_step() if stage.graph else TrainStep
-            self.step = step(self.model, build_optimizer(self.model, SgdConfig(lr=0.01)), self.placement, 0.0)
+            self.step = step(
+                self.model, build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size), self.placement, 0.0
+            )
 
     def _feed(self, split: Literal["train", "test"]) -> Feed:
         stage, task, train = self.stage, self.task, split == "train"

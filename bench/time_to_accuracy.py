@@ -16,6 +16,7 @@ from typing import Any
 
 from fastcifar.analysis.statistics import interval
 from fastcifar.command_line import parse
+from fastcifar.config import views_of
 from fastcifar.engine.record import code_revision, load_record
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
@@ -82,8 +83,9 @@ def _run(options: Options, seed: int) -> dict[str, Any]:
 
 
 def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
-    """The result file: accuracies of one view, of mirrored views and of the one that counts; medians of the clocks."""
-    counted = "test_accuracy_tta" if records[0]["evaluation"] == "mirrored" else "test_accuracy"
+    """The result file: accuracies of one view, of more views and of the one that counts; medians of the clocks."""
+    evaluation = records[0]["evaluation"]
+    counted = "test_accuracy" if evaluation == "plain" else "test_accuracy_tta"
     accuracies = [record[counted] for record in records]
     mean, sd, ci95 = interval(accuracies)
     views = {}
@@ -113,9 +115,9 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
 
 
 def _row(record: dict[str, Any]) -> str:
-    clock = record["clock"]
+    clock, (_, more) = record["clock"], views_of(record["evaluation"]).values()
     return (
-        f"{record['recipe']} seed {record['seed']}: one view {record['test_accuracy']:.2%}, mirrored views "
+        f"{record['recipe']} seed {record['seed']}: one view {record['test_accuracy']:.2%}, {more} "
         f"{record['test_accuracy_tta']:.2%}; train {clock['train_s']:.1f} s, run {clock['run_s']:.1f} s, "
         f"process {clock['process_s']:.1f} s"
     )

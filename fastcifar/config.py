@@ -43,6 +43,14 @@ CpuKernels = Literal["torch", "own", "half"]
 KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "own": "ours", "half": "ours, products in float16"}
 """The kinds of kernels that layers on a CPU may use, as people read them."""
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
+VIEW_NAMES = {"plain": "one view", "mirrored": "mirrored views", "unsure": "six when unsure"}
+"""The kinds of evaluation, as people read them."""
+
+
+def views_of(evaluation: str) -> dict[str, str]:
+    """The two kinds of views a run is evaluated by, and their names: one view, and that of its recipe or mirrored."""
+    kinds = ("plain", evaluation if evaluation in VIEW_NAMES and evaluation != "plain" else "mirrored")
+    return {kind: VIEW_NAMES[kind] for kind in kinds}
 
 
 def checkpoint_interval(every: str) -> tuple[int, float]:
@@ -69,8 +77,9 @@ class Config:
     """Share of the target spread over all classes, in [0, 1) (arXiv 1512.00567)."""
     resolution: tuple[tuple[float, int], ...] = ((1.0, 32),)
     """Side of the training pictures: (share of the steps until which, pixels), ascending shares, the last one 1."""
-    evaluation: Literal["plain", "mirrored"] = "plain"
-    """The evaluation that counts: one view of a test picture, or the sum of the logits of it and its mirror image."""
+    evaluation: Literal["plain", "mirrored", "unsure"] = "plain"
+    """The evaluation that counts: one view of a test picture; the mean of the logits of it and its mirror image; or,
+    for the fifth of the pictures that one view is least sure of, of six views, mirrored and moved by a pixel."""
     evaluate_every: int = 0
     """Epochs between evaluations while training, off the train clock; 0 evaluates at the end only."""
     evaluation_batch_size: int = 1000

@@ -88,8 +88,8 @@ class SpeedNetConfig:
     """After the stem and after each batch norm."""
     bn_momentum: float = 0.4
     """Weight of a new batch in the running statistics, in (0, 1]; short trainings want a short memory."""
-    logit_scale: float = 1 / 9
-    """Factor on the logits."""
+    logit_scale: float = 1 / 256
+    """Factor on the logits: one over the channels of the last block, for Muon's rates of biases and the last layer."""
     stem_epochs: float = 3.0
     """For how many epochs the stem's bias learns; afterwards the backward pass ends at the first block."""
 
@@ -190,9 +190,10 @@ class MuonConfig:
     steps: int = 3
     """Newton-Schulz iterations that orthogonalise an update."""
     bias_lr: float = 0.053
-    """Peak learning rate of biases and batch-norm parameters."""
+    """Peak learning rate of biases and batch-norm parameters, for a loss summed over a batch: times the batch size for
+    the mean. Muon's updates have the same length either way."""
     head_lr: float = 0.67
-    """Peak learning rate of the last layer."""
+    """Peak learning rate of the last layer, for a loss summed over a batch."""
     sgd_momentum: float = 0.85
     """Nesterov momentum of biases and of the last layer, in [0, 1)."""
     weight_decay: float = 0.0

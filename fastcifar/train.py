@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fastcifar.config import views_of
 from fastcifar.console import run_command
 from fastcifar.errors import UserError
 
@@ -60,11 +61,12 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
     clock = record["clock"]
     process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
     resumed = "   (resumed: what was lost is left out)" if record.get("resumed_at") else ""
-    counts = {"plain": "", "mirrored": ""} | {record["evaluation"]: " (this one counts)"}
+    counts = [" (this one counts)" if kind == record["evaluation"] else "" for kind in views_of(record["evaluation"])]
+    _, more = views_of(record["evaluation"]).values()
     return "\n".join(
         (
-            f"test accuracy       {record['test_accuracy']:.2%}{counts['plain']}{mark}",
-            f"  mirrored views    {record['test_accuracy_tta']:.2%}{counts['mirrored']}{mark}",
+            f"test accuracy       {record['test_accuracy']:.2%}{counts[0]}{mark}",
+            f"  {more:18}{record['test_accuracy_tta']:.2%}{counts[1]}{mark}",
             f"train accuracy      {record['train_accuracy']:.2%} (last epoch, augmented){mark}",
             f"clock               train {clock['train_s']:.1f} s   run {clock['run_s']:.1f} s{process}{resumed}{mark}",
             f"run                 {folder}",

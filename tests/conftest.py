@@ -33,7 +33,7 @@ def tiny(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
         label_smoothing=0.2,
         resolution=((1.0, 24),),
         evaluation_batch_size=64,
-        model=SpeedNetConfig(widths=(16, 32, 32), activation="relu"),
+        model=SpeedNetConfig(widths=(16, 32, 32), activation="relu", logit_scale=1 / 32),
         optimizer=MuonConfig(),
         schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="none", cutout=0),

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fastcifar.baselines import airbench94, ffcv_example
+from fastcifar.baselines import airbench94, ffcv_example, hiverge94
 from fastcifar.config import FfcvNetConfig, MuonConfig, SgdConfig, SpeedNetConfig
 from fastcifar.config_file import to_toml
 from fastcifar.recipes import RECIPES
@@ -18,6 +18,16 @@ def test_airbench94() -> None:
     assert config.optimizer.weight_decay == 2e-6 * config.batch_size
 
 
+def test_hiverge94() -> None:
+    config = hiverge94()
+    assert (config.epochs, config.batch_size, config.label_smoothing) == (7.63, 1536, 0.09)
+    assert isinstance(config.model, SpeedNetConfig)
+    assert (config.model.widths, config.model.activation, config.model.stem_epochs) == ((64, 256, 256), "silu", 0.19)
+    assert isinstance(config.optimizer, MuonConfig)
+    rates = config.optimizer.lr, config.optimizer.bias_lr, config.optimizer.head_lr
+    assert rates == (0.205, 0.0573, 0.5415)
+
+
 def test_ffcv_example() -> None:
     config = ffcv_example()
     assert (config.epochs, config.batch_size, config.label_smoothing) == (24, 512, 0.1)
@@ -27,6 +37,6 @@ def test_ffcv_example() -> None:
 
 
 def test_they_are_recipes(tmp_path: Path) -> None:
-    for baseline in (airbench94, ffcv_example):
+    for baseline in (airbench94, hiverge94, ffcv_example):
         assert RECIPES[baseline.__name__]() == baseline()
         assert f'recipe = "{baseline.__name__}"' in to_toml(baseline())

@@ -53,7 +53,7 @@ def test_help_reads_well(command: Command) -> None:
     shown = " ".join(command("train", "--help", "--recipe", "resnet24").out.replace("│", " ").split())
     assert "--config FILE reads fields from TOML first" in shown
     assert "Recipe: resnet24 (The brief: its ResNet, batch 512, 24 epochs" in shown
-    assert "Others: cpu90, fast90, fast94, smoke" in shown
+    assert "Others: cpu90, cpu94, fast90, fast94, smoke" in shown
     assert "--batch-size INT Pictures a step; a last, smaller batch of an epoch is left out. (default: 512)" in shown
 
 
@@ -107,7 +107,7 @@ def test_the_default_configuration_can_be_read_back(tmp_path: Path) -> None:
         (["--epochs"], "Missing value for argument '--epochs'. Expected 1 values; see "),
         (["--amp", "int8"], "invalid choice 'int8' for argument '--amp'. Expected one of ('auto', 'float32'"),
         (["--augment.pad", "17"], "Error parsing augment: augment.pad is 17, but must be between 0 and 16 pixels; see"),
-        (["--recipe", "nix"], "no recipe is called 'nix': choose one of resnet24, cpu90, fast90, fast94, smoke"),
+        (["--recipe", "nix"], "no recipe is called 'nix': choose one of resnet24, cpu90, cpu94, fast90, fast94, smoke"),
         (["--recipe"], "--recipe needs a value"),
         (["--config"], "--config needs a value"),
         (["--config", "/nowhere.toml"], "cannot read the configuration /nowhere.toml: No such file or directory; name"),

@@ -73,7 +73,7 @@ class Group:
     members: list[Member]
     distinct: list[Member]
     plain: Spread
-    mirrored: Spread
+    more: Spread
     clocks: dict[str, float | None]
     """Medians in seconds; None where the members' `timing` differs, or one does not know."""
 
@@ -98,7 +98,7 @@ def _group(members: list[Member]) -> Group:
     distinct: dict[str, Member] = {}
     for member in members:
         distinct.setdefault(member.record["weights_sha256"], member)
-    plain, mirrored = (
+    plain, more = (
         _spread([member.record[key] for member in distinct.values()]) for key in ("test_accuracy", "test_accuracy_tta")
     )
     alike = all(member.timing == members[0].timing for member in members)
@@ -106,7 +106,7 @@ def _group(members: list[Member]) -> Group:
     for name in CLOCKS:
         seconds = [member.record["clock"][name] for member in members]
         clocks[name] = statistics.median(seconds) if alike and None not in seconds else None
-    return Group(members, list(distinct.values()), plain, mirrored, clocks)
+    return Group(members, list(distinct.values()), plain, more, clocks)
 
 
 def _spread(values: list[float]) -> Spread:

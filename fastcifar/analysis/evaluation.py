@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcifar.analysis import classification
+from fastcifar.config import VIEW_NAMES, views_of
 from fastcifar.console import progress
 from fastcifar.data.beton import load_manifest
 from fastcifar.errors import UserError
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
     from fastcifar.loader.protocol import Loader
 
 EVALUATION_NAME = "evaluation.json"
-VIEWS = {"plain": "one view", "mirrored": "mirrored views"}
-"""Both kinds of evaluation, as the record and as a reader calls them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """Logits float32 (n, classes) by view and labels int64 (n,), in the order of the test set.
 
-    `logits["mirrored"]` are the mean over a picture and its mirror image: their sum has the same largest class, but
-    is twice as large as the network means it, so its probabilities would be too sure. `counts` is the view that
-    the recipe had chosen beforehand. `dataset`: "cifar10", "synthetic" or "custom".
+    Those of several views are means: sums have the same largest class, but are larger than the network means them, so
+    their probabilities would be too sure. `counts` is the view that the recipe had chosen beforehand. `dataset`:
+    "cifar10", "synthetic" or "custom".
     """
 
     class_names: list[str]
@@ -52,7 +51,7 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
     has other classes than the run was trained on.
     """
     from fastcifar.device import place, using
-    from fastcifar.engine.evaluate import predict_logits
+    from fastcifar.engine.evaluate import predict_logits, predict_more_views
     from fastcifar.loader import open_loader
     from fastcifar.models.build import use_kernels
 
@@ -80,13 +79,15 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
         progress("evaluation", 2 * loader.samples, "views") as bar,
     ):
         plain, labels = predict_logits(model, _watched(loader, bar, 0), placement)
-        mirror, _ = predict_logits(model, _watched(loader, bar, loader.samples), placement, mirror=True)
+        counts = bundle.record.get("evaluation", "plain")
+        _, kind = views_of(counts)
+        more = predict_more_views(model, _watched(loader, bar, loader.samples), placement, kind, plain)
     return Evaluation(
         class_names=list(bundle.class_names),
         dataset=dataset,
-        counts=bundle.record.get("evaluation", "plain"),
+        counts=counts,
         labels=labels.numpy(),
-        logits={"plain": plain.numpy(), "mirrored": ((plain + mirror) / 2).numpy()},
+        logits={"plain": plain.numpy(), kind: more.numpy()},
     )
 
 
@@ -107,7 +108,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
 def title_of(evaluation: Evaluation, what: str) -> str:
     """A picture's title: `what`, of which data, by which view."""
     data = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}.get(evaluation.dataset, f"{evaluation.dataset} data")
-    return f"{what}: {data}, {VIEWS[evaluation.counts]}"
+    return f"{what}: {data}, {VIEW_NAMES[evaluation.counts]}"
 
 
 def _summarise_view(logits: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:

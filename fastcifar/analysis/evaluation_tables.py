@@ -5,7 +5,7 @@ Every function takes what `evaluation.summarise` returns.
 
 from typing import Any
 
-from fastcifar.analysis.evaluation import VIEWS
+from fastcifar.config import VIEW_NAMES, views_of
 
 WIDEST_MATRIX = 20
 """Classes; a wider confusion matrix fits no terminal."""
@@ -26,12 +26,13 @@ def accuracy_table(summary: dict[str, Any]) -> str:
     """A line a class and one for all: pictures, then accuracy and 95% interval of either view."""
     mark, names = mark_of(summary), [name for name, figures in _by_class(summary) if figures["plain"]["samples"]]
     width = max(len(name) for name in ["class", *names])
-    heads = [f"{name + _counts(summary, view):>{CELL}}" for view, name in VIEWS.items()]
+    views = views_of(summary["counts"])
+    heads = [f"{name + _counts(summary, view):>{CELL}}" for view, name in views.items()]
     lines = [f"{'class':{width}}  pictures{''.join(heads)}"]
     everything = {view: figures["accuracy"] for view, figures in summary["views"].items()}
     for name, figures in [*_by_class(summary), ("all", everything)]:
         if samples := figures["plain"]["samples"]:
-            shares = "".join(f"{_share(figures[view]):>{CELL}}" for view in VIEWS)
+            shares = "".join(f"{_share(figures[view]):>{CELL}}" for view in views)
             lines.append(f"{name:{width}}  {samples:8}{shares}{mark}")
     return "\n".join([*lines, "in brackets: 95% interval (Wilson), in percent"])
 
@@ -42,7 +43,7 @@ def confusion_table(summary: dict[str, Any]) -> str:
     if len(names) > WIDEST_MATRIX:
         return ""
     width, cell = max(map(len, names)), max(SHORT, len(str(max(map(max, matrix))))) + 1
-    title = f"confusion matrix ({VIEWS[summary['counts']]}; row: true class, column: predicted){mark_of(summary)}"
+    title = f"confusion matrix ({VIEW_NAMES[summary['counts']]}; row: true class, column: predicted){mark_of(summary)}"
     lines = [title, " " * width + "".join(f"{name[:SHORT]:>{cell}}" for name in names)]
     lines += [
         f"{name:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row)
@@ -58,7 +59,7 @@ def confusions_list(summary: dict[str, Any], count: int = 5) -> str:
         return ""
     phrases = [f"{item['label']} taken for {item['prediction']}" for item in found]
     width = max(map(len, phrases))
-    lines = [f"most frequent mistakes ({VIEWS[summary['counts']]}){mark_of(summary)}"]
+    lines = [f"most frequent mistakes ({VIEW_NAMES[summary['counts']]}){mark_of(summary)}"]
     for phrase, item in zip(phrases, found, strict=True):
         lines.append(f"{phrase:{width}}  {item['count']:6}  {item['share']:6.1%} of {item['label']}")
     return "\n".join(lines)
@@ -73,9 +74,10 @@ def calibration_table(summary: dict[str, Any]) -> str:
         "negative log-likelihood (nats)": lambda figures: f"{figures['negative_log_likelihood']:.4f}",
         "Brier score (0 to 2)": lambda figures: f"{figures['brier_score']:.4f}",
     }
-    lines = [f"{'calibration':32}" + "".join(f"{name:>16}" for name in VIEWS.values()) + mark_of(summary)]
+    views = views_of(summary["counts"])
+    lines = [f"{'calibration':32}" + "".join(f"{name:>16}" for name in views.values()) + mark_of(summary)]
     for name, text in rows.items():
-        lines.append(f"{name:32}" + "".join(f"{text(summary['views'][view]):>16}" for view in VIEWS))
+        lines.append(f"{name:32}" + "".join(f"{text(summary['views'][view]):>16}" for view in views))
     return "\n".join(lines)
 
 

@@ -81,7 +81,7 @@ def write_galleries(
         for kind, item in explained.items():
             predicted, true = (cam.relative(images.shape[1]).numpy() for cam in (item.predicted, item.true))
             title = title_of(evaluation, f"Grad-CAM at {item.predicted.layer}, most confidently {kind}")
-            title += "; heat of one view" if evaluation.counts == "mirrored" else ""
+            title += "; heat of one view" if evaluation.counts != "plain" else ""
             save(f"grad-cam-{kind}.png", grad_cam_figure(item.answers, images, predicted, true, names, title))
     facts: dict[str, Any] = {
         "dataset": evaluation.dataset,

@@ -85,14 +85,14 @@ def loss_chart(curves: Curves) -> "Figure":
     return figure
 
 
-def accuracy_chart(curves: Curves, mirrored: float) -> "Figure":
-    """Training accuracy as above; test accuracy with one view where it was measured, `mirrored` views at the end."""
+def accuracy_chart(curves: Curves, more: float, views: str) -> "Figure":
+    """Training accuracy as above; test accuracy with one view where it was measured, of more `views` at the end."""
     figure, axis = _chart(curves, "accuracy (%)")
     _steps(axis, curves, 100 * curves.accuracy)
     _epochs(axis, curves, [100 * epoch["train_accuracy"] for epoch in curves.epochs])
     at, shares = zip(*curves.tests, strict=True)
     axis.plot(at, 100 * np.array(shares), "D-", color=TEST_COLOUR, markersize=4, label="test, one view")
-    axis.plot([at[-1]], [100 * mirrored], "*", color=TEST_COLOUR, markersize=10, label="test, mirrored views")
+    axis.plot([at[-1]], [100 * more], "*", color=TEST_COLOUR, markersize=10, label=f"test, {views}")
     axis.legend(fontsize="small", loc="lower right")
     return figure
 

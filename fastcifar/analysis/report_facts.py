@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from fastcifar.analysis.classification import wilson_interval
-from fastcifar.analysis.evaluation import VIEWS, Evaluation, summarise
-from fastcifar.config import KERNEL_NAMES
+from fastcifar.analysis.evaluation import Evaluation, summarise
+from fastcifar.config import KERNEL_NAMES, views_of
 from fastcifar.engine.record import RECORD_NAME, load_record
 from fastcifar.errors import UserError
 
-ACCURACIES = {"plain": "test_accuracy", "mirrored": "test_accuracy_tta"}
-"""The view of each accuracy, and what a record calls it."""
+ACCURACIES = ("test_accuracy", "test_accuracy_tta")
+"""What a record calls the accuracies of its two views, in the order of `views_of`."""
 CLOCKS = {
     "train": "first training byte touched to last optimiser step, evaluations taken out",
     "run": "opening the data to the accuracy that counts, with initialisation, augmentation and evaluation",
@@ -32,7 +32,7 @@ def checked_record(folder: Path) -> dict[str, Any]:
     wrong = [name for name, kind in NEEDED.items() if not isinstance(record.get(name), kind)]
     if not wrong:
         wrong = [f"clock.{name}_s" for name in CLOCKS if not isinstance(record["clock"].get(f"{name}_s", 0), Number)]
-        wrong += [name for name in ACCURACIES.values() if not 0 <= record[name] <= 1]
+        wrong += [name for name in ACCURACIES if not 0 <= record[name] <= 1]
     if wrong:
         raise UserError(f"{folder / RECORD_NAME} lacks {', '.join(wrong)}; train again")
     return record
@@ -47,10 +47,10 @@ def mark_of(*datasets: str) -> str:
 def accuracies_of(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Both views: "name", "share" and its 95% interval "low" to "high", all in 0..1, and whether it "counts"."""
     samples, found = record["test_samples"], []
-    for view, key in ACCURACIES.items():
+    for (view, name), key in zip(views_of(record.get("evaluation", "plain")).items(), ACCURACIES, strict=True):
         low, high = wilson_interval(round(record[key] * samples), samples)
         counts = view == record.get("evaluation", "plain")
-        found.append({"name": VIEWS[view], "share": record[key], "low": low, "high": high, "counts": counts})
+        found.append({"name": name, "share": record[key], "low": low, "high": high, "counts": counts})
     return found
 
 
@@ -88,13 +88,14 @@ def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
 def disagreement(record: dict[str, Any], evaluation: Evaluation) -> str:
     """What to say where the answers of now are not those that the record counted, else nothing."""
     views = summarise(evaluation)["views"]
-    now = [views[view]["accuracy"]["share"] for view in ACCURACIES]
-    then = [record[key] for key in ACCURACIES.values()]
+    now = [views[view]["accuracy"]["share"] for view in views_of(evaluation.counts)]
+    then = [record[key] for key in ACCURACIES]
     if now == then and len(evaluation.labels) == record["test_samples"]:
         return ""
+    names = " and with ".join(views_of(evaluation.counts).values())
     figures = [" and ".join(f"{share:.2%}" for share in shares) for shares in (now, then)]
     return (
         f"The answers below were computed again for this page: {figures[0]} of {len(evaluation.labels):,} pictures are "
-        f"right with one view and with mirrored views, where the run had counted {figures[1]} of "
+        f"right with {names}, where the run had counted {figures[1]} of "
         f"{record['test_samples']:,}. Another device rounds differently; other data would differ more."
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastcifar.analysis import classification, report_charts, report_facts
 from fastcifar.analysis.comparison import Member, differences, groups
-from fastcifar.analysis.evaluation import VIEWS, Evaluation, evaluate_run, summarise
+from fastcifar.analysis.evaluation import Evaluation, evaluate_run, summarise
 from fastcifar.analysis.evaluation_figures import FEW_CLASSES, reliability_figure
 from fastcifar.analysis.galleries import failures_by_class, most_confidently_right, most_confidently_wrong
 from fastcifar.analysis.gallery_files import explain
@@ -18,6 +18,7 @@ from fastcifar.analysis.rate_plots import draw_plan
 from fastcifar.analysis.report_charts import Curves, read_curves
 from fastcifar.analysis.report_pictures import Tile, explained_tiles, tiles
 from fastcifar.analysis.svg import inline_svg
+from fastcifar.config import VIEW_NAMES, views_of
 from fastcifar.config_cli import config_from_file
 from fastcifar.config_file import to_toml
 from fastcifar.data.beton import read_split
@@ -93,7 +94,8 @@ def _render(**values: Any) -> str:
     )
     environment.filters |= {"percent": _percent, "seconds": _seconds}
     environment.globals |= {
-        "views": VIEWS,
+        "views_of": views_of,
+        "view_names": VIEW_NAMES,
         "clocks": report_facts.CLOCKS,
         "accuracies_of": report_facts.accuracies_of,
     }
@@ -134,10 +136,11 @@ def _test_loss(bundle: Bundle, evaluation: Evaluation | None) -> float | None:
 def _charts(bundle: Bundle, curves: Curves, evaluation: Evaluation | None) -> "dict[str, Markup]":
     planned = draw_plan(plan(bundle.config, curves.steps_per_epoch))
     planned.axes[0].set_title("")  # the caption says it
+    _, more = views_of(bundle.record.get("evaluation", "plain")).values()
     figures = {
         "loss": (report_charts.loss_chart(curves), "Loss against epochs"),
         "accuracy": (
-            report_charts.accuracy_chart(curves, bundle.record["test_accuracy_tta"]),
+            report_charts.accuracy_chart(curves, bundle.record["test_accuracy_tta"], more),
             "Accuracy against epochs",
         ),
         "rate": (report_charts.rate_chart(curves), "Learning rate against epochs"),

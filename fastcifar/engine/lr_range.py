@@ -96,7 +96,7 @@ def lr_range_test(
             model = setup.new_model(loader)
             setup.before_step(model, 0)
             losses, diverged = losses_on_a_copy(
-                model, build_optimizer(model, config.optimizer), batches, placement, rates, config
+                model, build_optimizer(model, config.optimizer, config.batch_size), batches, placement, rates, config
             )
         watch.stop()
     return RangeTest(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from fastcifar.config import views_of
 from fastcifar.engine.bundle import Bundle
 from fastcifar.models.summary import layers
 
@@ -50,6 +51,12 @@ cut square and scaled to 32x32 first, as `python -m fastcifar.predict` does. The
 named above and nowhere else.
 """
 
+MORE_VIEWS = {
+    "mirrored": "the mean of the logits of a picture and of its mirror image",
+    "unsure": "for the fifth that one view is least sure of, the mean logits of six, mirrored and moved by a pixel",
+}
+"""What test-time augmentation did, by the kind of evaluation."""
+
 
 def model_card(bundle: Bundle) -> str:
     """The card of a finished run; every figure of a synthetic set is marked."""
@@ -67,13 +74,13 @@ def model_card(bundle: Bundle) -> str:
 
 
 def _facts(bundle: Bundle, record: dict[str, Any]) -> list[tuple[str, str]]:
-    counts = {"plain": "", "mirrored": ""} | {record["evaluation"]: " (this one counts)"}
+    counts = [" (this one counts)" if kind == record["evaluation"] else "" for kind in views_of(record["evaluation"])]
+    kind, more = list(views_of(record["evaluation"]).items())[1]
     network = layers(bundle.config.model, len(bundle.class_names))[0]
     mean, std = (", ".join(f"{value:.4f}" for value in record[key]) for key in ("mean_01", "std_01"))
     return [
-        ("test accuracy, one view", f"{record['test_accuracy']:.2%}{counts['plain']}"),
-        ("test accuracy, mirrored views", f"{record['test_accuracy_tta']:.2%}{counts['mirrored']}: "
-         "the logits of a picture and of its mirror image added"),
+        ("test accuracy, one view", f"{record['test_accuracy']:.2%}{counts[0]}"),
+        (f"test accuracy, {more}", f"{record['test_accuracy_tta']:.2%}{counts[1]}: {MORE_VIEWS[kind]}"),
         ("measured on", f"{record['test_samples']:,} test pictures, after the last step"),
         ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented pictures"),
         ("input", "`pictures`: float32 (n, 3, 32, 32), RGB, 0 to 1, which is uint8 / 255; not normalised"),

@@ -243,8 +243,8 @@ def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{i}": tensor for i, tensor in enumerate(tensors)}
 
 
-def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The configured optimiser over the parameters of `model` that learn."""
+def build_optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int) -> Optimizer:
+    """The configured optimiser over the parameters of `model` that learn, for gradients of the mean loss of a batch."""
     learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if isinstance(config, SgdConfig):
         return Sgd(
@@ -271,8 +271,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
     return Combined(
         [
             Muon(filters, lr=config.lr, momentum=config.momentum, steps=config.steps),
-            _nesterov(biases, config.bias_lr, config),
-            _nesterov(head, config.head_lr, config),
+            _nesterov(biases, batch_size * config.bias_lr, config),
+            _nesterov(head, batch_size * config.head_lr, config),
         ]
     )
 

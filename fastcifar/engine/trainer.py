@@ -8,13 +8,13 @@ from typing import Any, TextIO
 from torch import nn
 
 from fastcifar.augment.draws import Purpose
-from fastcifar.config import Config
+from fastcifar.config import Config, views_of
 from fastcifar.config_file import to_toml
 from fastcifar.console import progress
 from fastcifar.device import place, repeating, using
 from fastcifar.engine.checkpoint import Checkpoint, Timetable, newest_checkpoint, write_checkpoint
 from fastcifar.engine.clock import Clock, process_seconds
-from fastcifar.engine.evaluate import accuracy, cross_entropy, predict_logits
+from fastcifar.engine.evaluate import accuracy, cross_entropy, predict_logits, predict_more_views
 from fastcifar.engine.failures import explained, how_to_resume
 from fastcifar.engine.fingerprint import fingerprints
 from fastcifar.engine.flops import training_flops
@@ -100,7 +100,7 @@ class _Run:
             Interrupts() as self.interrupts,
         ):
             self.model = self.setup.new_model(loader)
-            optimizer = build_optimizer(self.model, self.config.optimizer)
+            optimizer = build_optimizer(self.model, self.config.optimizer, self.config.batch_size)
             kind = GraphStep if self.config.graph and self.placement.device.type == "cuda" else TrainStep
             self.step_once = kind(self.model, optimizer, self.placement, self.config.label_smoothing)
             self.history = History(
@@ -109,11 +109,11 @@ class _Run:
             self.state = TrainingState(self.step_once, self.history)
             self._train(loader, 0 if self.saved is None else self._restore(self.saved))
             self.clock.train.stop()
-            plain, mirrored = self._evaluate(self.model)
+            plain, more = self._evaluate(self.model)
             self.fingerprints = fingerprints(self.setup, loader)
         if self.timetable.ever:
             self._write_checkpoint(self.total, keep=1)
-        return self._save(self.model, plain, mirrored)
+        return self._save(self.model, plain, more)
 
     def _metrics(self) -> TextIO:
         """The file of metrics: a new one, or that of the run up to its checkpoint."""
@@ -199,18 +199,19 @@ class _Run:
         return saved.step
 
     def _evaluate(self, model: nn.Module) -> tuple[float, float]:
-        """Accuracy with one view and with two; the run clock stops once the one that counts is known."""
+        """Accuracy with one view and with more; the run clock stops once the one that counts is known."""
+        _, kind = views_of(self.config.evaluation)
         plain, labels = predict_logits(model, self.test.epoch(0), self.placement)
         plain_accuracy = accuracy(plain, labels)
         if self.config.evaluation == "plain":
             self.clock.run.stop()
-        mirror, _ = predict_logits(model, self.test.epoch(0), self.placement, mirror=True)
-        mirrored_accuracy = accuracy(plain + mirror, labels)
-        if self.config.evaluation == "mirrored":
+        more = predict_more_views(model, self.test.epoch(0), self.placement, kind, plain)
+        more_accuracy = accuracy(more, labels)
+        if self.config.evaluation != "plain":
             self.clock.run.stop()
-        return plain_accuracy, mirrored_accuracy
+        return plain_accuracy, more_accuracy
 
-    def _save(self, model: nn.Module, plain: float, mirrored: float) -> dict[str, Any]:
+    def _save(self, model: nn.Module, plain: float, more: float) -> dict[str, Any]:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_tensors(self.folder / WEIGHTS_NAME, state)
         manifest, config = self.manifest, self.config
@@ -228,7 +229,7 @@ class _Run:
             "loader": self.setup.loader_kind,
             "evaluation": config.evaluation,
             "test_accuracy": plain,
-            "test_accuracy_tta": mirrored,
+            "test_accuracy_tta": more,
             "test_samples": manifest.splits["test"].samples,
             "train_accuracy": self.train_accuracy,
             "resumed_at": self.resumed_at,

@@ -88,7 +88,7 @@ def _first_difference(
         if expected.get(name) != digest:
             return f"{name} {digest[:12]}, was {str(expected.get(name))[:12]}"
     model = setup.new_model(loader)
-    optimizer = build_optimizer(model, setup.config.optimizer)
+    optimizer = build_optimizer(model, setup.config.optimizer, setup.config.batch_size)
     step_once = TrainStep(model, optimizer, setup.placement, setup.config.label_smoothing)
     unread: list[torch.Tensor] = []
     done = 0

@@ -282,7 +282,7 @@ def curves(steps: int) -> Curves:
 @pytest.mark.parametrize("steps", [2, 50, 30_000])
 def test_charts_stay_small_and_within_the_theme(steps: int) -> None:
     some = curves(steps)
-    figures = [loss_chart(some), accuracy_chart(some, 0.7), rate_chart(some)]
+    figures = [loss_chart(some), accuracy_chart(some, 0.7, "mirrored views"), rate_chart(some)]
     figures += comparison_charts({f"run {number}": some for number in range(1, 9)})
     for number, figure in enumerate(figures):
         svg = inline_svg(figure, f"key{number}", 'a "label" & more')

@@ -80,7 +80,7 @@ def test_gradients_are_not_changed_but_forgotten() -> None:
 
 def test_it_is_built_from_its_configuration() -> None:
     config = AdamConfig(lr=0.3, beta1=0.8, beta2=0.9, eps=1e-4, weight_decay=0.1, decoupled=True)
-    adam = build_optimizer(nn.Linear(3, 2), config)
+    adam = build_optimizer(nn.Linear(3, 2), config, 5)
     assert isinstance(adam, Adam)
     built = (adam.lr, adam.beta1, adam.beta2, adam.eps, adam.weight_decay, adam.decoupled)
     assert built == (0.3, 0.8, 0.9, 1e-4, 0.1, True)

@@ -58,7 +58,7 @@ def trained(kind: type[TrainStep], placement: Placement, model_config: Any, opti
     device = placement.device.type
     torch.manual_seed(3)
     model = build_model(model_config, 10, 0).to(placement.device)
-    step = kind(model, build_optimizer(model, optimizer_config), placement, 0.1)
+    step = kind(model, build_optimizer(model, optimizer_config, 8), placement, 0.1)
     model.train()
     results = []
     for number, (images, labels, share) in enumerate(batches(device)):

@@ -63,7 +63,7 @@ def test_model_and_optimizer_are_left_alone(optimizer: Any, tiny: Config) -> Non
     config = replace(tiny, optimizer=optimizer, model=SMALL)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, 10, bias=False))
-    trained = build_optimizer(model, optimizer)
+    trained = build_optimizer(model, optimizer, 1)
     batch = torch.randn(6, 3, 8, 8), torch.arange(6)
     for _ in range(3):
         nn.functional.cross_entropy(model(batch[0]), batch[1]).backward()

@@ -100,7 +100,7 @@ def test_every_learning_parameter_has_one_optimiser(
     network: ResNetConfig | SpeedNetConfig, config: SgdConfig | MuonConfig
 ) -> None:
     model = build_model(network, 10, 0)
-    trained = [p for group in build_optimizer(model, config).param_groups for p in group["params"]]
+    trained = [p for group in build_optimizer(model, config, 5).param_groups for p in group["params"]]
     learning = [p for p in model.parameters() if p.requires_grad]
     assert len(trained) == len(learning)
     assert {id(p) for p in trained} == {id(p) for p in learning}
@@ -108,7 +108,7 @@ def test_every_learning_parameter_has_one_optimiser(
 
 def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
     config = MuonConfig(lr=0.2, momentum=0.5, steps=4, bias_lr=0.04, head_lr=0.6, sgd_momentum=0.7, weight_decay=0.003)
-    optimizer = build_optimizer(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), config)
+    optimizer = build_optimizer(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), config, 5)
     assert isinstance(optimizer, Combined)
     muon, biases, head = optimizer.parts
     assert isinstance(muon, Muon)
@@ -118,14 +118,14 @@ def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
     assert {p.ndim for p in muon.filters} == {4}
     assert {p.ndim for p in biases.parameters} == {1}
     assert {p.ndim for p in head.parameters} == {2}
-    for part, lr in ((biases, 0.04), (head, 0.6)):
+    for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the mean of a batch of 5 has a fifth of the sum's gradient
         assert (part.lr, part.momentum, part.nesterov) == (lr, 0.7, True)
         assert part.lr * part.weight_decay == pytest.approx(0.003)  # the share of a weight that a step takes off
 
 
 def test_sgd_takes_its_options_from_the_configuration() -> None:
     config = SgdConfig(lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.01, decoupled=True)
-    optimizer = build_optimizer(build_model(ResNetConfig(width=2), 10, 0), config)
+    optimizer = build_optimizer(build_model(ResNetConfig(width=2), 10, 0), config, 5)
     assert isinstance(optimizer, Sgd)
     found = (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, optimizer.decoupled)
     assert found == (0.3, 0.8, True, 0.01, True)
