@@ -7,6 +7,7 @@ from fastcifar.errors import UserError
 
 COMMANDS = {
     "time_to_accuracy": "train a recipe with several seeds: accuracy with its interval, and the three clocks",
+    "ablations": "a recipe as it is and with one of its levers taken away at a time, seed by seed",
     "loaders": "pictures a second of our loaders, FFCV's operations, torchvision and plain NumPy",
     "layers": "training steps on a CPU with our layers and with torch's",
     "kernels": "the fused kernel against the bandwidth of a copy, by batch size, type and threads",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import ablations
 from bench.measure import RESULTS, figure
 from bench.plots import DRAWN, draw, place_of
 from bench.published import comparison
@@ -16,6 +17,7 @@ from fastcifar.files import write_text
 HERE = Path(__file__).parent
 TITLES = {
     "time_to_accuracy": "Time to accuracy",
+    "ablations": "What each lever is worth",
     "reproduce": "The five published systems",
     "epochs": "Training epochs",
     "loaders": "Loaders",
@@ -129,6 +131,15 @@ def _time_to_accuracy(result: dict[str, Any]) -> Table:
     return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Clocks: {clock}. {share}"
 
 
+def _ablations(result: dict[str, Any]) -> Table:
+    header, rows = ablations.table_of(result)
+    note = (
+        f"Recipe {result['recipe']}, {result['epochs']:g} epochs, whole test set, means in percent with their 95% "
+        "intervals. Seed by seed: the difference of the accuracy that counts, and the run clocks' quotients (medians)."
+    )
+    return header, rows, note
+
+
 def _reproduce(result: dict[str, Any]) -> Table:
     header, rows = comparison(result)
     note = (
@@ -219,6 +230,7 @@ def _soak(result: dict[str, Any]) -> Table:
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
     "time_to_accuracy": _time_to_accuracy,
+    "ablations": _ablations,
     "reproduce": _reproduce,
     "epochs": _epochs,
     "loaders": _loaders,

@@ -74,9 +74,14 @@ def _finished(path: Path) -> list[dict[str, Any]]:
 
 
 def _run(options: Options, seed: int) -> dict[str, Any]:
+    return train_once(["--recipe", options.recipe], seed, options.data)
+
+
+def train_once(arguments: list[str], seed: int, data: Path) -> dict[str, Any]:
+    """The record of a training with these arguments, in a process of its own; nothing else of it is kept."""
     with tempfile.TemporaryDirectory() as runs:
-        command = [sys.executable, "-m", "fastcifar.train", "--recipe", options.recipe, "--seed", str(seed)]
-        command += ["--data", str(options.data), "--runs", runs]
+        command = [sys.executable, "-m", "fastcifar.train", *arguments, "--seed", str(seed)]
+        command += ["--data", str(data), "--runs", runs]
         if subprocess.run(command, stdout=subprocess.DEVNULL, check=False, env=os.environ).returncode:
             raise RunFailedError(f"the run with seed {seed} failed; its message stands above")
         return load_record(next(Path(runs).iterdir()))
