@@ -35,13 +35,14 @@ def cpu90() -> Config:
 
 
 def cpu94() -> Config:
-    """94% on a CPU: the widths of airbench94, half of the steps with smaller pictures, six views of the unsure ones."""
+    """94% on a CPU: airbench94 with an epoch more, smaller pictures first, a stem whose bias learns only briefly."""
     return _speed(
         recipe="cpu94",
         epochs=9,
-        batch_size=500,
-        resolution=((0.3, 16), (0.5, 24), (1.0, 32)),
-        model=SpeedNetConfig(widths=(64, 256, 256), logit_scale=1 / 256),
+        batch_size=2000,
+        resolution=((0.35, 24), (1.0, 32)),
+        model=SpeedNetConfig(widths=(64, 256, 256), logit_scale=1 / 256, stem_epochs=0.2),
+        optimizer=MuonConfig(weight_decay=0.004),
     )
 
 
