@@ -44,6 +44,7 @@ def test_what_people_read(run: Path, command: Command) -> None:
     )
     html = build_report([run])
     assert "mirrored views" not in html
+    assert "and of the mirror images of these. Which view counts" in html
     assert re.search(rf"test accuracy, six when unsure</dt><dd><strong>{share}</strong>", html)
     head = command("evaluate", run, "--out", run / "out").out.splitlines()[0]
     assert head == "class         pictures                  one view  six when unsure (counts)"
