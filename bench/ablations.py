@@ -68,7 +68,7 @@ class Options:
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, prints a line a run and a table, writes the JSON; its last line is the JSON without the runs."""
+    """Trains, prints a line a run and a table, writes the JSON, which is its last line as well."""
     options = parse(Options, arguments, prog="python -m bench ablations")
     check_runs(options.runs)
     config = _recipe(options.recipe)
@@ -127,7 +127,7 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     """The result file: by lever mean accuracies with their intervals, and the medians of run clocks and of quotients.
 
     `difference` is the mean over seeds of the accuracy that counts less that of the recipe with the same seed, with its
-    95% interval; `times_base` the median of the run clocks' quotients.
+    95% interval; `times_base` sums up the run clocks' quotients; a file whose rounds were torn apart has null there.
     """
     base = {record["seed"]: record for record in records if record["lever"] == BASE}
     first = records[0]
@@ -165,7 +165,14 @@ def table_of(result: dict[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
     for name, one in result["levers"].items():
         cells = [_percent(one[key]) for key in ("test_accuracy", "test_accuracy_tta")]
         cells.append("" if name == BASE else _percent(one["difference"], sign="+"))
-        found.append([name, *cells, figure(one["run_s"]["median"]), figure(one["times_base"]["median"])])
+        found.append(
+            [
+                name,
+                *cells,
+                figure(one["run_s"]["median"]),
+                figure(one["times_base"]["median"]) if one["times_base"] else "-",
+            ]
+        )
     return header, found
 
 
