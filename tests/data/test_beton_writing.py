@@ -98,9 +98,16 @@ def assert_untouched(folder: Path, before: dict[str, str]) -> None:
 @pytest.mark.timeout(120)
 def test_a_killed_worker_ends_in_an_error(prepared: Path) -> None:
     before, shared_memory = files_of(prepared), set(Path("/dev/shm").glob("psm_*"))
+    looks: list[list[int]] = [[]]
+
+    def two_writers_twice() -> bool:
+        """A process that is about to become another program has its parent's command line for a moment."""
+        looks.append(writers_of(prepared))
+        return len(looks[-1]) == 2 and looks[-1] == looks[-2]
+
     with start_writing(prepared) as process:
-        wait_for(lambda: list(prepared.glob(".staging-*/train.beton")) and len(writers_of(prepared)) == 2)
-        os.kill(writers_of(prepared)[1], signal.SIGKILL)
+        wait_for(lambda: list(prepared.glob(".staging-*/train.beton")) and two_writers_twice())
+        os.kill(looks[-1][1], signal.SIGKILL)
         started = time.monotonic()
         output, errors = process.communicate(timeout=60)
         assert time.monotonic() - started < 10
