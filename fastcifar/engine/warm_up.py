@@ -29,4 +29,4 @@ def compile_kernels(placement: Placement, sizes: Iterable[int]) -> None:
             on_gpu(pictures, rows, rows, 0, size)
     placement.synchronise()
     if placement.cpu_kernels != "torch":
-        warm_up()
+        warm_up(placement.cpu_kernels)

@@ -15,15 +15,15 @@ from torch.nn import functional as F
 
 from fastcifar.config import CpuKernels
 from fastcifar.ops import norm_act
-from fastcifar.ops.convolution import convolve, filter_gradient, input_gradient
+from fastcifar.ops.convolution import as_array, convolve, filter_gradient, input_gradient
 from fastcifar.ops.norm_act import KINDS
 from fastcifar.ops.tiles import TILE
 from fastcifar.ops.vectors import LANES
 
 FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
-TYPICAL = 2.0**-8
-"""The root mean square of gradients in float16 products. Transformed they are some seven times as large; what is a
-hundredth of that keeps all of float16's bits, what is a thousand times as large is cut off (`tiles.LIMIT`)."""
+TYPICAL = 2.0**-10
+"""The root mean square of gradients in float16. What is a sixteenth of that keeps all of float16's bits, what is a
+thousand times as large is cut off (`norm_act.LIMIT`)."""
 FEWEST_CHANNELS = 16
 """With fewer, a convolution's transforms cost more than they save."""
 
@@ -48,19 +48,19 @@ def conv_norm_act(
             return _Trained.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, activation, pool, half)
         scale, shift = _running(conv, norm)
         z, _ = convolve(x, conv.weight, pool=pool, half=half)
-        return _apply(z, scale, shift, activation)
+        return _apply(z, scale, shift, activation, half)
     x = conv(x)
     if pool:
         x = F.max_pool2d(x, 2)
     return FUNCTIONS[activation](norm(x))
 
 
-def warm_up() -> None:
-    """Compiles all kernels, or loads them from numba's disk cache, which otherwise the first step would do."""
+def warm_up(kernels: CpuKernels) -> None:
+    """Compiles these kernels, or loads them from numba's disk cache, which otherwise the first step would do."""
     with torch.random.fork_rng(devices=[]):
         conv, norm = nn.Conv2d(LANES, LANES, 3, padding=1), nn.BatchNorm2d(LANES)
     x = torch.zeros(1, LANES, TILE, TILE).requires_grad_()
-    conv_norm_act(x, conv, norm, "relu", kernels="own").sum().backward()
+    conv_norm_act(x, conv, norm, "relu", kernels=kernels).sum().backward()
 
 
 def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:
@@ -102,14 +102,14 @@ class _Trained(torch.autograd.Function):
         half: bool,
     ) -> Tensor:
         z, chosen = convolve(x, weight, pool=pool, half=half)
-        mean, variance = _moments(z)
+        mean, variance = _moments(z, half)
         inverse = (variance + norm.eps).rsqrt()
         _remember(norm, mean if conv_bias is None else mean + conv_bias, variance, z.numel() // z.size(1))
         scale = gain * inverse
         shift = bias - mean * scale  # a bias of the convolution is taken off again with the mean
         ctx.save_for_backward(x, weight, z, chosen, scale, shift, mean, inverse)
         ctx.activation, ctx.half = activation, half
-        return _apply(z, scale, shift, activation)
+        return _apply(z, scale, shift, activation, half)
 
     @staticmethod
     @once_differentiable
@@ -119,14 +119,14 @@ class _Trained(torch.autograd.Function):
         incoming, values = _rows(gradient), _rows(z)
         factors = [t.numpy() for t in (scale, shift, mean)]
         parts = np.empty((threads, 3, z.size(1)))
-        norm_act.kernels().gradient_sums(kind, incoming, values, *factors, parts)
+        norm_act.kernels(ctx.half).gradient_sums(kind, incoming, values, *factors, parts)
         total, product, squares = torch.from_numpy(parts.sum(0)).float()
         to_gain = product * inverse
         lift = _lift((scale * scale * squares).mean().item() / rows) if ctx.half else 1.0
         outer = scale * lift
         linear = [t.numpy() for t in (outer, -outer * total / rows, -outer * inverse * to_gain / rows)]
         before = torch.empty_like(z)  # channels_last, as z is
-        norm_act.kernels().gradient(kind, incoming, values, *factors, *linear, _rows(before), threads)
+        norm_act.kernels(ctx.half).gradient(kind, incoming, values, *factors, *linear, _rows(before), threads)
         wanted, options = ctx.needs_input_grad, {"factor": 1 / lift, "half": ctx.half}
         return (
             input_gradient(before, chosen, weight, x.size(2), x.size(3), **options) if wanted[0] else None,
@@ -153,16 +153,16 @@ def _lift(square: float) -> float:
 
 def _rows(x: Tensor) -> np.ndarray:
     """(n, c, h, w) as (n * h * w, c), without a copy where the tensor is channels_last."""
-    return x.detach().permute(0, 2, 3, 1).contiguous().view(-1, x.size(1)).numpy()
+    return as_array(x.detach().permute(0, 2, 3, 1).contiguous().view(-1, x.size(1)))
 
 
-def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(z: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """Mean and (biased) variance of each channel, from sums of distances to the first pixel: they cancel little."""
-    rows = _rows(z)
+    rows, origin = _rows(z), z[0, :, 0, 0].float()
     parts = np.empty((torch.get_num_threads(), 2, z.size(1)))
-    norm_act.kernels().moments(rows, rows[0], parts)
+    norm_act.kernels(half).moments(rows, origin.numpy(), parts)
     away, squares = torch.from_numpy(parts.sum(0)) / len(rows)
-    return torch.from_numpy(rows[0]) + away.float(), (squares - away * away).clamp(min=0).float()
+    return origin + away.float(), (squares - away * away).clamp(min=0).float()
 
 
 def _remember(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, rows: int) -> None:
@@ -185,9 +185,9 @@ def _running(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias - mean * scale
 
 
-def _apply(z: Tensor, scale: Tensor, shift: Tensor, activation: str) -> Tensor:
-    out = torch.empty_like(z)
-    norm_act.kernels().apply(
+def _apply(z: Tensor, scale: Tensor, shift: Tensor, activation: str, half: bool) -> Tensor:
+    out = torch.empty_like(z, dtype=torch.float32)
+    norm_act.kernels(half).apply(
         KINDS[activation], _rows(z), scale.detach().numpy(), shift.detach().numpy(), _rows(out), torch.get_num_threads()
     )
     return out

@@ -6,10 +6,10 @@ so they repeat for the same number of threads.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -17,9 +17,11 @@ import numpy as np
 from fastcifar.kernel_cache import compiled
 from fastcifar.ops import activation, vectors
 from fastcifar.ops.activation import ACTIVATIONS
-from fastcifar.ops.vectors import ADDRESS, BYTES, address, load, operation, store
+from fastcifar.ops.vectors import ADDRESS, FLOAT, FLOATS, HALF, HALVES, LANES, address, load, operation, store
 
 ROWS_AT_A_TIME = 256
+LIMIT = 1.0
+"""Of gradients in float16: transformed they are below 67, and times values up to 900 they stay finite."""
 KINDS = {name: number for number, name in enumerate(ACTIVATIONS)}
 
 
@@ -32,48 +34,57 @@ class Kernels(NamedTuple):
     gradient: Callable[..., None]
 
 
-def _add_moments(builder, z, origin, total, squares):
-    away = load(builder, z) - load(builder, origin)
+def _of_each(kinds: Mapping[str, Any], generate: Callable[..., None]) -> Callable[..., None]:
+    """An operation for compiled code, `operation(half, kind, *arguments)`.
+
+    It is `generate(builder, values, functions, *arguments)`, with values HALVES or FLOATS, of the kind of that number.
+    """
+
+    def choose(builder, half, kind, *arguments):
+        for is_half, values in enumerate((FLOATS, HALVES)):
+            for number, functions in enumerate(kinds.values()):
+                chosen = builder.and_(
+                    builder.icmp_signed("==", half, ADDRESS(is_half)), builder.icmp_signed("==", kind, ADDRESS(number))
+                )
+                with builder.if_then(chosen):
+                    generate(builder, values, functions, *arguments)
+
+    return operation(choose)
+
+
+def _add_moments(builder, values, functions, z, origin, total, squares):
+    away = load(builder, z, values).of(FLOAT) - load(builder, origin)
     store(builder, total, load(builder, total) + away)
     store(builder, squares, load(builder, squares) + away * away)
 
 
-add_moments: Callable[..., None] = operation(_add_moments)
+def _apply(builder, values, functions, z, scale, shift, out):
+    act, _ = functions
+    store(builder, out, act(load(builder, z, values).of(FLOAT) * load(builder, scale) + load(builder, shift)))
 
 
-def _normed(builder, z, scale, shift):
-    return load(builder, z) * load(builder, scale) + load(builder, shift)
+def _inner(builder, functions, gradient, z, scale, shift):
+    _, slope = functions
+    return load(builder, gradient) * slope(z * load(builder, scale) + load(builder, shift))
 
 
-def _for_each_kind(generate: Callable[..., None]) -> Callable[..., None]:
-    """`generate(builder, act, slope, *arguments)` of the activation whose number the operation is told first."""
-
-    def switch(builder, kind, *arguments):
-        for number, functions in enumerate(ACTIVATIONS.values()):
-            with builder.if_then(builder.icmp_signed("==", kind, ADDRESS(number))):
-                generate(builder, *functions, *arguments)
-
-    return operation(switch)
-
-
-def _apply(builder, act, slope, z, scale, shift, out):
-    store(builder, out, act(_normed(builder, z, scale, shift)))
-
-
-def _add_gradients(builder, act, slope, gradient, z, scale, shift, mean, total, product, squares):
-    inner = load(builder, gradient) * slope(_normed(builder, z, scale, shift))
+def _add_gradients(builder, values, functions, gradient, z, scale, shift, mean, total, product, squares):
+    z = load(builder, z, values).of(FLOAT)
+    inner = _inner(builder, functions, gradient, z, scale, shift)
     store(builder, total, load(builder, total) + inner)
-    store(builder, product, load(builder, product) + inner * (load(builder, z) - load(builder, mean)))
+    store(builder, product, load(builder, product) + inner * (z - load(builder, mean)))
     store(builder, squares, load(builder, squares) + inner * inner)
 
 
-def _turn_back(builder, act, slope, gradient, z, scale, shift, mean, outer, constant, linear, out):
-    inner = load(builder, gradient) * slope(_normed(builder, z, scale, shift))
-    away = load(builder, z) - load(builder, mean)
-    store(builder, out, inner * load(builder, outer) + (away * load(builder, linear) + load(builder, constant)))
+def _turn_back(builder, values, functions, gradient, z, scale, shift, mean, outer, constant, linear, out):
+    z = load(builder, z, values).of(FLOAT)
+    inner = _inner(builder, functions, gradient, z, scale, shift)
+    result = inner * load(builder, outer) + ((z - load(builder, mean)) * load(builder, linear) + load(builder, constant))
+    store(builder, out, result.within(LIMIT).of(HALF) if values == HALVES else result)
 
 
-apply_once, add_gradients, turn_back = (_for_each_kind(generate) for generate in (_apply, _add_gradients, _turn_back))
+add_moments = _of_each({"any": None}, _add_moments)
+apply_once, add_gradients, turn_back = (_of_each(ACTIVATIONS, g) for g in (_apply, _add_gradients, _turn_back))
 
 
 @numba.njit
@@ -85,7 +96,9 @@ def move_sums(few, total):
             few[k, c] = 0
 
 
-def _build(source_digest: str) -> Kernels:
+def _build(source_digest: str, half: bool) -> Kernels:
+    size = 2 if half else 4
+
     def moments(z, origin, parts):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
         rows, channels = z.shape
@@ -96,10 +109,10 @@ def _build(source_digest: str) -> Kernels:
             first, last = thread * rows // threads, (thread + 1) * rows // threads
             for start in range(first, last, ROWS_AT_A_TIME):
                 for row in range(start, min(start + ROWS_AT_A_TIME, last)):
-                    for c in range(0, 4 * channels, BYTES):
+                    for c in range(0, channels, LANES):
                         add_moments(
-                            address(z) + 4 * channels * row + c, address(origin) + c,
-                            address(few) + c, address(few) + 4 * channels + c,
+                            half, 0, address(z) + size * (channels * row + c), address(origin) + 4 * c,
+                            address(few) + 4 * c, address(few) + 4 * (channels + c),
                         )  # fmt: skip
                 move_sums(few, parts[thread])
 
@@ -108,11 +121,12 @@ def _build(source_digest: str) -> Kernels:
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):
-                place = 4 * channels * row
-                for c in range(0, 4 * channels, BYTES):
+                for c in range(0, channels, LANES):
+                    place = channels * row + c
                     apply_once(
-                        kind, address(z) + place + c, address(scale) + c, address(shift) + c, address(out) + place + c
-                    )
+                        half, kind, address(z) + size * place, address(scale) + 4 * c, address(shift) + 4 * c,
+                        address(out) + 4 * place,
+                    )  # fmt: skip
 
     def gradient_sums(kind, gradient, z, scale, shift, mean, parts):
         assert source_digest
@@ -124,19 +138,13 @@ def _build(source_digest: str) -> Kernels:
             first, last = thread * rows // threads, (thread + 1) * rows // threads
             for start in range(first, last, ROWS_AT_A_TIME):
                 for row in range(start, min(start + ROWS_AT_A_TIME, last)):
-                    place = 4 * channels * row
-                    for c in range(0, 4 * channels, BYTES):
+                    for c in range(0, channels, LANES):
+                        place = channels * row + c
                         add_gradients(
-                            kind,
-                            address(gradient) + place + c,
-                            address(z) + place + c,
-                            address(scale) + c,
-                            address(shift) + c,
-                            address(mean) + c,
-                            address(few) + c,
-                            address(few) + 4 * channels + c,
-                            address(few) + 8 * channels + c,
-                        )
+                            half, kind, address(gradient) + 4 * place, address(z) + size * place,
+                            address(scale) + 4 * c, address(shift) + 4 * c, address(mean) + 4 * c,
+                            address(few) + 4 * c, address(few) + 4 * (channels + c), address(few) + 4 * (2 * channels + c),
+                        )  # fmt: skip
                 move_sums(few, parts[thread])
 
     def gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
@@ -144,20 +152,14 @@ def _build(source_digest: str) -> Kernels:
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):
-                place = 4 * channels * row
-                for c in range(0, 4 * channels, BYTES):
+                for c in range(0, channels, LANES):
+                    place = channels * row + c
                     turn_back(
-                        kind,
-                        address(gradient) + place + c,
-                        address(z) + place + c,
-                        address(scale) + c,
-                        address(shift) + c,
-                        address(mean) + c,
-                        address(outer) + c,
-                        address(constant) + c,
-                        address(linear) + c,
-                        address(out) + place + c,
-                    )
+                        half, kind, address(gradient) + 4 * place, address(z) + size * place,
+                        address(scale) + 4 * c, address(shift) + 4 * c, address(mean) + 4 * c,
+                        address(outer) + 4 * c, address(constant) + 4 * c, address(linear) + 4 * c,
+                        address(out) + size * place,
+                    )  # fmt: skip
 
     return Kernels(
         *(compiled(kernel, parallel=True, nogil=True) for kernel in (moments, apply, gradient_sums, gradient))
@@ -165,11 +167,12 @@ def _build(source_digest: str) -> Kernels:
 
 
 @cache
-def kernels() -> Kernels:
+def kernels(half: bool) -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
 
     kind is an activation's number in `KINDS`; z, gradient and out are float32 (rows, channels), C-contiguous, the rest
-    float32 (channels,), and parts float64 (threads, 2, channels), written; nothing is checked.
+    float32 (channels,), and parts float64 (threads, 2, channels), written; nothing is checked. With `half` z is
+    float16, handed over as int16, and so is what `gradient` leaves, of which nothing is beyond LIMIT.
     `moments(z, origin, parts)`: sums over a thread's rows of z - origin and of its square.
     `apply(kind, z, scale, shift, out, threads)`: out = act(z * scale + shift).
     `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift),
@@ -178,4 +181,4 @@ def kernels() -> Kernels:
     constant + (z - mean) * linear.
     """
     sources = (Path(module.__file__ or "") for module in (activation, vectors))
-    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
+    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(), half)

@@ -1,4 +1,4 @@
-"""Sixteen float32 lanes as one LLVM vector, with Python's operators: the inner loops of our layers are made of them.
+"""A vector of float32 or float16 lanes in LLVM, with Python's operators: the inner loops of our layers are made of them.
 
 As in `augment/lanes.py`, nothing is left to a compiler's auto-vectoriser. A kernel is compiled code over addresses: it
 is told where arrays begin and what lies how many bytes apart, and nothing checks what it is told.
@@ -18,7 +18,7 @@ Value = Any  # of LLVM; llvmlite's own annotations are not to be relied on
 LANES = 16
 BYTES = 4 * LANES
 FLOAT, WORD, BYTE, ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(8), ir.IntType(64)
-FLOATS, WORDS, CODES = (ir.VectorType(element, LANES) for element in (FLOAT, WORD, BYTE))
+FLOATS, WORDS = (ir.VectorType(element, LANES) for element in (FLOAT, WORD))
 HALF = ir.HalfType()
 HALVES, WIDE_HALVES = (ir.VectorType(HALF, lanes) for lanes in (LANES, 2 * LANES))
 VOID: Any = types.void
@@ -26,14 +26,17 @@ FUSED = ("contract",)  # a product and a sum may become one instruction; nothing
 
 
 class Vec:
-    """Sixteen float32 under construction; the other operand is one as well, or a number for all lanes."""
+    """Lanes under construction, of one type; the other operand is such a vector as well, or a number for all lanes."""
 
     def __init__(self, builder: ir.IRBuilder, value: Value) -> None:
         self.builder, self.value = builder, value
 
     def _with(self, instruction: str, left: "Vec | float", right: "Vec | float") -> "Vec":
-        values = [v.value if isinstance(v, Vec) else _constant(v) for v in (left, right)]
+        values = [self._lanes(operand) for operand in (left, right)]
         return Vec(self.builder, getattr(self.builder, instruction)(*values, flags=FUSED))
+
+    def _lanes(self, operand: "Vec | float") -> Value:
+        return operand.value if isinstance(operand, Vec) else _constant(operand, self.value.type)
 
     def __add__(self, other: "Vec | float") -> "Vec":
         return self._with("fadd", self, other)
@@ -58,17 +61,30 @@ class Vec:
 
     def above(self, other: "Vec | float") -> Value:
         """One bit a lane: whether it is larger than the other's; not where either is NaN."""
-        return self.builder.fcmp_ordered(">", self.value, other.value if isinstance(other, Vec) else _constant(other))
+        return self.builder.fcmp_ordered(">", self.value, self._lanes(other))
 
     def where(self, bits: Value, other: "Vec | float") -> "Vec":
         """These lanes where `bits`, the other's elsewhere."""
-        otherwise = other.value if isinstance(other, Vec) else _constant(other)
-        return Vec(self.builder, self.builder.select(bits, self.value, otherwise))
+        return Vec(self.builder, self.builder.select(bits, self.value, self._lanes(other)))
 
     def within(self, limit: float) -> "Vec":
         """These lanes, those beyond -limit and limit moved there; NaNs stay."""
-        low = self.where(self.builder.fcmp_unordered(">", self.value, _constant(-limit)), -limit)
-        return low.where(self.builder.fcmp_unordered("<", low.value, _constant(limit)), limit)
+        low = self.where(self.builder.fcmp_unordered(">", self.value, self._lanes(-limit)), -limit)
+        return low.where(self.builder.fcmp_unordered("<", low.value, self._lanes(limit)), limit)
+
+    def of(self, element: ir.Type) -> "Vec":
+        """These lanes as numbers of another type, rounded; what is too large for float16 becomes infinite."""
+        if self.value.type.element == element:
+            return self
+        convert = self.builder.fptrunc if element == HALF else self.builder.fpext
+        return Vec(self.builder, convert(self.value, ir.VectorType(element, self.value.type.count)))
+
+    def sixteens(self) -> list["Vec"]:
+        """These lanes as vectors of sixteen."""
+        nothing = ir.Constant(self.value.type, ir.Undefined)
+        parts = np.arange(self.value.type.count).reshape(-1, LANES).tolist()
+        places = [ir.Constant(WORDS, part) for part in parts]
+        return [Vec(self.builder, self.builder.shuffle_vector(self.value, nothing, place)) for place in places]
 
     def power_of_two(self) -> "Vec":
         """2 ** lane for whole lanes from -126 to 127, by writing the exponent's bits."""
@@ -78,8 +94,9 @@ class Vec:
         return Vec(self.builder, self.builder.bitcast(bits, FLOATS))
 
 
-def _constant(number: float) -> ir.Constant:
-    return ir.Constant(FLOATS, [float(np.float32(number))] * LANES)
+def _constant(number: float, vector: ir.VectorType) -> ir.Constant:
+    rounded = float(np.float16(number) if vector.element == HALF else np.float32(number))
+    return ir.Constant(vector, [rounded] * vector.count)
 
 
 def at(builder: ir.IRBuilder, address: Value, offset: int | Value) -> Value:
@@ -87,35 +104,37 @@ def at(builder: ir.IRBuilder, address: Value, offset: int | Value) -> Value:
     return builder.add(address, ADDRESS(offset) if isinstance(offset, int) else offset)
 
 
-def load(builder: ir.IRBuilder, address: Value) -> Vec:
-    """The sixteen numbers at an address."""
-    return Vec(builder, builder.load(builder.inttoptr(address, FLOATS.as_pointer()), align=4))
+def bytes_of(vector: ir.VectorType) -> int:
+    """The bytes that a vector of this type takes."""
+    return vector.count * (2 if vector.element == HALF else 4)
+
+
+def load(builder: ir.IRBuilder, address: Value, vector: ir.VectorType = FLOATS) -> Vec:
+    """The numbers of such a vector at an address."""
+    pointer = builder.inttoptr(address, vector.as_pointer())
+    return Vec(builder, builder.load(pointer, align=2 if vector.element == HALF else 4))
 
 
 def store(builder: ir.IRBuilder, address: Value, vec: Vec) -> None:
-    """Writes sixteen numbers to an address."""
-    builder.store(vec.value, builder.inttoptr(address, FLOATS.as_pointer()), align=4)
+    """Writes a vector to an address."""
+    vector = vec.value.type
+    pointer = builder.inttoptr(address, vector.as_pointer())
+    builder.store(vec.value, pointer, align=2 if vector.element == HALF else 4)
 
 
-def store_half(builder: ir.IRBuilder, address: Value, vec: Vec) -> None:
-    """Writes sixteen numbers to an address as float16, rounded; what is too large for it becomes infinite."""
-    halves = builder.fptrunc(vec.value, HALVES)
-    builder.store(halves, builder.inttoptr(address, HALVES.as_pointer()), align=2)
+def codes(number: int, lanes: int) -> ir.Constant:
+    """The same small number in so many bytes."""
+    return ir.Constant(ir.VectorType(BYTE, lanes), [number] * lanes)
 
 
-def load_codes(builder: ir.IRBuilder, address: Value) -> Value:
-    """The sixteen bytes at an address."""
-    return builder.load(builder.inttoptr(address, CODES.as_pointer()), align=1)
+def load_codes(builder: ir.IRBuilder, address: Value, lanes: int) -> Value:
+    """So many bytes at an address."""
+    return builder.load(builder.inttoptr(address, ir.VectorType(BYTE, lanes).as_pointer()), align=1)
 
 
 def store_codes(builder: ir.IRBuilder, address: Value, codes: Value) -> None:
-    """Writes sixteen bytes to an address."""
-    builder.store(codes, builder.inttoptr(address, CODES.as_pointer()), align=1)
-
-
-def codes(number: int) -> ir.Constant:
-    """The same small number in sixteen bytes."""
-    return ir.Constant(CODES, [number] * LANES)
+    """Writes bytes to an address."""
+    builder.store(codes, builder.inttoptr(address, codes.type.as_pointer()), align=1)
 
 
 def broadcast(builder: ir.IRBuilder, address: Value) -> Vec:
@@ -143,12 +162,10 @@ def operation(generate: Callable[..., None]) -> Callable[..., None]:
     return intrinsic(typed)
 
 
-def _copy(builder: ir.IRBuilder, source: Value, target: Value) -> None:
-    store(builder, target, load(builder, source))
-
-
-copy: Callable[..., None] = operation(_copy)
-"""`copy(source, target)`: sixteen numbers from one address to the other."""
+def copying(lanes: int, element: ir.Type = FLOAT, to: ir.Type = FLOAT) -> Callable[..., None]:
+    """An operation for compiled code, `copy(source, target)`: so many numbers, which may become of another type."""
+    vector = ir.VectorType(element, lanes)
+    return operation(lambda builder, source, target: store(builder, target, load(builder, source, vector).of(to)))
 
 
 def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
@@ -163,7 +180,7 @@ def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[...,
         targets = [at(builder, c, builder.mul(c_row, ADDRESS(r))) for r in range(rows)]
         cells = [(r, v) for r in range(rows) for v in range(vectors)]
         first = {
-            (r, v): load(builder, at(builder, targets[r], BYTES * v)).value if accumulate else _constant(0)
+            (r, v): load(builder, at(builder, targets[r], BYTES * v)).value if accumulate else _constant(0, FLOATS)
             for r, v in cells
         }
         before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -196,11 +213,11 @@ def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[...,
     return operation(generate)
 
 
-def half_product(rows: int, *, accumulate: bool) -> Callable[..., None]:
+def half_product(rows: int, *, accumulate: bool, total: ir.Type) -> Callable[..., None]:
     """An operation for compiled code: `block_product` of float16 factors, 32 results a row, summed in float16.
 
     `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: the sums over these steps, begun with zero, are (added to)
-    float32 c; so few steps at a time keep what rounding does small.
+    c, of the type `total`; so few steps at a time keep what rounding does small.
     """
 
     def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
@@ -210,28 +227,26 @@ def half_product(rows: int, *, accumulate: bool) -> Callable[..., None]:
         builder.position_at_end(loop)
         counted, by, start = [builder.phi(ADDRESS) for _ in range(3)], [ADDRESS(1), a_step, b_step], [ADDRESS(0), a, b]
         sums = [builder.phi(WIDE_HALVES) for _ in range(rows)]
-        row = builder.load(builder.inttoptr(counted[2], WIDE_HALVES.as_pointer()), align=2)
+        row = load(builder, counted[2], WIDE_HALVES)
         new = []
         for r in range(rows):
             number = builder.load(builder.inttoptr(at(builder, counted[1], a_rows[r]), HALF.as_pointer()), align=2)
-            factor = _splat(builder, number, WIDE_HALVES)
-            new.append(builder.fadd(sums[r], builder.fmul(factor, row, flags=FUSED), flags=FUSED))
+            new.append(Vec(builder, sums[r]) + Vec(builder, _splat(builder, number, WIDE_HALVES)) * row)
         following = [builder.add(value, step) for value, step in zip(counted, by, strict=True)]
         for phi, initial, value in zip(counted, start, following, strict=True):
             phi.add_incoming(initial, before)
             phi.add_incoming(value, loop)
-        for phi, value in zip(sums, new, strict=True):
-            phi.add_incoming(ir.Constant(WIDE_HALVES, [0.0] * (2 * LANES)), before)
-            phi.add_incoming(value, loop)
+        for phi, vec in zip(sums, new, strict=True):
+            phi.add_incoming(_constant(0, WIDE_HALVES), before)
+            phi.add_incoming(vec.value, loop)
         builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
         builder.position_at_end(after)
         for r in range(rows):
-            for v in range(2):
-                lanes = ir.Constant(WORDS, list(range(LANES * v, LANES * (v + 1))))
-                part = builder.shuffle_vector(new[r], ir.Constant(WIDE_HALVES, ir.Undefined), lanes)
-                place = at(builder, at(builder, c, builder.mul(c_row, ADDRESS(r))), BYTES * v)
-                total = Vec(builder, builder.fpext(part, FLOATS))
-                store(builder, place, load(builder, place) + total if accumulate else total)
+            target = at(builder, c, builder.mul(c_row, ADDRESS(r)))
+            for v, part in enumerate([new[r]] if total == HALF else new[r].sixteens()):
+                place = at(builder, target, BYTES * v)
+                vec = part.of(total)
+                store(builder, place, load(builder, place, vec.value.type) + vec if accumulate else vec)
 
     return operation(generate)
 

@@ -28,10 +28,8 @@ from fastcifar.ops.blocks import (
     multiply_halves,
     stage,
     stage_unpooled,
-    tile_start,
     transform_gradient,
     transform_input,
-    zeros_for_staging,
 )
 from fastcifar.ops.tiles import (
     POINTS,
@@ -59,128 +57,117 @@ def has_512_bits() -> bool:
     return "+avx512f" in target.codegen().magic_tuple()[2]
 
 
-def _build(source_digest: str) -> Kernels:
-    def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide, half):
+def _build(source_digest: str, half: bool) -> Kernels:
+    size, vector = (2, 2 * LANES) if half else (4, LANES)
+
+    def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
-        number, channels, outputs = len(x), x.shape[3], y.shape[3]
-        lanes = (channels + LANES - 1) // LANES * LANES
+        number, channels = len(x), x.shape[3]
+        lanes = (channels + vector - 1) // vector * vector
         across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
         per_image = across * down
         room = (images * per_image + FEW_HALVES - 1) // FEW_HALVES * FEW_HALVES
-        size = 2 if half else 4
         blocks = (number + images - 1) // images
+        padded_right = size * lanes
+        padded_down = (TILE * across + 2) * padded_right
+        # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
+        values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = zeros_for_staging(TILE * down + 2, TILE * across + 2, lanes)
-            padded_right = 4 * lanes
-            padded_down = padded.shape[1] * padded_right
-            # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
-            values_between, results_between = room * size * lanes + BYTES, room * SLAB_BYTES + BYTES
+            padded = aligned_zeros((TILE * down + 2) * padded_down // 4)  # its border stays zero
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(PRODUCTS * results_between // 4)
-            spill = aligned_zeros(TILE * TILE * LANES).reshape(TILE, TILE, LANES)
-            spill_codes = np.zeros((2, 2, LANES), np.uint8)
+            spill = aligned_zeros(TILE * TILE * LANES)
             for block in range(thread * blocks // threads, (thread + 1) * blocks // threads):
                 first, last = block * images, min(number, (block + 1) * images)
                 for i in range(first, last):
+                    inside = address(padded) + padded_down + padded_right
                     if chosen_in.size:
-                        stage_unpooled(padded, x[i], chosen_in[i], 1)
+                        stage_unpooled(x[i], chosen_in[i], inside, padded_down, padded_right, half)
                     else:
-                        stage(padded, x[i], 1)
+                        stage(x[i], inside, padded_down, padded_right, TILE * down + 1, TILE * across + 1, half)
                     for tile in range(per_image):
-                        source = tile_start(padded, tile, across)
+                        source = address(padded) + TILE * (tile // across * padded_down + tile % across * padded_right)
                         target = address(values) + size * lanes * ((i - first) * per_image + tile)
                         transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
                 for slab in range(len(filters)):
                     for p in range(PRODUCTS):
                         value, result = address(values) + p * values_between, address(results) + p * results_between
+                        weights = address(filters) + (slab * PRODUCTS + p) * channels * SLAB * size
+                        count = (last - first) * per_image
                         if half:
-                            before = (slab * PRODUCTS + p) * channels * SLAB
-                            multiply_halves(
-                                value, 2 * lanes, 2, address(filters) + 2 * before,
-                                result, (last - first) * per_image, channels, False,
-                            )  # fmt: skip
+                            multiply_halves(value, 2 * lanes, 2, weights, result, count, channels, 2)
                         else:
-                            multiply(
-                                value, 4 * lanes, 4, address(filters[slab, p]),
-                                result, (last - first) * per_image, channels, wide, False,
-                            )  # fmt: skip
+                            multiply(value, 4 * lanes, 4, weights, result, count, channels, wide, False)
                     for i in range(first, last):
                         for tile in range(per_image):
                             row, column = tile // across, tile % across
-                            source = address(results) + ((i - first) * per_image + tile) * SLAB_BYTES
-                            for channel in range(SLAB * slab, min(SLAB * (slab + 1), outputs), LANES):
-                                if chosen_out.size:
-                                    leave_pooled(
-                                        y[i], chosen_out[i], source, results_between, spill, spill_codes,
-                                        TILE // 2 * row, TILE // 2 * column, channel,
-                                    )  # fmt: skip
-                                else:
-                                    leave_plain(
-                                        y[i], source, results_between, spill, TILE * row, TILE * column,
-                                        channel, min(LANES, outputs - channel), factor,
-                                    )  # fmt: skip
-                                source += BYTES
+                            source = address(results) + ((i - first) * per_image + tile) * size * SLAB
+                            if chosen_out.size:
+                                leave_pooled(
+                                    y[i], chosen_out[i], source, results_between,
+                                    TILE // 2 * row, TILE // 2 * column, SLAB * slab, half,
+                                )  # fmt: skip
+                            else:
+                                leave_plain(
+                                    y[i], source, results_between, spill,
+                                    TILE * row, TILE * column, SLAB * slab, factor, half,
+                                )  # fmt: skip
 
-    def filter_gradient(x, gradient, chosen, sums, images, threads, wide, half):
+    def filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide):
         assert source_digest
-        number, height, width, channels = x.shape
+        number, channels = len(x), x.shape[3]
         slabs, summed_channels = sums.shape[1], sums.shape[3]
-        lanes, outputs = (channels + LANES - 1) // LANES * LANES, slabs * SLAB
+        lanes = (channels + vector - 1) // vector * vector
         across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
         per_image = across * down
         room = images * per_image
-        size = 2 if half else 4
         blocks = (number + images - 1) // images
+        padded_right, staged_right = size * lanes, size * slabs * SLAB
+        padded_down, staged_down = (TILE * across + 2) * padded_right, TILE * across * staged_right
+        values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = zeros_for_staging(TILE * down + 2, TILE * across + 2, lanes)
-            padded_right = 4 * lanes
-            padded_down = padded.shape[1] * padded_right
-            staged = zeros_for_staging(TILE * down, TILE * across, outputs)
-            staged_right = 4 * outputs
-            staged_down = staged.shape[1] * staged_right
-            values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
+            padded = aligned_zeros((TILE * down + 2) * padded_down // 4)
+            staged = aligned_zeros(TILE * down * staged_down // 4)
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(slabs * PRODUCTS * results_between // 4)
             sums[thread] = 0
             for block in range(thread * blocks // threads, (thread + 1) * blocks // threads):
                 first, last = block * images, min(number, (block + 1) * images)
                 for i in range(first, last):
-                    stage(padded, x[i], 1)
+                    inside = address(padded) + padded_down + padded_right
+                    stage(x[i], inside, padded_down, padded_right, TILE * down + 1, TILE * across + 1, half)
                     if chosen.size:
-                        stage_unpooled(staged, gradient[i], chosen[i], 0)
+                        stage_unpooled(gradient[i], chosen[i], address(staged), staged_down, staged_right, half)
                     else:
-                        stage(staged, gradient[i], 0)
+                        stage(gradient[i], address(staged), staged_down, staged_right, height, width, half)
                     for tile in range(per_image):
                         place = (i - first) * per_image + tile
-                        source, target = tile_start(padded, tile, across), address(values) + size * lanes * place
+                        row, column = TILE * (tile // across), TILE * (tile % across)
+                        source = address(padded) + row * padded_down + column * padded_right
+                        target = address(values) + size * lanes * place
                         transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
-                        source = tile_start(staged, tile, across)
+                        source = address(staged) + row * staged_down + column * staged_right
+                        target = address(results) + size * SLAB * place
                         for slab in range(slabs):
-                            target = address(results) + slab * PRODUCTS * results_between + place * size * SLAB
-                            transform_gradient(
-                                source + slab * SLAB_BYTES, staged_down, staged_right, target, results_between, half
-                            )
+                            transform_gradient(source, staged_down, staged_right, target, results_between, half)
+                            source += size * SLAB
+                            target += PRODUCTS * results_between
                 for slab in range(slabs):
                     for p in range(PRODUCTS):
                         value = address(values) + p * values_between
                         result = address(results) + (slab * PRODUCTS + p) * results_between
-                        total = address(sums[thread, slab, p])
+                        total, count = address(sums[thread, slab, p]), (last - first) * per_image
                         if half:
-                            multiply_halves(
-                                value, 2, 2 * lanes, result, total, summed_channels, (last - first) * per_image, True
-                            )
+                            multiply_halves(value, 2, 2 * lanes, result, total, summed_channels, count, 4)
                         else:
-                            multiply(
-                                value, 4, 4 * lanes, result, total, summed_channels, (last - first) * per_image,
-                                wide, True,
-                            )  # fmt: skip
+                            multiply(value, 4, 4 * lanes, result, total, summed_channels, count, wide, True)
 
-    def spread(weight, turned, filters, threads, half):
+    def spread(weight, turned, filters, threads):
         assert source_digest
         inputs, outputs = weight.shape[2:]
         right = 4 * inputs * outputs
         first = address(weight) + (8 * right if turned else 0)
-        right, size = -right if turned else right, 2 if half else 4
+        right = -right if turned else right
         for thread in numba.prange(threads):
             for slab in range(len(filters)):
                 for c in range(thread * inputs // threads, (thread + 1) * inputs // threads):
@@ -215,22 +202,24 @@ def _build(source_digest: str) -> Kernels:
 
 
 @cache
-def kernels() -> Kernels:
+def kernels(half: bool) -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
 
-    All arrays are C-contiguous, float32 unless said, and nothing is checked. With `half` factors are float16, `wide`
-    says that there are vectors of 512 bits.
-    `spread(weight, turned, filters, threads, half)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
+    With `half` products, their factors and the transforms of both are float16, else float32; `wide` says that there
+    are vectors of 512 bits. All arrays are C-contiguous, float32 unless said, float16 ones are handed over as the
+    int16 of the same bits, and nothing is checked.
+    `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
     not, to filters (k // 32, 36, c, 32) as the next kernel takes them; float16 ones fill the first half of the array.
-    `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide, half)`: x (n, height,
-    width, c); or, with chosen_in, the gradient of its maxima, both (n, height // 2, width // 2, c), c a multiple of 16.
-    y (n, height, width, k), times factor (1,); or, with chosen_out, the maxima and their places (uint8), both (n,
-    height // 2, width // 2, k), k a multiple of 16; filters may have more. What is not used has no elements. `images`
-    that a thread takes at a time.
-    `filter_gradient(x, gradient, chosen, sums, images, threads, wide, half)`: x (n, height, width, c), the gradient of
-    the results and chosen as above; sums (threads, slabs, 36, c rounded up to a multiple of 8, 32), written: each
-    thread's part of the gradient of the filters.
+    `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide)`: x (n, h, w, c); or,
+    with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or, with
+    chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may have
+    more. What is not used has no elements. height and width: h and w, or, with chosen_out, the even numbers that there
+    is anything to pool of. `images` that a thread takes at a time. With `half` x with chosen_in and y with chosen_out
+    are float16, without them either; a float32 y without them is the results times factor (1,).
+    `filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide)`: x (n, h, w, c), the gradient of
+    the results and chosen, height and width as above; sums (threads, slabs, 36, c rounded up to a multiple of 8, 32),
+    written: each thread's part of the gradient of the filters.
     `collect(sums, weight, threads)`: those added up, and back to the gradient of a weight (3, 3, c, k); changes sums.
     """
     sources = (Path(module.__file__ or "") for module in (blocks, tiles, vectors))
-    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
+    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(), half)
