@@ -1,16 +1,16 @@
-"""The pieces of which `winograd.py` makes its kernels: staging, products, and the way back; compiled into them."""
+"""The pieces of which `winograd.py` makes its kernels, but for products: staging, transforms, and the way back."""
 
 import numba
 
+from fastcifar.ops.products import SLAB, SLAB_BYTES
 from fastcifar.ops.tiles import (
-    INPUT,
-    OUTPUT,
     POINTS,
     TILE,
+    gradient_transform,
+    input_transform,
     plain_output,
     pooled_output,
     scaled_output,
-    tile_transform,
     unpool,
 )
 from fastcifar.ops.vectors import (
@@ -22,35 +22,19 @@ from fastcifar.ops.vectors import (
     LANES,
     WIDE_HALVES,
     address,
-    block_product,
     copying,
-    half_product,
 )
 
-SLAB = 2 * LANES
-"""Output channels between two transforms."""
-SLAB_BYTES = 4 * SLAB
-FEW, FEW_HALVES = 4, 8
-STEPS_IN_HALF = 96
-"""Products that are summed in float16 before the sum is added to the others."""
 copy_floats, narrow_floats, copy_halves = (
     copying(LANES, *types) for types in ((FLOAT, FLOAT), (FLOAT, HALF), (HALF, HALF))
 )
 copy_float, narrow_float, copy_half = (copying(1, *types) for types in ((FLOAT, FLOAT), (FLOAT, HALF), (HALF, HALF)))
 unpool_floats, unpool_halves, unpool_wide_halves = (unpool(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
-floats_of_input, halves_of_input = (tile_transform(INPUT, vector) for vector in (FLOATS, WIDE_HALVES))
-floats_of_gradient, halves_of_gradient = (tile_transform(OUTPUT.T, vector) for vector in (FLOATS, WIDE_HALVES))
+floats_of_input, halves_of_input = (input_transform(vector) for vector in (FLOATS, WIDE_HALVES))
+floats_of_gradient, halves_of_gradient = (gradient_transform(vector) for vector in (FLOATS, WIDE_HALVES))
 pooled_floats, pooled_halves, pooled_wide_halves = (pooled_output(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
 scaled_floats, scaled_halves, scaled_wide_halves = (scaled_output(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
 plain_halves, plain_wide_halves = plain_output(HALVES), plain_output(WIDE_HALVES)
-# 24 sums, 2 vectors of factors and a number fill the 32 registers of 512 bits; 12, 2 and one the 16 of 256
-product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for accumulate in (False, True))
-product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
-product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
-product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
-half_24x32, half_8x32 = (half_product(rows, accumulate=False, total=HALF) for rows in (24, 8))
-half_added_24x32, half_added_8x32 = (half_product(rows, accumulate=True, total=HALF) for rows in (24, 8))
-half_summed_24x32, half_summed_8x32 = (half_product(rows, accumulate=True, total=FLOAT) for rows in (24, 8))
 
 
 @numba.njit
@@ -106,52 +90,49 @@ def stage_unpooled(gradient, chosen, target, down, right, half):
 
 
 @numba.njit
-def transform_input(source, down, right, target, between, lanes, half):
-    """A tile of all channels, `lanes` of them, to its 36 values, `between` bytes apart."""
+def transform_input(rows, columns, source, down, right, target, between, lanes, half):
+    """A tile of all channels, `lanes` of them, to the factors of its products, `between` bytes apart."""
     if half:
         for c in range(0, 2 * lanes, BYTES):
-            halves_of_input(source + c, down, right, target + c, POINTS * between, between)
+            halves_of_input(rows, columns, source + c, down, right, target + c, POINTS * between, between)
     else:
         for c in range(0, 4 * lanes, BYTES):
-            floats_of_input(source + c, down, right, target + c, POINTS * between, between)
+            floats_of_input(rows, columns, source + c, down, right, target + c, POINTS * between, between)
 
 
 @numba.njit
-def transform_gradient(source, down, right, target, between, half):
-    """The gradient of a tile's results at 32 channels to those of its 36 products."""
+def transform_gradient(rows, columns, source, down, right, target, between, half):
+    """The gradient of a tile's results at 32 channels to those of its products."""
     if half:
-        halves_of_gradient(source, down, right, target, POINTS * between, between)
+        halves_of_gradient(rows, columns, source, down, right, target, POINTS * between, between)
     else:
         for c in range(0, SLAB_BYTES, BYTES):
-            floats_of_gradient(source + c, down, right, target + c, POINTS * between, between)
+            floats_of_gradient(rows, columns, source + c, down, right, target + c, POINTS * between, between)
 
 
 @numba.njit
-def _leave(products, between, target, down, right, rows, columns, lanes, size, factor, half):
+def _leave(products, between, target, down, right, shape, lanes, size, factor, half):
     """Products of so many lanes to results of `size` bytes; those of four times factor[0]."""
+    rows, columns, inside, beside = shape
+    next_row, scale = POINTS * between, address(factor)
     if not half:
-        scaled_floats(
-            products, POINTS * between, between, target, down, right, rows, columns, address(factor)
-        )
+        scaled_floats(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
     elif size == 4 and lanes == LANES:
-        scaled_halves(
-            products, POINTS * between, between, target, down, right, rows, columns, address(factor)
-        )
+        scaled_halves(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
     elif size == 4:
-        scaled_wide_halves(
-            products, POINTS * between, between, target, down, right, rows, columns, address(factor)
-        )
+        scaled_wide_halves(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
     elif lanes == LANES:
-        plain_halves(products, POINTS * between, between, target, down, right, rows, columns)
+        plain_halves(rows, columns, products, next_row, between, target, down, right, inside, beside)
     else:
-        plain_wide_halves(products, POINTS * between, between, target, down, right, rows, columns)
+        plain_wide_halves(rows, columns, products, next_row, between, target, down, right, inside, beside)
 
 
 @numba.njit
-def leave_plain(image, products, between, spill, top, left, channel, factor, half):
+def leave_plain(image, rows, columns, products, between, spill, top, left, channel, factor, half):
     """A tile's products at up to 32 channels back into `image` (h, w, k), from (top, left) on."""
     height, width, channels = image.shape
-    rows, columns = min(TILE, height - top), min(TILE, width - left)
+    inside, beside = min(rows, height - top), min(columns, width - left)
+    shape = (rows, columns, inside, beside)
     size = image.itemsize
     right = size * channels
     down = width * right
@@ -160,127 +141,37 @@ def leave_plain(image, products, between, spill, top, left, channel, factor, hal
         lanes = SLAB if half and channel + SLAB <= last else LANES
         target = address(image) + top * down + left * right + size * channel
         if channel + lanes <= last:
-            _leave(products, between, target, down, right, rows, columns, lanes, size, factor, half)
+            _leave(products, between, target, down, right, shape, lanes, size, factor, half)
         else:
-            _leave(
-                products, between, address(spill), TILE * BYTES, BYTES, rows, columns, lanes, size, factor, half
-            )
-            for y in range(rows):
-                for x in range(columns):
-                    for c in range(last - channel):
-                        _copy(
-                            address(spill) + (TILE * y + x) * BYTES + size * c, target + y * down + x * right + size * c,
-                            1, size, size == 2,
-                        )  # fmt: skip
+            _leave(products, between, address(spill), TILE * BYTES, BYTES, shape, lanes, size, factor, half)
+            for y in range(inside):
+                for x in range(beside):
+                    source, end = address(spill) + (TILE * y + x) * BYTES, target + y * down + x * right
+                    for c in range(0, size * (last - channel), size):
+                        _copy(source + c, end + c, 1, size, size == 2)
         products += lanes * (2 if half else 4)
         channel += lanes
 
 
 @numba.njit
-def leave_pooled(image, chosen, products, between, top, left, channel, half):
+def leave_pooled(image, chosen, rows, columns, products, between, top, left, channel, half):
     """The same for maxima of 2x2: `image` and `chosen` (h // 2, w // 2, k), k a multiple of 16."""
-    height, width, channels = image.shape
-    rows, columns = min(2, height - top), min(2, width - left)
-    size = image.itemsize
+    _, width, channels = image.shape
+    next_row, size = POINTS * between, image.itemsize
     right = size * channels
+    down = width * right
     last = min(channels, channel + SLAB)
     while channel < last:
         place = (top * width + left) * channels + channel
-        target, which = address(image) + size * place, address(chosen) + place
+        target, which, which_down = address(image) + size * place, address(chosen) + place, width * channels
+        lanes = SLAB if half and channel + SLAB <= last else LANES
         if not half:
-            pooled_floats(
-                products, POINTS * between, between, target, width * right, right,
-                which, width * channels, channels, rows, columns,
-            )  # fmt: skip
-            lanes = LANES
-        elif channel + SLAB <= last:
+            pooled_floats(rows, columns, products, next_row, between, target, down, right, which, which_down, channels)
+        elif lanes == SLAB:
             pooled_wide_halves(
-                products, POINTS * between, between, target, width * right, right,
-                which, width * channels, channels, rows, columns,
-            )  # fmt: skip
-            lanes = SLAB
+                rows, columns, products, next_row, between, target, down, right, which, which_down, channels
+            )
         else:
-            pooled_halves(
-                products, POINTS * between, between, target, width * right, right,
-                which, width * channels, channels, rows, columns,
-            )  # fmt: skip
-            lanes = LANES
+            pooled_halves(rows, columns, products, next_row, between, target, down, right, which, which_down, channels)
         products += lanes * (2 if half else 4)
         channel += lanes
-
-
-@numba.njit
-def _multiply_rows(a, a_row, a_step, b, c, steps, rows, wide, add):
-    """`multiply` for 12 or 4 rows; without `wide` vectors 12 are taken as twice 6."""
-    if wide and rows == 12 and add:
-        added_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide and rows == 12:
-        product_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide and add:
-        added_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide:
-        product_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    else:
-        for offset in range(0, SLAB_BYTES, BYTES):
-            for row in range(0, rows, 6):
-                left, result = a + row * a_row, c + row * SLAB_BYTES + offset
-                if rows == 12 and add:
-                    added_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                elif rows == 12:
-                    product_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                elif add:
-                    added_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                else:
-                    product_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-
-
-@numba.njit
-def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
-    """c (count, 32) = a (count, steps) @ b (steps, 32), or with `add` c += ...; `wide` for vectors of 512 bits.
-
-    As many rows more than `count` are read and written as make it a multiple of 4.
-    """
-    row, rows = 0, 12
-    while row < count:
-        if row + rows > count:
-            rows = FEW
-        _multiply_rows(a + row * a_row, a_row, a_step, b, c + row * SLAB_BYTES, steps, rows, wide, add)
-        row += rows
-
-
-@numba.njit
-def _multiply_rows_of_halves(a, a_row, a_step, b, c, steps, rows, total, add):
-    """`multiply_halves` for 24 or 8 rows."""
-    between = SLAB * total
-    if rows == 24 and total == 4:
-        half_summed_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif total == 4:
-        half_summed_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif rows == 24 and add:
-        half_added_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif rows == 24:
-        half_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif add:
-        half_added_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    else:
-        half_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-
-
-@numba.njit
-def multiply_halves(a, a_row, a_step, b, c, count, steps, total):
-    """The same of float16 factors: c = a @ b of float16 where `total` is 2 bytes, and c += a @ b of float32 with 4.
-
-    As many rows more than `count` are read and written as make it a multiple of 8.
-    """
-    chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
-    row, rows = 0, 24
-    while row < count:
-        if row + rows > count:
-            rows = FEW_HALVES
-        for chunk in range(chunks):
-            first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
-            _multiply_rows_of_halves(
-                a + row * a_row + first * a_step, a_row, a_step, b + first * 2 * SLAB, c + row * SLAB * total,
-                last - first, rows, total, chunk > 0,
-            )  # fmt: skip
-        row += rows

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcifar.ops.blocks import FEW_HALVES, SLAB
+from fastcifar.ops.products import FEW_HALVES, SLAB
 from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 

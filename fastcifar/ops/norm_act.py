@@ -79,7 +79,8 @@ def _add_gradients(builder, values, functions, gradient, z, scale, shift, mean, 
 def _turn_back(builder, values, functions, gradient, z, scale, shift, mean, outer, constant, linear, out):
     z = load(builder, z, values).of(FLOAT)
     inner = _inner(builder, functions, gradient, z, scale, shift)
-    result = inner * load(builder, outer) + ((z - load(builder, mean)) * load(builder, linear) + load(builder, constant))
+    away = z - load(builder, mean)
+    result = inner * load(builder, outer) + (away * load(builder, linear) + load(builder, constant))
     store(builder, out, result.within(LIMIT).of(HALF) if values == HALVES else result)
 
 
@@ -112,7 +113,7 @@ def _build(source_digest: str, half: bool) -> Kernels:
                     for c in range(0, channels, LANES):
                         add_moments(
                             half, 0, address(z) + size * (channels * row + c), address(origin) + 4 * c,
-                            address(few) + 4 * c, address(few) + 4 * (channels + c),
+                            address(few[0]) + 4 * c, address(few[1]) + 4 * c,
                         )  # fmt: skip
                 move_sums(few, parts[thread])
 
@@ -143,7 +144,7 @@ def _build(source_digest: str, half: bool) -> Kernels:
                         add_gradients(
                             half, kind, address(gradient) + 4 * place, address(z) + size * place,
                             address(scale) + 4 * c, address(shift) + 4 * c, address(mean) + 4 * c,
-                            address(few) + 4 * c, address(few) + 4 * (channels + c), address(few) + 4 * (2 * channels + c),
+                            address(few[0]) + 4 * c, address(few[1]) + 4 * c, address(few[2]) + 4 * c,
                         )  # fmt: skip
                 move_sums(few, parts[thread])
 

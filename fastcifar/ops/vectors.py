@@ -1,4 +1,4 @@
-"""A vector of float32 or float16 lanes in LLVM, with Python's operators: the inner loops of our layers are made of them.
+"""Vectors of float32 or float16 in LLVM, with Python's operators: the inner loops of our layers are made of them.
 
 As in `augment/lanes.py`, nothing is left to a compiler's auto-vectoriser. A kernel is compiled code over addresses: it
 is told where arrays begin and what lies how many bytes apart, and nothing checks what it is told.
@@ -36,7 +36,7 @@ class Vec:
         return Vec(self.builder, getattr(self.builder, instruction)(*values, flags=FUSED))
 
     def _lanes(self, operand: "Vec | float") -> Value:
-        return operand.value if isinstance(operand, Vec) else _constant(operand, self.value.type)
+        return operand.value if isinstance(operand, Vec) else constant(operand, self.value.type)
 
     def __add__(self, other: "Vec | float") -> "Vec":
         return self._with("fadd", self, other)
@@ -94,7 +94,8 @@ class Vec:
         return Vec(self.builder, self.builder.bitcast(bits, FLOATS))
 
 
-def _constant(number: float, vector: ir.VectorType) -> ir.Constant:
+def constant(number: float, vector: ir.VectorType) -> ir.Constant:
+    """The same number in all lanes."""
     rounded = float(np.float16(number) if vector.element == HALF else np.float32(number))
     return ir.Constant(vector, [rounded] * vector.count)
 
@@ -140,10 +141,11 @@ def store_codes(builder: ir.IRBuilder, address: Value, codes: Value) -> None:
 def broadcast(builder: ir.IRBuilder, address: Value) -> Vec:
     """The one number at an address, in all lanes."""
     number = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
-    return Vec(builder, _splat(builder, number, FLOATS))
+    return Vec(builder, splat(builder, number, FLOATS))
 
 
-def _splat(builder: ir.IRBuilder, number: Value, vector: ir.VectorType) -> Value:
+def splat(builder: ir.IRBuilder, number: Value, vector: ir.VectorType) -> Value:
+    """A number under construction in all lanes."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, number, WORD(0))
     return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(WORD, vector.count), [0] * vector.count))
@@ -166,89 +168,6 @@ def copying(lanes: int, element: ir.Type = FLOAT, to: ir.Type = FLOAT) -> Callab
     """An operation for compiled code, `copy(source, target)`: so many numbers, which may become of another type."""
     vector = ir.VectorType(element, lanes)
     return operation(lambda builder, source, target: store(builder, target, load(builder, source, vector).of(to)))
-
-
-def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
-    """An operation for compiled code: a matrix product of `rows` x `16 * vectors` results, all in registers.
-
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: c[r] (+)= sum over k < steps of a[r, k] * b[k], where a row
-    of a and of c lies a_row and c_row bytes behind the one before, a step a_step and b_step. steps >= 1.
-    """
-
-    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
-        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
-        targets = [at(builder, c, builder.mul(c_row, ADDRESS(r))) for r in range(rows)]
-        cells = [(r, v) for r in range(rows) for v in range(vectors)]
-        first = {
-            (r, v): load(builder, at(builder, targets[r], BYTES * v)).value if accumulate else _constant(0, FLOATS)
-            for r, v in cells
-        }
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        counted, step, start = (
-            [builder.phi(ADDRESS) for _ in range(3)],
-            [ADDRESS(1), a_step, b_step],
-            [ADDRESS(0), a, b],
-        )
-        sums = {cell: builder.phi(FLOATS) for cell in cells}
-        row = [load(builder, at(builder, counted[2], BYTES * v)) for v in range(vectors)]
-        new = {}
-        for r in range(rows):
-            factor = broadcast(builder, at(builder, counted[1], a_rows[r]))
-            for v in range(vectors):
-                new[r, v] = Vec(builder, sums[r, v]) + factor * row[v]
-        following = [builder.add(value, by) for value, by in zip(counted, step, strict=True)]
-        for phi, initial, value in zip(counted, start, following, strict=True):
-            phi.add_incoming(initial, before)
-            phi.add_incoming(value, loop)
-        for cell, phi in sums.items():
-            phi.add_incoming(first[cell], before)
-            phi.add_incoming(new[cell].value, loop)
-        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
-        builder.position_at_end(after)
-        for r, v in cells:
-            store(builder, at(builder, targets[r], BYTES * v), new[r, v])
-
-    return operation(generate)
-
-
-def half_product(rows: int, *, accumulate: bool, total: ir.Type) -> Callable[..., None]:
-    """An operation for compiled code: `block_product` of float16 factors, 32 results a row, summed in float16.
-
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: the sums over these steps, begun with zero, are (added to)
-    c, of the type `total`; so few steps at a time keep what rounding does small.
-    """
-
-    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
-        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        counted, by, start = [builder.phi(ADDRESS) for _ in range(3)], [ADDRESS(1), a_step, b_step], [ADDRESS(0), a, b]
-        sums = [builder.phi(WIDE_HALVES) for _ in range(rows)]
-        row = load(builder, counted[2], WIDE_HALVES)
-        new = []
-        for r in range(rows):
-            number = builder.load(builder.inttoptr(at(builder, counted[1], a_rows[r]), HALF.as_pointer()), align=2)
-            new.append(Vec(builder, sums[r]) + Vec(builder, _splat(builder, number, WIDE_HALVES)) * row)
-        following = [builder.add(value, step) for value, step in zip(counted, by, strict=True)]
-        for phi, initial, value in zip(counted, start, following, strict=True):
-            phi.add_incoming(initial, before)
-            phi.add_incoming(value, loop)
-        for phi, vec in zip(sums, new, strict=True):
-            phi.add_incoming(_constant(0, WIDE_HALVES), before)
-            phi.add_incoming(vec.value, loop)
-        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
-        builder.position_at_end(after)
-        for r in range(rows):
-            target = at(builder, c, builder.mul(c_row, ADDRESS(r)))
-            for v, part in enumerate([new[r]] if total == HALF else new[r].sixteens()):
-                place = at(builder, target, BYTES * v)
-                vec = part.of(total)
-                store(builder, place, load(builder, place, vec.value.type) + vec if accumulate else vec)
-
-    return operation(generate)
 
 
 def combine(matrix: np.ndarray, inputs: Sequence[Vec]) -> list[Vec]:

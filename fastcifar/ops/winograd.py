@@ -2,8 +2,8 @@
 
 A thread takes some pictures at a time, so that all of them between two reads of memory stays in its L2 cache: a
 picture is staged inside a border of zeros, its tiles are transformed, 36 matrix products follow for 32 output channels
-at a time, and their results are transformed back and pooled on their way out. Which thread takes what depends on the
-number of threads alone, so results repeat for the same number.
+at a time, and their results are transformed back and pooled on their way out. With `half` all of that is in float16.
+Which thread takes what depends on the number of threads alone, so results repeat for the same number.
 """
 
 import hashlib
@@ -13,33 +13,27 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
-import numpy as np
 from numba.core.registry import cpu_target
 
 from fastcifar.kernel_cache import compiled
-from fastcifar.ops import blocks, tiles, vectors
+from fastcifar.ops import blocks, products, tiles, vectors
+from fastcifar.ops import tiling as geometry
 from fastcifar.ops.blocks import (
-    FEW_HALVES,
-    SLAB,
-    SLAB_BYTES,
     leave_plain,
     leave_pooled,
-    multiply,
-    multiply_halves,
     stage,
     stage_unpooled,
     transform_gradient,
     transform_input,
 )
-from fastcifar.ops.tiles import (
-    POINTS,
-    PRODUCTS,
-    TILE,
-    filter_gradient_transform,
-    filter_transform,
-    half_filter_transform,
-)
-from fastcifar.ops.vectors import BYTES, LANES, address, aligned_zeros
+from fastcifar.ops.products import SLAB, SLAB_BYTES, multiply, multiply_halves
+from fastcifar.ops.tiles import POINTS, PRODUCTS, TILE, filter_gradient_transform, filter_transform
+from fastcifar.ops.tiling import extent, first_of, place_of, span_of, tiling
+from fastcifar.ops.vectors import BYTES, FLOAT, HALF, LANES, address, aligned_zeros
+
+ROWS_TOO_MANY = 8
+"""That a product may write behind those it is asked for."""
+floats_of_filter, halves_of_filter = filter_transform(FLOAT), filter_transform(HALF)
 
 
 class Kernels(NamedTuple):
@@ -62,18 +56,19 @@ def _build(source_digest: str, half: bool) -> Kernels:
 
     def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
-        number, channels = len(x), x.shape[3]
+        number, channels, edge = len(x), x.shape[3], 2 if chosen_out.size else 3
         lanes = (channels + vector - 1) // vector * vector
-        across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-        per_image = across * down
-        room = (images * per_image + FEW_HALVES - 1) // FEW_HALVES * FEW_HALVES
+        tiles = tiling(height, width, edge)
+        down, across = tiles[0] + tiles[1], tiles[2] + tiles[3]
+        rows, columns = extent(tiles[0], tiles[1], edge) + 1, extent(tiles[2], tiles[3], edge) + 1
+        room = images * down * across + ROWS_TOO_MANY
         blocks = (number + images - 1) // images
         padded_right = size * lanes
-        padded_down = (TILE * across + 2) * padded_right
+        padded_down = (columns + 1) * padded_right
         # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
         values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = aligned_zeros((TILE * down + 2) * padded_down // 4)  # its border stays zero
+            padded = aligned_zeros((rows + 1) * padded_down // 4)  # its border stays zero
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(PRODUCTS * results_between // 4)
             spill = aligned_zeros(TILE * TILE * LANES)
@@ -84,50 +79,59 @@ def _build(source_digest: str, half: bool) -> Kernels:
                     if chosen_in.size:
                         stage_unpooled(x[i], chosen_in[i], inside, padded_down, padded_right, half)
                     else:
-                        stage(x[i], inside, padded_down, padded_right, TILE * down + 1, TILE * across + 1, half)
-                    for tile in range(per_image):
-                        source = address(padded) + TILE * (tile // across * padded_down + tile % across * padded_right)
-                        target = address(values) + size * lanes * ((i - first) * per_image + tile)
-                        transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
+                        stage(x[i], inside, padded_down, padded_right, rows, columns, half)
+                    for tile in range(down * across):
+                        row, column = tile // across, tile % across
+                        (top, tall), (left, broad) = first_of(row, tiles[0], edge), first_of(column, tiles[2], edge)
+                        source = address(padded) + top * padded_down + left * padded_right
+                        place = place_of(row, column, tiles, i - first, last - first)
+                        target = address(values) + size * lanes * place
+                        transform_input(
+                            tall, broad, source, padded_down, padded_right, target, values_between, lanes, half
+                        )
                 for slab in range(len(filters)):
                     for p in range(PRODUCTS):
-                        value, result = address(values) + p * values_between, address(results) + p * results_between
+                        start, count = span_of(p, tiles, edge, last - first)
+                        value = address(values) + p * values_between + start * size * lanes
+                        result = address(results) + p * results_between + start * size * SLAB
                         weights = address(filters) + (slab * PRODUCTS + p) * channels * SLAB * size
-                        count = (last - first) * per_image
                         if half:
                             multiply_halves(value, 2 * lanes, 2, weights, result, count, channels, 2)
                         else:
                             multiply(value, 4 * lanes, 4, weights, result, count, channels, wide, False)
                     for i in range(first, last):
-                        for tile in range(per_image):
+                        for tile in range(down * across):
                             row, column = tile // across, tile % across
-                            source = address(results) + ((i - first) * per_image + tile) * size * SLAB
+                            (top, tall), (left, broad) = first_of(row, tiles[0], edge), first_of(column, tiles[2], edge)
+                            place = place_of(row, column, tiles, i - first, last - first)
+                            source = address(results) + size * SLAB * place
                             if chosen_out.size:
                                 leave_pooled(
-                                    y[i], chosen_out[i], source, results_between,
-                                    TILE // 2 * row, TILE // 2 * column, SLAB * slab, half,
+                                    y[i], chosen_out[i], tall, broad, source, results_between,
+                                    top // 2, left // 2, SLAB * slab, half,
                                 )  # fmt: skip
                             else:
                                 leave_plain(
-                                    y[i], source, results_between, spill,
-                                    TILE * row, TILE * column, SLAB * slab, factor, half,
+                                    y[i], tall, broad, source, results_between, spill,
+                                    top, left, SLAB * slab, factor, half,
                                 )  # fmt: skip
 
     def filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide):
         assert source_digest
-        number, channels = len(x), x.shape[3]
+        number, channels, edge = len(x), x.shape[3], 2 if chosen.size else 3
         slabs, summed_channels = sums.shape[1], sums.shape[3]
         lanes = (channels + vector - 1) // vector * vector
-        across, down = (width + TILE - 1) // TILE, (height + TILE - 1) // TILE
-        per_image = across * down
-        room = images * per_image
+        tiles = tiling(height, width, edge)
+        down, across = tiles[0] + tiles[1], tiles[2] + tiles[3]
+        rows, columns = extent(tiles[0], tiles[1], edge) + 1, extent(tiles[2], tiles[3], edge) + 1
+        room = images * down * across
         blocks = (number + images - 1) // images
         padded_right, staged_right = size * lanes, size * slabs * SLAB
-        padded_down, staged_down = (TILE * across + 2) * padded_right, TILE * across * staged_right
+        padded_down, staged_down = (columns + 1) * padded_right, (columns - 1) * staged_right
         values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = aligned_zeros((TILE * down + 2) * padded_down // 4)
-            staged = aligned_zeros(TILE * down * staged_down // 4)
+            padded = aligned_zeros((rows + 1) * padded_down // 4)
+            staged = aligned_zeros((rows - 1) * staged_down // 4)
             values = aligned_zeros(PRODUCTS * values_between // 4)
             results = aligned_zeros(slabs * PRODUCTS * results_between // 4)
             sums[thread] = 0
@@ -135,28 +139,36 @@ def _build(source_digest: str, half: bool) -> Kernels:
                 first, last = block * images, min(number, (block + 1) * images)
                 for i in range(first, last):
                     inside = address(padded) + padded_down + padded_right
-                    stage(x[i], inside, padded_down, padded_right, TILE * down + 1, TILE * across + 1, half)
+                    stage(x[i], inside, padded_down, padded_right, rows, columns, half)
                     if chosen.size:
                         stage_unpooled(gradient[i], chosen[i], address(staged), staged_down, staged_right, half)
                     else:
                         stage(gradient[i], address(staged), staged_down, staged_right, height, width, half)
-                    for tile in range(per_image):
-                        place = (i - first) * per_image + tile
-                        row, column = TILE * (tile // across), TILE * (tile % across)
-                        source = address(padded) + row * padded_down + column * padded_right
+                    for tile in range(down * across):
+                        row, column = tile // across, tile % across
+                        (top, tall), (left, broad) = first_of(row, tiles[0], edge), first_of(column, tiles[2], edge)
+                        place = place_of(row, column, tiles, i - first, last - first)
+                        source = address(padded) + top * padded_down + left * padded_right
                         target = address(values) + size * lanes * place
-                        transform_input(source, padded_down, padded_right, target, values_between, lanes, half)
-                        source = address(staged) + row * staged_down + column * staged_right
+                        transform_input(
+                            tall, broad, source, padded_down, padded_right, target, values_between, lanes, half
+                        )
+                        source = address(staged) + top * staged_down + left * staged_right
                         target = address(results) + size * SLAB * place
-                        for slab in range(slabs):
-                            transform_gradient(source, staged_down, staged_right, target, results_between, half)
+                        for _ in range(slabs):
+                            transform_gradient(
+                                tall, broad, source, staged_down, staged_right, target, results_between, half
+                            )
                             source += size * SLAB
                             target += PRODUCTS * results_between
                 for slab in range(slabs):
                     for p in range(PRODUCTS):
-                        value = address(values) + p * values_between
-                        result = address(results) + (slab * PRODUCTS + p) * results_between
-                        total, count = address(sums[thread, slab, p]), (last - first) * per_image
+                        start, count = span_of(p, tiles, edge, last - first)
+                        value = address(values) + p * values_between + start * size * lanes
+                        result = address(results) + (slab * PRODUCTS + p) * results_between + start * size * SLAB
+                        total = address(sums[thread, slab, p])
+                        if count == 0:
+                            continue
                         if half:
                             multiply_halves(value, 2, 2 * lanes, result, total, summed_channels, count, 4)
                         else:
@@ -176,9 +188,9 @@ def _build(source_digest: str, half: bool) -> Kernels:
                         target = address(filters) + size * ((slab * PRODUCTS * inputs + c) * SLAB + k)
                         between = size * inputs * SLAB
                         if half:
-                            half_filter_transform(source, 3 * right, right, target, POINTS * between, between)
+                            halves_of_filter(source, 3 * right, right, target, POINTS * between, between)
                         else:
-                            filter_transform(source, 3 * right, right, target, POINTS * between, between)
+                            floats_of_filter(source, 3 * right, right, target, POINTS * between, between)
 
     def collect(sums, weight, threads):
         assert source_digest
@@ -211,15 +223,15 @@ def kernels(half: bool) -> Kernels:
     `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
     not, to filters (k // 32, 36, c, 32) as the next kernel takes them; float16 ones fill the first half of the array.
     `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide)`: x (n, h, w, c); or,
-    with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or, with
-    chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may have
-    more. What is not used has no elements. height and width: h and w, or, with chosen_out, the even numbers that there
-    is anything to pool of. `images` that a thread takes at a time. With `half` x with chosen_in and y with chosen_out
-    are float16, without them either; a float32 y without them is the results times factor (1,).
+    with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or,
+    with chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may
+    have more. What is not used has no elements. height and width: h and w, or, with chosen_out, the even numbers of
+    rows and columns that are pooled. `images` that a thread takes at a time. With `half` x with chosen_in and y with
+    chosen_out are float16, without them either; a float32 y without them is the results times factor (1,).
     `filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide)`: x (n, h, w, c), the gradient of
     the results and chosen, height and width as above; sums (threads, slabs, 36, c rounded up to a multiple of 8, 32),
     written: each thread's part of the gradient of the filters.
     `collect(sums, weight, threads)`: those added up, and back to the gradient of a weight (3, 3, c, k); changes sums.
     """
-    sources = (Path(module.__file__ or "") for module in (blocks, tiles, vectors))
+    sources = (Path(module.__file__ or "") for module in (blocks, products, tiles, geometry, vectors))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(), half)

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from fastcifar.ops import convolution
 from fastcifar.ops.convolution import as_array, convolve, filter_gradient, input_gradient
-from fastcifar.ops.tiles import FILTER, INPUT, OUTPUT, PRODUCTS
+from fastcifar.ops.tiles import FILTER, FILTERINGS, POINTS, POINTS_OF, PRODUCTS
+from fastcifar.ops.tiling import extent, first_of, place_of, span_of, tiling
 from fastcifar.ops.winograd import kernels
 
 TOLERANCE = 1e-4  # of results of the size of 1, in float32; the direct sum's is 1e-6
@@ -69,12 +70,43 @@ def second_largest(values: Tensor) -> Tensor:
     )
 
 
-def test_the_matrices_are_a_minimal_filtering() -> None:
-    """A^T [(G g) * (B^T d)] is the correlation of six numbers with three, exactly."""
+@pytest.mark.parametrize("results", list(FILTERINGS))
+def test_the_matrices_are_a_minimal_filtering(results: int) -> None:
+    """A^T [(G g) * (B^T d)] is the correlation with three numbers, exactly; all use the same values of filters."""
     generator = torch.Generator().manual_seed(0)
-    d, g = (torch.randn(n, generator=generator, dtype=torch.float64).numpy() for n in (6, 3))
-    found = OUTPUT @ ((FILTER @ g) * (INPUT @ d))
-    assert found == pytest.approx([sum(d[i + j] * g[j] for j in range(3)) for i in range(4)], abs=1e-12)
+    d, g = (torch.randn(n, generator=generator, dtype=torch.float64).numpy() for n in (results + 2, 3))
+    to_values, to_results, filters = FILTERINGS[results]
+    found = to_results @ ((filters @ g) * (to_values @ d))
+    assert found == pytest.approx([sum(d[i + j] * g[j] for j in range(3)) for i in range(results)], abs=1e-12)
+    assert np.array_equal(filters, FILTER[list(POINTS_OF[results])])
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), edge=st.sampled_from([2, 3]), images=st.integers(1, 4))
+def test_tiles_cover_a_map_and_lie_with_those_of_their_products(
+    height: int, width: int, edge: int, images: int
+) -> None:
+    if edge == 2:
+        height, width = 2 * height, 2 * width
+    tiles = tiling(height, width, edge)
+    covered, places = np.zeros((height + 4, width + 4), int), {}
+    for row in range(tiles[0] + tiles[1]):
+        (top, tall) = first_of(row, tiles[0], edge)
+        for column in range(tiles[2] + tiles[3]):
+            (left, broad) = first_of(column, tiles[2], edge)
+            covered[top : top + tall, left : left + broad] += 1
+            for image in range(images):
+                places[place_of(row, column, tiles, image, images)] = tall, broad
+    inside = covered[:height, :width]
+    assert (inside == 1).all()
+    assert covered.sum() == extent(tiles[0], tiles[1], edge) * extent(tiles[2], tiles[3], edge)
+    assert covered.sum() == inside.sum() or (edge == 3 and min(height, width) < 7)
+    assert sorted(places) == list(range(len(places)))
+    for product in range(PRODUCTS):
+        down, across = product // POINTS, product % POINTS
+        has = [place for place, (t, b) in places.items() if down in POINTS_OF[t] and across in POINTS_OF[b]]
+        first, count = span_of(product, tiles, edge, images)
+        assert sorted(has) == list(range(first, first + count))
 
 
 @settings(max_examples=40, deadline=None)
