@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import CpuKernels, SpeedNetConfig
-from fastcifar.ops.conv_norm_act import FUNCTIONS, conv_norm_act
+from fastcifar.ops.conv_norm_act import activate, conv_norm_act
 
 WHITENING_PICTURES = 5000
 """Enough for the stem: its filters come from the covariance of 12 numbers a patch, and a picture has 961 patches."""
@@ -44,6 +44,8 @@ class SpeedNet(nn.Module):
     The stem is fixed by `whiten` from training pictures before the first step; only its bias learns. BN has no
     learned scale: the filters' own norms carry it.
     """
+
+    kernels: CpuKernels = "torch"
 
     def __init__(self, config: SpeedNetConfig | None = None, classes: int = 10) -> None:
         super().__init__()
@@ -95,7 +97,7 @@ class SpeedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""
-        x = FUNCTIONS[self.activation](self.stem(x))
+        x = activate(self.stem(x), self.activation, kernels=self.kernels)
         for block in self.blocks:
             x = block(x)
         x = x.amax((2, 3))

@@ -2,10 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,7 +12,6 @@ from torch.nn import functional as F
 
 from fastcifar.config import CpuKernels, ResNetConfig, SpeedNetConfig
 from fastcifar.models.build import build_model, use_kernels
-from fastcifar.ops.activation import ACTIVATIONS, exponential
 from fastcifar.ops.conv_norm_act import conv_norm_act, serves, warm_up
 from fastcifar.ops.norm_act import kernels as norm_kernels
 from fastcifar.ops.winograd import kernels as convolution_kernels
@@ -26,70 +22,6 @@ SHAPES = [
     (2, 40, 16, 1, 2),
     (7, 16, 16, 2, 2),
 ]  # number, channels, outputs, sides
-
-
-class Numbers:
-    """float32 arrays with what the formulas of activations ask for."""
-
-    def __init__(self, value: Any) -> None:
-        self.value = np.asarray(value, np.float32)
-
-    def _with(self, operator: Callable[..., Any], left: Any, right: Any) -> "Numbers":
-        values = [x.value if isinstance(x, Numbers) else np.float32(x) for x in (left, right)]
-        return Numbers(operator(*values))
-
-    def __add__(self, other: Any) -> "Numbers":
-        return self._with(np.add, self, other)
-
-    def __sub__(self, other: Any) -> "Numbers":
-        return self._with(np.subtract, self, other)
-
-    def __mul__(self, other: Any) -> "Numbers":
-        return self._with(np.multiply, self, other)
-
-    def __radd__(self, other: float) -> "Numbers":
-        return self._with(np.add, other, self)
-
-    def __rsub__(self, other: float) -> "Numbers":
-        return self._with(np.subtract, other, self)
-
-    def __rmul__(self, other: float) -> "Numbers":
-        return self._with(np.multiply, other, self)
-
-    def __rtruediv__(self, other: float) -> "Numbers":
-        return self._with(np.divide, other, self)
-
-    def above(self, other: Any) -> np.ndarray:
-        return self.value > (other.value if isinstance(other, Numbers) else np.float32(other))
-
-    def where(self, bits: np.ndarray, other: Any) -> "Numbers":
-        return Numbers(np.where(bits, self.value, other.value if isinstance(other, Numbers) else np.float32(other)))
-
-    def power_of_two(self) -> "Numbers":
-        return Numbers(((self.value.astype(np.int32) + 127) << 23).view(np.float32))
-
-
-def test_the_exponential() -> None:
-    x = np.linspace(-79, 79, 20001, dtype=np.float32)
-    expected = np.exp(x.astype(np.float64))
-    assert (abs(exponential(Numbers(x)).value - expected) / expected).max() < 5e-6
-    assert (exponential(Numbers([-1e30, -200.0, -80.5])).value < 1e-34).all()
-
-
-@pytest.mark.parametrize("name", list(ACTIVATIONS))
-def test_formulas_of_activations(name: str) -> None:
-    x = torch.linspace(-30, 30, 60001).double().requires_grad_()
-    expected = {"gelu": F.gelu, "silu": F.silu, "relu": F.relu}[name](x)
-    expected.sum().backward()
-    assert x.grad is not None
-    function, slope = ACTIVATIONS[name]
-    numbers = Numbers(x.detach().float().numpy())
-    assert abs(function(numbers).value - expected.detach().numpy()).max() < 1e-6 * 30
-    near = abs(x.detach().numpy()) < 6
-    assert abs(function(numbers).value - expected.detach().numpy())[near].max() < 1e-6
-    assert abs(slope(numbers).value - x.grad.numpy()).max() < 2e-6
-    assert np.isnan(function(Numbers([np.nan])).value).all()
-    assert np.isnan(slope(Numbers([np.nan])).value).all()
 
 
 def layers(channels: int, outputs: int, *, bias: bool, seed: int) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
@@ -230,7 +162,7 @@ def test_when_torch_s_layers_are_taken() -> None:
 def test_warming_up_compiles_all_that_a_training_calls(kernels: CpuKernels) -> None:
     """Or its first step would, on the run's clock."""
     warm_up(kernels)
-    compiled = [*convolution_kernels(kernels == "half"), *norm_kernels(kernels == "half")]
+    compiled = [*convolution_kernels(kernels == "half"), *norm_kernels(kernels == "half"), norm_kernels(False).apply]
     before = [len(kernel.signatures) for kernel in compiled]  # type: ignore[attr-defined]
     model = build_model(SpeedNetConfig(widths=(16, 32, 48)), 10, 0)
     use_kernels(model, kernels)
