@@ -30,7 +30,7 @@ def cpu90() -> Config:
         epochs=4.5,
         batch_size=500,
         resolution=((0.4, 16), (0.6, 20), (0.75, 24), (1.0, 32)),
-        model=SpeedNetConfig(widths=(64, 160, 192), logit_scale=1 / 192),
+        model=SpeedNetConfig(widths=(64, 160, 192), logit_scale=1 / 192, stem_epochs=0.2),
     )
 
 
