@@ -40,7 +40,7 @@ __all__ = [
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
 CpuKernels = Literal["torch", "own", "half"]
-KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "own": "ours", "half": "ours, products in float16"}
+KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "own": "ours", "half": "ours, in float16"}
 """The kinds of kernels that layers on a CPU may use, as people read them."""
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
 VIEW_NAMES = {"plain": "one view", "mirrored": "mirrored views", "unsure": "six when unsure"}
@@ -97,7 +97,7 @@ class Config:
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
     cpu_kernels: Literal["auto", "half", "own", "torch"] = "auto"
-    """Layers on a CPU in float32: torch's kernels, our own, or those with the convolutions' products in float16. auto
+    """Layers on a CPU in float32: torch's kernels, our own, or those with convolutions in float16. auto
     takes ours where the CPU has AVX-512, with float16 where that is part of it and amp is auto."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes the GPU where there is one."""

@@ -40,7 +40,7 @@ def conv_norm_act(
     """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
 
     activation: "gelu", "relu" or "silu". `kernels` other than torch's are taken where they can be: "own", or "half",
-    the same with the convolutions' products in float16.
+    the same with all between the convolution's input and its norm in float16.
     """
     if kernels != "torch" and serves(x, conv, norm, pool=pool):
         half = kernels == "half"
