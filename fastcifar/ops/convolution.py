@@ -123,7 +123,7 @@ def _needed(height: int, width: int, *, pool: bool) -> tuple[int, int]:
 
 def _images(height: int, width: int) -> int:
     """Pictures that a thread takes at a time."""
-    return max(1, TILES_AT_A_TIME // (-(-height // TILE) * -(-width // TILE)))
+    return max(1, TILES_AT_A_TIME // max(1, -(-height // TILE) * -(-width // TILE)))
 
 
 def _pixels_first(x: Tensor) -> np.ndarray:
