@@ -57,7 +57,7 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
 
     folder = bundle.config.data if data is None else data
     dataset = _checked_dataset(bundle, folder)
-    # float16 products may be more than this machine has
+    # float16 may be more than this machine has
     kernels = "auto" if bundle.config.cpu_kernels == "half" else bundle.config.cpu_kernels
     config = replace(bundle.config, device="auto", cpu_kernels=kernels)
     placement = place(config)

@@ -47,6 +47,7 @@ def input_gradient(
 
     With `half` the gradient is float16, and not to go beyond 1 if products of it are to stay finite.
     """
+    assert gradient.dtype == (torch.float16 if half else torch.float32)  # the kernels do not look
     if height == width == 1:
         return (gradient.flatten(1).float() @ (weight[:, :, 1, 1] * factor))[..., None, None]
     x = torch.empty((len(gradient), weight.size(1), height, width), memory_format=torch.channels_last)
@@ -62,6 +63,7 @@ def filter_gradient(
 
     With `half` as `input_gradient`.
     """
+    assert gradient.dtype == (torch.float16 if half else torch.float32)
     _, channels, height, width = x.shape
     if height == width == 1:
         weight = torch.zeros(gradient.size(1), channels, 3, 3)

@@ -27,6 +27,7 @@ SLAB = 2 * LANES
 """Output channels between two transforms."""
 SLAB_BYTES = 4 * SLAB
 FEW, FEW_HALVES = 4, 8
+"""Rows that are taken at a time at the end: fewer than that many lie behind those asked for and are touched as well."""
 STEPS_IN_HALF = 96
 """Products that are summed in float16 before the sum is added to the others."""
 
@@ -119,11 +120,9 @@ product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for ac
 product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
 product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
 product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
-half_24x32, half_12x32, half_8x32 = (half_product(rows, accumulate=False, total=HALF) for rows in (24, 12, 8))
-half_added_24x32, half_added_12x32, half_added_8x32 = (
-    half_product(rows, accumulate=True, total=HALF) for rows in (24, 12, 8)
-)
-half_summed_24x32, half_summed_8x32 = (half_product(rows, accumulate=True, total=FLOAT) for rows in (24, 8))
+half_24x32, half_8x32 = (half_product(rows, accumulate=False, total=HALF) for rows in (24, FEW_HALVES))
+half_added_24x32, half_added_8x32 = (half_product(rows, accumulate=True, total=HALF) for rows in (24, FEW_HALVES))
+half_summed_24x32, half_summed_8x32 = (half_product(rows, accumulate=True, total=FLOAT) for rows in (24, FEW_HALVES))
 
 
 @numba.njit
@@ -167,7 +166,7 @@ def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
 
 @numba.njit
 def _multiply_rows_of_halves(a, a_row, a_step, b, c, steps, rows, total, add):
-    """`multiply_halves` for 24, 12 or 8 rows."""
+    """`multiply_halves` for 24 or 8 rows."""
     between = SLAB * total
     if rows == 24 and total == 4:
         half_summed_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
@@ -187,12 +186,12 @@ def _multiply_rows_of_halves(a, a_row, a_step, b, c, steps, rows, total, add):
 def multiply_halves(a, a_row, a_step, b, c, count, steps, total):
     """The same of float16 factors: c = a @ b of float16 where `total` is 2 bytes, and c += a @ b of float32 with 4.
 
-    As many rows more than `count` are read and written as make it a multiple of 8, or up to 8 with 2.
+    As many rows more than `count` are read and written as make it a multiple of 8.
     """
     chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
     row = 0
     while row < count:
-        rows = 24 if count - row >= 24 else 8
+        rows = 24 if count - row >= 24 else FEW_HALVES
         for chunk in range(chunks):
             first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
             _multiply_rows_of_halves(

@@ -94,7 +94,7 @@ def _cell(builder: ir.IRBuilder, corner: Value, down: Value, right: Value, row: 
 def _transformed(
     builder: ir.IRBuilder, rows: Axis, columns: Axis, vector: ir.VectorType, source: Value, down: Value, right: Value
 ) -> list[list[Vec]]:
-    """matrix @ tile @ matrix^T, rows of vectors, of the tile at `source`."""
+    """rows.matrix @ tile @ columns.matrix^T, rows of vectors, of the tile at `source`."""
     inner = []
     for x in columns.sources:
         column = [load(builder, _cell(builder, source, down, right, y, x), vector) for y in rows.sources]

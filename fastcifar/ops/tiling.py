@@ -49,6 +49,14 @@ def place_of(row, column, tiles, image, images):
 
 
 @numba.njit
+def tile_of(number, tiles, edge, image, images):
+    """Of a picture's tile, counted row by row: its top, rows, left, columns, and its place among those of `images`."""
+    row, column = number // (tiles[2] + tiles[3]), number % (tiles[2] + tiles[3])
+    (top, tall), (left, broad) = first_of(row, tiles[0], edge), first_of(column, tiles[2], edge)
+    return top, tall, left, broad, place_of(row, column, tiles, image, images)
+
+
+@numba.njit
 def _lacks(results, point):
     """Whether a tile of 3 or 2 results is without this of the points, as `POINTS_OF` has it."""
     return point == 0 if results == 3 else 1 <= point <= 2

@@ -105,11 +105,6 @@ def at(builder: ir.IRBuilder, address: Value, offset: int | Value) -> Value:
     return builder.add(address, ADDRESS(offset) if isinstance(offset, int) else offset)
 
 
-def bytes_of(vector: ir.VectorType) -> int:
-    """The bytes that a vector of this type takes."""
-    return vector.count * (2 if vector.element == HALF else 4)
-
-
 def load(builder: ir.IRBuilder, address: Value, vector: ir.VectorType = FLOATS) -> Vec:
     """The numbers of such a vector at an address."""
     pointer = builder.inttoptr(address, vector.as_pointer())

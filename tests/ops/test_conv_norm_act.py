@@ -190,7 +190,7 @@ def test_a_network_s_gradients_are_those_of_torch_s_layers(config: SpeedNetConfi
 
 
 @pytest.mark.parametrize("pool", [False, True])
-def test_training_with_products_in_float16(pool: bool) -> None:
+def test_training_in_float16(pool: bool) -> None:
     """Within two percent of float32; and gradients as small as they come are brought to where float16 is fine."""
     x = picture(8, 32, 13, 10, seed=0)
     found = {}

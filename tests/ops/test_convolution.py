@@ -199,11 +199,12 @@ def test_results_repeat_bit_for_bit() -> None:
         assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("pool", [False, True])
-def test_what_is_not_a_number_stays_visible(pool: bool) -> None:
+def test_what_is_not_a_number_stays_visible(pool: bool, half: bool) -> None:
     x, weight = noise(2, 16, 8, 8, seed=0), noise(16, 16, 3, 3, seed=1)
     x[1, 3, 4, 4] = float("nan")
-    y, _ = convolve(x, weight, pool=pool)
+    y, _ = convolve(x, weight, pool=pool, half=half)
     assert y[1].isnan().any()
     assert not y[0].isnan().any()
 
@@ -247,13 +248,14 @@ def test_float16_is_within_a_percent_or_so(channels: int, outputs: int, pool: bo
     channels=st.integers(1, 70),
     slices=st.integers(2, 5),
     odd=st.integers(0, 15),
-    height=st.integers(2, 18),
-    width=st.integers(2, 18),
+    height=st.integers(1, 18),
+    width=st.integers(1, 18),
     seed=st.integers(0, 100),
 )
 @example(number=60, channels=48, slices=3, odd=0, height=7, width=4, seed=0)
 def test_float16_for_any_shape(
     number: int, channels: int, slices: int, odd: int, height: int, width: int, seed: int
 ) -> None:
-    check_halves(number, channels, 16 * slices, height, width, seed, pool=True)
+    if min(height, width) > 1:
+        check_halves(number, channels, 16 * slices, height, width, seed, pool=True)
     check_halves(number, channels, 16 * slices - odd, height, width, seed, pool=False)
