@@ -217,8 +217,9 @@ def test_any_memory_format_of_input_weight_and_gradient() -> None:
     assert torch.equal(filter_gradient(plain[0], plain[2], None), filter_gradient(x, gradient, None))
 
 
-def check_halves(number: int, channels: int, outputs: int, height: int, width: int, seed: int, *, pool: bool) -> None:
-    tolerance = 0.015 if min(channels, height, width) > 8 else 0.04  # in sums of a few products little averages out
+def check_halves(
+    number: int, channels: int, outputs: int, height: int, width: int, seed: int, tolerance: float, *, pool: bool
+) -> None:
     x = F.gelu(noise(number, channels, height, width, seed=seed))
     weight = noise(outputs, channels, 3, 3, seed=seed + 1) / (9 * channels) ** 0.5
     exact, exact_chosen = convolve(x, weight, pool=pool)
@@ -238,8 +239,8 @@ def check_halves(number: int, channels: int, outputs: int, height: int, width: i
 
 @pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize(("channels", "outputs"), [(24, 64), (200, 48), (32, 96)])
-def test_float16_is_within_a_percent_or_so(channels: int, outputs: int, pool: bool) -> None:
-    check_halves(9, channels, outputs, 15, 11, 0, pool=pool)
+def test_float16_is_within_a_percent(channels: int, outputs: int, pool: bool) -> None:
+    check_halves(9, channels, outputs, 15, 11, 0, 0.01, pool=pool)
 
 
 @settings(max_examples=40, deadline=None)
@@ -256,6 +257,7 @@ def test_float16_is_within_a_percent_or_so(channels: int, outputs: int, pool: bo
 def test_float16_for_any_shape(
     number: int, channels: int, slices: int, odd: int, height: int, width: int, seed: int
 ) -> None:
+    tolerance = 0.015 if min(channels, height, width) > 8 else 0.04  # in sums of a few products little averages out
     if min(height, width) > 1:
-        check_halves(number, channels, 16 * slices, height, width, seed, pool=True)
-    check_halves(number, channels, 16 * slices - odd, height, width, seed, pool=False)
+        check_halves(number, channels, 16 * slices, height, width, seed, tolerance, pool=True)
+    check_halves(number, channels, 16 * slices - odd, height, width, seed, tolerance, pool=False)
