@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -40,8 +41,9 @@ def write_betons(targets: Sequence[tuple[Path, RawSplit]], stalled_after_s: floa
         errors = _memory_file(stack, "errors")
         betons = [[str(path), _shared(stack, split), len(split)] for path, split in targets]
         job = json.dumps({"lifeline": lifeline, "betons": betons})
+        interrupts = stack.enter_context(_noted_interrupts())
         with _child(job, [lifeline, *(int(beton[1]) for beton in betons)], errors) as child:
-            _watch(child, [path for path, _ in targets], _expected_bytes(targets), stalled_after_s, errors)
+            _watch(child, [path for path, _ in targets], _expected_bytes(targets), stalled_after_s, errors, interrupts)
 
 
 def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
@@ -61,6 +63,27 @@ def _shared(stack: contextlib.ExitStack, split: RawSplit) -> int:
 
 def _expected_bytes(targets: Sequence[tuple[Path, RawSplit]]) -> int:
     return sum(beton_bytes_at_most(len(split)) - PAGE_BYTES for _, split in targets)
+
+
+@contextlib.contextmanager
+def _noted_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C adds to the list instead of raising, and raises at the end of the block at the latest.
+
+    KeyboardInterrupt inside of Popen's methods would leave a child that nobody knows of, or a lock that nobody gives
+    back. Where Ctrl-C would not raise KeyboardInterrupt here (a thread, another handler) nothing is changed.
+    """
+    noted: list[int] = []
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield noted
+        return
+    signal.signal(signal.SIGINT, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if noted:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -101,12 +124,19 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
 
 
 def _watch(
-    child: subprocess.Popen[bytes], paths: list[Path], expected: int, stalled_after_s: float, errors: int
+    child: subprocess.Popen[bytes],
+    paths: list[Path],
+    expected: int,
+    stalled_after_s: float,
+    errors: int,
+    interrupts: list[int],
 ) -> None:
     written, changed = 0, time.monotonic()
     with progress("write betons", expected / 1e6, "MB") as bar:
         while child.poll() is None:
             time.sleep(_POLL_S)
+            if interrupts:
+                raise KeyboardInterrupt
             size = sum(path.stat().st_size for path in paths if path.exists())
             if size != written:
                 written, changed = size, time.monotonic()

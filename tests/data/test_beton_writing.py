@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,6 +150,27 @@ def test_interrupted_or_killed(prepared: Path) -> None:
     assert list(prepared.glob(".staging-*"))
     finish_commit(prepared)
     assert_untouched(prepared, before)
+
+
+def test_interrupted_while_the_writer_starts(
+    small_set: RawSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment in which there is a process already and nobody who knows of it yet."""
+
+    class InterruptedStart(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", InterruptedStart)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write_betons([(tmp_path / "train.beton", small_set.train)])
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert writers_of(tmp_path) == []
 
 
 def test_a_writer_that_stands_still_is_ended(small_set: RawSet, tmp_path: Path) -> None:
