@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcifar.ops.products import FEW_HALVES, SLAB
+from fastcifar.ops.products import FEW, SLAB
 from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 
@@ -70,7 +70,7 @@ def filter_gradient(
         weight[:, :, 1, 1] = (gradient.flatten(1).float().T * factor) @ x.flatten(1)
         return weight
     outputs, threads = gradient.size(1), torch.get_num_threads()
-    slabs, rows = -(-outputs // SLAB), -(-channels // FEW_HALVES) * FEW_HALVES
+    slabs, rows = -(-outputs // SLAB), -(-channels // (2 * FEW)) * 2 * FEW
     sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
     codes = NO_CODES if chosen is None else chosen.numpy()
     height, width = _needed(height, width, pool=chosen is not None)
@@ -142,7 +142,8 @@ def _filters(weight: Tensor, *, half: bool, turned: bool = False) -> Tensor:
     """Weights (3, 3, inputs, outputs), `turned` by 180 degrees or not, as the kernel takes them."""
     inputs, outputs = weight.shape[2:]
     slabs = -(-outputs // SLAB)
-    weight = F.pad(weight.detach(), (0, slabs * SLAB - outputs)).contiguous()
-    filters = torch.empty(slabs, PRODUCTS, inputs, SLAB)
+    missing = inputs % 2 if half else 0  # float16 ones are taken two inputs at a time
+    weight = F.pad(weight.detach(), (0, slabs * SLAB - outputs, 0, missing)).contiguous()
+    filters = torch.empty(slabs, PRODUCTS, inputs + missing, SLAB)
     kernels(half).spread(weight.numpy(), turned, filters.numpy(), torch.get_num_threads())
     return filters

@@ -3,33 +3,31 @@
 from collections.abc import Callable
 
 import numba
-from llvmlite import ir
 
 from fastcifar.ops.vectors import (
     ADDRESS,
     BYTES,
     FLOAT,
     FLOATS,
-    HALF,
     LANES,
     WIDE_HALVES,
     Vec,
     at,
     broadcast,
+    broadcast_pair,
     constant,
     load,
     operation,
-    splat,
     store,
 )
 
 SLAB = 2 * LANES
 """Output channels between two transforms."""
 SLAB_BYTES = 4 * SLAB
-FEW, FEW_HALVES = 4, 8
+FEW = 4
 """Rows that are taken at a time at the end: fewer than that many lie behind those asked for and are touched as well."""
 STEPS_IN_HALF = 96
-"""Products that are summed in float16 before the sum is added to the others."""
+"""Products that are summed in float16 before the sum is added to others."""
 
 
 def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
@@ -77,11 +75,13 @@ def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[...,
     return operation(generate)
 
 
-def half_product(rows: int, *, accumulate: bool, total: ir.Type) -> Callable[..., None]:
-    """An operation for compiled code: `block_product` of float16 factors, 32 results a row, summed in float16.
+def half_product(rows: int, *, two_rows: bool, accumulate: bool) -> Callable[..., None]:
+    """An operation for compiled code: a matrix product of float16 with 32 results a row, summed in float16 as well.
 
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: the sums over these steps, begun with zero, are (added to)
-    c, of the type `total`; so few steps at a time keep what rounding does small.
+    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`, as `block_product`. Numbers of a are taken two at a time:
+    a vector can be filled with two of them while it is loaded, with one it cannot, and each serves two instructions.
+    The two are those of two steps, when so are those of b, by turns, in a step's 64; c is float16. Or, with `two_rows`,
+    they are those of two rows, and c, of twice as many rows, is float32.
     """
 
     def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
@@ -90,26 +90,33 @@ def half_product(rows: int, *, accumulate: bool, total: ir.Type) -> Callable[...
         builder.branch(loop)
         builder.position_at_end(loop)
         counted, by, start = [builder.phi(ADDRESS) for _ in range(3)], [ADDRESS(1), a_step, b_step], [ADDRESS(0), a, b]
-        sums = [builder.phi(WIDE_HALVES) for _ in range(rows)]
-        row = load(builder, counted[2], WIDE_HALVES)
-        new = []
+        sums = {(r, v): builder.phi(WIDE_HALVES) for r in range(rows) for v in (0, 1)}
+        if two_rows:
+            numbers = load(builder, counted[2], WIDE_HALVES)
+            factors = [numbers.lanes([lane // 2 + v * LANES for lane in range(SLAB)]) for v in (0, 1)]
+        else:
+            factors = [load(builder, at(builder, counted[2], BYTES * v), WIDE_HALVES) for v in (0, 1)]
+        new = {}
         for r in range(rows):
-            number = builder.load(builder.inttoptr(at(builder, counted[1], a_rows[r]), HALF.as_pointer()), align=2)
-            new.append(Vec(builder, sums[r]) + Vec(builder, splat(builder, number, WIDE_HALVES)) * row)
+            two = broadcast_pair(builder, at(builder, counted[1], a_rows[r]))
+            for v in (0, 1):
+                new[r, v] = Vec(builder, sums[r, v]) + two * factors[v]
         following = [builder.add(value, step) for value, step in zip(counted, by, strict=True)]
         for phi, initial, value in zip(counted, start, following, strict=True):
             phi.add_incoming(initial, before)
             phi.add_incoming(value, loop)
-        for phi, vec in zip(sums, new, strict=True):
+        for cell, phi in sums.items():
             phi.add_incoming(constant(0, WIDE_HALVES), before)
-            phi.add_incoming(vec.value, loop)
+            phi.add_incoming(new[cell].value, loop)
         builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
         builder.position_at_end(after)
         for r in range(rows):
-            target = at(builder, c, builder.mul(c_row, ADDRESS(r)))
-            for v, part in enumerate([new[r]] if total == HALF else new[r].sixteens()):
-                place = at(builder, target, BYTES * v)
-                vec = part.of(total)
+            ones, others = (new[r, 0].lanes(range(first, 2 * SLAB, 2), new[r, 1]) for first in (0, 1))
+            results = [*ones.sixteens(), *others.sixteens()] if two_rows else [ones + others]
+            for number, result in enumerate(results):
+                row, offset = (2 * r + number // 2, number % 2 * BYTES) if two_rows else (r, 0)
+                place = at(builder, at(builder, c, builder.mul(c_row, ADDRESS(row))), offset)
+                vec = result.of(FLOAT) if two_rows else result
                 store(builder, place, load(builder, place, vec.value.type) + vec if accumulate else vec)
 
     return operation(generate)
@@ -120,9 +127,9 @@ product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for ac
 product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
 product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
 product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
-half_24x32, half_8x32 = (half_product(rows, accumulate=False, total=HALF) for rows in (24, FEW_HALVES))
-half_added_24x32, half_added_8x32 = (half_product(rows, accumulate=True, total=HALF) for rows in (24, FEW_HALVES))
-half_summed_24x32, half_summed_8x32 = (half_product(rows, accumulate=True, total=FLOAT) for rows in (24, FEW_HALVES))
+half_12x32, half_4x32 = (half_product(rows, two_rows=False, accumulate=False) for rows in (12, FEW))
+half_added_12x32, half_added_4x32 = (half_product(rows, two_rows=False, accumulate=True) for rows in (12, FEW))
+half_added_24x32, half_added_8x32 = (half_product(rows, two_rows=True, accumulate=True) for rows in (12, FEW))
 
 
 @numba.njit
@@ -165,37 +172,41 @@ def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
 
 
 @numba.njit
-def _multiply_rows_of_halves(a, a_row, a_step, b, c, steps, rows, total, add):
-    """`multiply_halves` for 24 or 8 rows."""
-    between = SLAB * total
-    if rows == 24 and total == 4:
-        half_summed_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif total == 4:
-        half_summed_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif rows == 24 and add:
-        half_added_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif rows == 24:
-        half_24x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    elif add:
-        half_added_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
-    else:
-        half_8x32(a, a_row, a_step, b, 2 * SLAB, c, between, steps)
+def multiply_halves(a, a_row, b, c, count, pairs):
+    """c (count, 32) = a (count, pairs, 2) @ b (pairs, 32, 2), the sum over the pairs and both of each; all float16.
+
+    As many rows more than `count` are read and written as make it a multiple of 4.
+    """
+    chunks = (pairs + STEPS_IN_HALF - 1) // STEPS_IN_HALF
+    row = 0
+    while row < count:
+        rows = 12 if count - row >= 12 else FEW
+        for chunk in range(chunks):
+            first, last = chunk * pairs // chunks, (chunk + 1) * pairs // chunks
+            left, right, result = a + row * a_row + first * 4, b + first * 4 * SLAB, c + row * 2 * SLAB
+            if rows == 12 and chunk:
+                half_added_12x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
+            elif rows == 12:
+                half_12x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
+            elif chunk:
+                half_added_4x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
+            else:
+                half_4x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
+        row += rows
 
 
 @numba.njit
-def multiply_halves(a, a_row, a_step, b, c, count, steps, total):
-    """The same of float16 factors: c = a @ b of float16 where `total` is 2 bytes, and c += a @ b of float32 with 4.
-
-    As many rows more than `count` are read and written as make it a multiple of 8.
-    """
+def add_outer_halves(a, a_step, b, c, count, steps):
+    """c (count, 32) += a.T @ b for float16 a (steps, count) and b (steps, 32), float32 c; count a multiple of 8."""
     chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
     row = 0
     while row < count:
-        rows = 24 if count - row >= 24 else FEW_HALVES
+        rows = 24 if count - row >= 24 else 2 * FEW
         for chunk in range(chunks):
             first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
-            _multiply_rows_of_halves(
-                a + row * a_row + first * a_step, a_row, a_step, b + first * 2 * SLAB, c + row * SLAB * total,
-                last - first, rows, total, chunk > 0,
-            )  # fmt: skip
+            left, right, result = a + 2 * row + first * a_step, b + first * 2 * SLAB, c + row * SLAB_BYTES
+            if rows == 24:
+                half_added_24x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
+            else:
+                half_added_8x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
         row += rows

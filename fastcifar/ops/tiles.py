@@ -10,6 +10,7 @@ factors and sums of a hundred products in float16 to 0.4 to 1.0%.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,8 @@ from fastcifar.ops.vectors import (
     BYTES,
     FLOAT,
     FLOATS,
+    HALF,
+    LANES,
     Value,
     Vec,
     at,
@@ -150,13 +153,31 @@ def gradient_transform(vector: ir.VectorType) -> Callable[..., None]:
     )
 
 
-def filter_transform(to: ir.Type) -> Callable[..., None]:
-    """An operation for compiled code: 3x3 float32 weights to the 6x6 values of a filter, left as numbers of type `to`.
-
-    `transform(source, source_down, source_right, target, target_down, target_right)`
-    """
+def _filter_values(builder, source, down, right):
     axis = Axis(FILTER, range(3), range(POINTS))
-    return operation(lambda builder, *places: _transform(builder, axis, axis, FLOATS, to, *places))
+    return _transformed(builder, axis, axis, FLOATS, source, down, right)
+
+
+def _filter(builder, source, down, right, target, target_down, target_right):
+    for y, row in enumerate(_filter_values(builder, source, down, right)):
+        for x, vec in enumerate(row):
+            store(builder, _cell(builder, target, target_down, target_right, y, x), vec)
+
+
+def _two_filters(builder, source, apart, down, right, target, target_down, target_right):
+    one, two = (_filter_values(builder, place, down, right) for place in (source, at(builder, source, apart)))
+    by_turns = [lane + half * LANES for lane in range(LANES) for half in (0, 1)]
+    for y, x in product(range(POINTS), repeat=2):
+        both = one[y][x].of(HALF).lanes(by_turns, two[y][x].of(HALF))
+        store(builder, _cell(builder, target, target_down, target_right, y, x), both)
+
+
+filter_transform: Callable[..., None] = operation(_filter)
+"""3x3 weights to the 6x6 values of a filter, sixteen outputs at a time, as float32:
+`transform(source, source_down, source_right, target, target_down, target_right)`."""
+two_filters_transform: Callable[..., None] = operation(_two_filters)
+"""The same of two inputs to 32 float16, by turns of the one and of the other, whose weights lie `apart` bytes further
+on: `transform(source, apart, source_down, source_right, target, target_down, target_right)`."""
 
 
 def _filter_gradient(builder, *places):

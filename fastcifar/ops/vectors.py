@@ -79,12 +79,15 @@ class Vec:
         convert = self.builder.fptrunc if element == HALF else self.builder.fpext
         return Vec(self.builder, convert(self.value, ir.VectorType(element, self.value.type.count)))
 
+    def lanes(self, places: Sequence[int], other: "Vec | None" = None) -> "Vec":
+        """The lanes of these numbers, in this order; behind the last of them the other's are counted on."""
+        behind = ir.Constant(self.value.type, ir.Undefined) if other is None else other.value
+        mask = ir.Constant(ir.VectorType(WORD, len(places)), list(places))
+        return Vec(self.builder, self.builder.shuffle_vector(self.value, behind, mask))
+
     def sixteens(self) -> list["Vec"]:
         """These lanes as vectors of sixteen."""
-        nothing = ir.Constant(self.value.type, ir.Undefined)
-        parts = np.arange(self.value.type.count).reshape(-1, LANES).tolist()
-        places = [ir.Constant(WORDS, part) for part in parts]
-        return [Vec(self.builder, self.builder.shuffle_vector(self.value, nothing, place)) for place in places]
+        return [self.lanes(range(first, first + LANES)) for first in range(0, self.value.type.count, LANES)]
 
     def power_of_two(self) -> "Vec":
         """2 ** lane for whole lanes from -126 to 127, by writing the exponent's bits."""
@@ -137,6 +140,12 @@ def broadcast(builder: ir.IRBuilder, address: Value) -> Vec:
     """The one number at an address, in all lanes."""
     number = builder.load(builder.inttoptr(address, FLOAT.as_pointer()), align=4)
     return Vec(builder, splat(builder, number, FLOATS))
+
+
+def broadcast_pair(builder: ir.IRBuilder, address: Value) -> Vec:
+    """The two float16 at an address, one after the other in 32 lanes."""
+    both = builder.load(builder.inttoptr(address, WORD.as_pointer()), align=2)
+    return Vec(builder, builder.bitcast(splat(builder, both, WORDS), WIDE_HALVES))
 
 
 def splat(builder: ir.IRBuilder, number: Value, vector: ir.VectorType) -> Value:

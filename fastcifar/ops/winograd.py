@@ -26,12 +26,17 @@ from fastcifar.ops.blocks import (
     transform_gradient,
     transform_input,
 )
-from fastcifar.ops.products import FEW_HALVES, SLAB, SLAB_BYTES, multiply, multiply_halves
-from fastcifar.ops.tiles import POINTS, PRODUCTS, TILE, filter_gradient_transform, filter_transform
+from fastcifar.ops.products import FEW, SLAB, SLAB_BYTES, add_outer_halves, multiply, multiply_halves
+from fastcifar.ops.tiles import (
+    POINTS,
+    PRODUCTS,
+    TILE,
+    filter_gradient_transform,
+    filter_transform,
+    two_filters_transform,
+)
 from fastcifar.ops.tiling import extent, span_of, tile_of, tiling
-from fastcifar.ops.vectors import BYTES, FLOAT, HALF, LANES, address, aligned_zeros
-
-floats_of_filter, halves_of_filter = filter_transform(FLOAT), filter_transform(HALF)
+from fastcifar.ops.vectors import BYTES, LANES, address, aligned_zeros
 
 
 class Kernels(NamedTuple):
@@ -54,12 +59,12 @@ def _build(source_digest: str, half: bool) -> Kernels:
 
     def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide):
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
-        number, channels, edge = len(x), x.shape[3], 2 if chosen_out.size else 3
+        number, channels, inputs, edge = len(x), x.shape[3], filters.shape[2], 2 if chosen_out.size else 3
         lanes = (channels + vector - 1) // vector * vector
         cover = tiling(height, width, edge)
         per_image = (cover[0] + cover[1]) * (cover[2] + cover[3])
         rows, columns = extent(cover[0], cover[1], edge), extent(cover[2], cover[3], edge)
-        room = images * per_image + FEW_HALVES
+        room = images * per_image + FEW
         parts = (number + images - 1) // images
         padded_right = size * lanes
         padded_down = (columns + 2) * padded_right
@@ -90,9 +95,9 @@ def _build(source_digest: str, half: bool) -> Kernels:
                         start, count = span_of(p, cover, edge, last - first)
                         value = address(values) + p * values_between + start * size * lanes
                         result = address(results) + p * results_between + start * size * SLAB
-                        weights = address(filters) + (slab * PRODUCTS + p) * channels * SLAB * size
+                        weights = address(filters) + (slab * PRODUCTS + p) * inputs * SLAB * size
                         if half:
-                            multiply_halves(value, 2 * lanes, 2, weights, result, count, channels, 2)
+                            multiply_halves(value, 2 * lanes, weights, result, count, inputs // 2)
                         else:
                             multiply(value, 4 * lanes, 4, weights, result, count, channels, wide, False)
                     for i in range(first, last):
@@ -162,7 +167,7 @@ def _build(source_digest: str, half: bool) -> Kernels:
                         if count == 0:
                             continue
                         if half:
-                            multiply_halves(value, 2, 2 * lanes, result, total, summed_channels, count, 4)
+                            add_outer_halves(value, 2 * lanes, result, total, summed_channels, count)
                         else:
                             multiply(value, 4, 4 * lanes, result, total, summed_channels, count, wide, True)
 
@@ -172,17 +177,20 @@ def _build(source_digest: str, half: bool) -> Kernels:
         right = 4 * inputs * outputs
         first = address(weight) + (8 * right if turned else 0)
         right = -right if turned else right
+        between, pace = size * inputs * SLAB, 2 if half else 1
         for thread in numba.prange(threads):
             for slab in range(len(filters)):
-                for c in range(thread * inputs // threads, (thread + 1) * inputs // threads):
+                for number in range(thread * inputs // pace // threads, (thread + 1) * inputs // pace // threads):
+                    c = pace * number
                     for k in range(0, SLAB, LANES):
                         source = first + 4 * (c * outputs + slab * SLAB + k)
-                        target = address(filters) + size * ((slab * PRODUCTS * inputs + c) * SLAB + k)
-                        between = size * inputs * SLAB
+                        target = address(filters) + size * ((slab * PRODUCTS * inputs + c) * SLAB + pace * k)
                         if half:
-                            halves_of_filter(source, 3 * right, right, target, POINTS * between, between)
+                            two_filters_transform(
+                                source, 4 * outputs, 3 * right, right, target, POINTS * between, between
+                            )
                         else:
-                            floats_of_filter(source, 3 * right, right, target, POINTS * between, between)
+                            filter_transform(source, 3 * right, right, target, POINTS * between, between)
 
     def collect(sums, weight, threads):
         assert source_digest
@@ -213,7 +221,8 @@ def kernels(half: bool) -> Kernels:
     are vectors of 512 bits. All arrays are C-contiguous, float32 unless said, float16 ones are handed over as the
     int16 of the same bits, and nothing is checked.
     `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
-    not, to filters (k // 32, 36, c, 32) as the next kernel takes them; float16 ones fill the first half of the array.
+    not, to filters (k // 32, 36, c, 32) as the next kernel takes them; with `half` c is even, and the first half of the
+    array is filled with (k // 32, 36, c // 2, 32, 2): two inputs by turns.
     `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide)`: x (n, h, w, c); or,
     with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or,
     with chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may
