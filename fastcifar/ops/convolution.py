@@ -10,7 +10,9 @@ from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 
 TILES_AT_A_TIME = 48
-"""Of a thread: their transforms fill an L2 cache of a megabyte or two; between 32 and 96 the time is the same."""
+"""Of a thread: their transforms fill an L2 cache of a megabyte or two."""
+TILES_AT_A_TIME_OF_GRADIENTS = 96
+"""For the filters' gradient, whose sums at 256 channels are more than that: each time they are read and written."""
 NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
 
 
@@ -81,7 +83,7 @@ def filter_gradient(
         sums.numpy(),
         height,
         width,
-        _images(height, width),
+        _images(height, width, TILES_AT_A_TIME_OF_GRADIENTS),
         threads,
         has_512_bits(),
     )
@@ -112,7 +114,7 @@ def _convolve(
         np.array([factor], np.float32),
         height,
         width,
-        _images(height, width),
+        _images(height, width, TILES_AT_A_TIME),
         torch.get_num_threads(),
         has_512_bits(),
     )
@@ -123,9 +125,9 @@ def _needed(height: int, width: int, *, pool: bool) -> tuple[int, int]:
     return (height // 2 * 2, width // 2 * 2) if pool else (height, width)
 
 
-def _images(height: int, width: int) -> int:
-    """Pictures that a thread takes at a time."""
-    return max(1, TILES_AT_A_TIME // max(1, -(-height // TILE) * -(-width // TILE)))
+def _images(height: int, width: int, tiles: int) -> int:
+    """Pictures of about so many tiles together."""
+    return max(1, tiles // max(1, -(-height // TILE) * -(-width // TILE)))
 
 
 def _pixels_first(x: Tensor) -> np.ndarray:

@@ -158,14 +158,14 @@ def _build(source_digest: str, half: bool) -> Kernels:
                             )
                             source += size * SLAB
                             target += PRODUCTS * results_between
-                for slab in range(slabs):
-                    for p in range(PRODUCTS):
-                        start, count = span_of(p, cover, edge, last - first)
-                        value = address(values) + p * values_between + start * size * lanes
+                for p in range(PRODUCTS):
+                    start, count = span_of(p, cover, edge, last - first)
+                    if count == 0:
+                        continue
+                    value = address(values) + p * values_between + start * size * lanes
+                    for slab in range(slabs):
                         result = address(results) + (slab * PRODUCTS + p) * results_between + start * size * SLAB
                         total = address(sums[thread, slab, p])
-                        if count == 0:
-                            continue
                         if half:
                             add_outer_halves(value, 2 * lanes, result, total, summed_channels, count)
                         else:
