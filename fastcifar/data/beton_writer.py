@@ -82,8 +82,8 @@ def _noted_interrupts() -> Iterator[list[int]]:
         yield noted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if noted:
-        raise KeyboardInterrupt
+        if noted:
+            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcifar.ops.products import FEW, SLAB
+from fastcifar.ops.products import ROWS_OF_SUMS, SLAB
 from fastcifar.ops.tiles import PRODUCTS, TILE
 from fastcifar.ops.winograd import has_512_bits, kernels
 
 TILES_AT_A_TIME = 48
 """Of a thread: their transforms fill an L2 cache of a megabyte or two."""
 TILES_AT_A_TIME_OF_GRADIENTS = 96
-"""For the filters' gradient, whose sums at 256 channels are more than that: each time they are read and written."""
+"""For the filters' gradient: its sums, 9 MB at 256 channels, are read and written once for so many."""
 NO_CODES = np.empty((0, 0, 0, 0), np.uint8)
 
 
@@ -72,7 +72,7 @@ def filter_gradient(
         weight[:, :, 1, 1] = (gradient.flatten(1).float().T * factor) @ x.flatten(1)
         return weight
     outputs, threads = gradient.size(1), torch.get_num_threads()
-    slabs, rows = -(-outputs // SLAB), -(-channels // (2 * FEW)) * 2 * FEW
+    slabs, rows = -(-outputs // SLAB), -(-channels // ROWS_OF_SUMS) * ROWS_OF_SUMS
     sums = torch.empty(threads, slabs, PRODUCTS, rows, SLAB)
     codes = NO_CODES if chosen is None else chosen.numpy()
     height, width = _needed(height, width, pool=chosen is not None)
@@ -83,7 +83,7 @@ def filter_gradient(
         sums.numpy(),
         height,
         width,
-        _images(height, width, TILES_AT_A_TIME_OF_GRADIENTS),
+        _images(len(x), height, width, TILES_AT_A_TIME_OF_GRADIENTS),
         threads,
         has_512_bits(),
     )
@@ -114,7 +114,7 @@ def _convolve(
         np.array([factor], np.float32),
         height,
         width,
-        _images(height, width, TILES_AT_A_TIME),
+        _images(len(x), height, width, TILES_AT_A_TIME),
         torch.get_num_threads(),
         has_512_bits(),
     )
@@ -125,9 +125,10 @@ def _needed(height: int, width: int, *, pool: bool) -> tuple[int, int]:
     return (height // 2 * 2, width // 2 * 2) if pool else (height, width)
 
 
-def _images(height: int, width: int, tiles: int) -> int:
-    """Pictures of about so many tiles together."""
-    return max(1, tiles // max(1, -(-height // TILE) * -(-width // TILE)))
+def _images(number: int, height: int, width: int, tiles: int) -> int:
+    """Pictures that a thread takes at a time: of about so many tiles, and no more than its share of all."""
+    share = -(-number // torch.get_num_threads())
+    return max(1, min(share, tiles // max(1, -(-height // TILE) * -(-width // TILE))))
 
 
 def _pixels_first(x: Tensor) -> np.ndarray:

@@ -21,7 +21,8 @@ from fastcifar.ops.vectors import ADDRESS, FLOAT, FLOATS, HALF, HALVES, LANES, a
 
 ROWS_AT_A_TIME = 256
 LIMIT = 1.0
-"""Of gradients in float16: transformed they are below 67, and times values up to 900 they stay finite."""
+"""Of gradients in float16: transformed they are below 67, and times values up to 900 they stay finite. That many such
+products in one sum would not; typical gradients are a thousandth of it (`conv_norm_act.TYPICAL`)."""
 KINDS = {name: number for number, name in enumerate(ACTIVATIONS)}
 
 

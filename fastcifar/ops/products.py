@@ -26,8 +26,10 @@ SLAB = 2 * LANES
 SLAB_BYTES = 4 * SLAB
 FEW = 4
 """Rows that are taken at a time at the end: fewer than that many lie behind those asked for and are touched as well."""
+ROWS_OF_SUMS = 2 * FEW
+"""The rows of a filters' gradient come in so many: in pairs, of which at least FEW are taken at a time."""
 STEPS_IN_HALF = 96
-"""Products that are summed in float16 before the sum is added to others."""
+"""Products that one lane sums in float16 before its sum is added to others."""
 
 
 def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
@@ -78,10 +80,11 @@ def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[...,
 def half_product(rows: int, *, two_rows: bool, accumulate: bool) -> Callable[..., None]:
     """An operation for compiled code: a matrix product of float16 with 32 results a row, summed in float16 as well.
 
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`, as `block_product`. Numbers of a are taken two at a time:
-    a vector can be filled with two of them while it is loaded, with one it cannot, and each serves two instructions.
-    The two are those of two steps, when so are those of b, by turns, in a step's 64; c is float16. Or, with `two_rows`,
-    they are those of two rows, and c, of twice as many rows, is float32.
+    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`; rows and steps lie apart as in `block_product`, but each
+    holds two numbers of a, side by side: so 32 lanes are filled in one instruction, as with one float32, and serve two.
+    The two are of one row: with b (steps, 32, 2) c[r] = sum over k and i of a[r, k, i] * b[k, :, i], of float16.
+    Or, with `two_rows`, of two: with b (steps, 32) c[2 * r + i] = sum over k of a[r, k, i] * b[k], of float32.
+    The sums begin with zero; with `accumulate` what they come to is added to c. steps >= 1.
     """
 
     def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
@@ -93,7 +96,7 @@ def half_product(rows: int, *, two_rows: bool, accumulate: bool) -> Callable[...
         sums = {(r, v): builder.phi(WIDE_HALVES) for r in range(rows) for v in (0, 1)}
         if two_rows:
             numbers = load(builder, counted[2], WIDE_HALVES)
-            factors = [numbers.lanes([lane // 2 + v * LANES for lane in range(SLAB)]) for v in (0, 1)]
+            factors = [numbers.picked([lane // 2 + v * LANES for lane in range(SLAB)]) for v in (0, 1)]
         else:
             factors = [load(builder, at(builder, counted[2], BYTES * v), WIDE_HALVES) for v in (0, 1)]
         new = {}
@@ -111,12 +114,17 @@ def half_product(rows: int, *, two_rows: bool, accumulate: bool) -> Callable[...
         builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
         builder.position_at_end(after)
         for r in range(rows):
-            ones, others = (new[r, 0].lanes(range(first, 2 * SLAB, 2), new[r, 1]) for first in (0, 1))
-            results = [*ones.sixteens(), *others.sixteens()] if two_rows else [ones + others]
-            for number, result in enumerate(results):
-                row, offset = (2 * r + number // 2, number % 2 * BYTES) if two_rows else (r, 0)
+            ones, others = (new[r, 0].picked(range(first, 2 * SLAB, 2), new[r, 1]) for first in (0, 1))
+            if two_rows:
+                results = {
+                    (2 * r + row, v * BYTES): part.of(FLOAT)
+                    for row, vec in enumerate((ones, others))
+                    for v, part in enumerate(vec.sixteens())
+                }
+            else:
+                results = {(r, 0): ones + others}
+            for (row, offset), vec in results.items():
                 place = at(builder, at(builder, c, builder.mul(c_row, ADDRESS(row))), offset)
-                vec = result.of(FLOAT) if two_rows else result
                 store(builder, place, load(builder, place, vec.value.type) + vec if accumulate else vec)
 
     return operation(generate)
@@ -129,7 +137,7 @@ product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accum
 product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
 half_12x32, half_4x32 = (half_product(rows, two_rows=False, accumulate=False) for rows in (12, FEW))
 half_added_12x32, half_added_4x32 = (half_product(rows, two_rows=False, accumulate=True) for rows in (12, FEW))
-half_added_24x32, half_added_8x32 = (half_product(rows, two_rows=True, accumulate=True) for rows in (12, FEW))
+outer_24x32, outer_8x32 = (half_product(rows, two_rows=True, accumulate=True) for rows in (12, FEW))
 
 
 @numba.njit
@@ -201,12 +209,12 @@ def add_outer_halves(a, a_step, b, c, count, steps):
     chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
     row = 0
     while row < count:
-        rows = 24 if count - row >= 24 else 2 * FEW
+        rows = 24 if count - row >= 24 else ROWS_OF_SUMS
         for chunk in range(chunks):
             first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
             left, right, result = a + 2 * row + first * a_step, b + first * 2 * SLAB, c + row * SLAB_BYTES
             if rows == 24:
-                half_added_24x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
+                outer_24x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
             else:
-                half_added_8x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
+                outer_8x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
         row += rows

@@ -79,15 +79,15 @@ class Vec:
         convert = self.builder.fptrunc if element == HALF else self.builder.fpext
         return Vec(self.builder, convert(self.value, ir.VectorType(element, self.value.type.count)))
 
-    def lanes(self, places: Sequence[int], other: "Vec | None" = None) -> "Vec":
-        """The lanes of these numbers, in this order; behind the last of them the other's are counted on."""
+    def picked(self, places: Sequence[int], other: "Vec | None" = None) -> "Vec":
+        """The lanes with these numbers, in this order; the other's are numbered on from the last of these."""
         behind = ir.Constant(self.value.type, ir.Undefined) if other is None else other.value
         mask = ir.Constant(ir.VectorType(WORD, len(places)), list(places))
         return Vec(self.builder, self.builder.shuffle_vector(self.value, behind, mask))
 
     def sixteens(self) -> list["Vec"]:
         """These lanes as vectors of sixteen."""
-        return [self.lanes(range(first, first + LANES)) for first in range(0, self.value.type.count, LANES)]
+        return [self.picked(range(first, first + LANES)) for first in range(0, self.value.type.count, LANES)]
 
     def power_of_two(self) -> "Vec":
         """2 ** lane for whole lanes from -126 to 127, by writing the exponent's bits."""

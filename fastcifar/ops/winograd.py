@@ -3,6 +3,7 @@
 A thread takes some pictures at a time, so that all of them between two reads of memory stays in its L2 cache: a
 picture is staged inside a border of zeros, its tiles are transformed, 36 matrix products follow for 32 output channels
 at a time, and their results are transformed back and pooled on their way out. With `half` all of that is in float16.
+The filters' gradient takes one of the 36 products after the other for all outputs: its sums are too many for the cache.
 Which thread takes what depends on the number of threads alone, so results repeat for the same number.
 """
 
@@ -222,7 +223,7 @@ def kernels(half: bool) -> Kernels:
     int16 of the same bits, and nothing is checked.
     `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
     not, to filters (k // 32, 36, c, 32) as the next kernel takes them; with `half` c is even, and the first half of the
-    array is filled with (k // 32, 36, c // 2, 32, 2): two inputs by turns.
+    array is filled with (k // 32, 36, c // 2, 32, 2): two inputs by turns. For an odd c weights of zero make it even.
     `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide)`: x (n, h, w, c); or,
     with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or,
     with chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may

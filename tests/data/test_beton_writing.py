@@ -152,13 +152,17 @@ def test_interrupted_or_killed(prepared: Path) -> None:
     assert_untouched(prepared, before)
 
 
+@pytest.mark.parametrize("fails", [False, True])
 def test_interrupted_while_the_writer_starts(
-    small_set: RawSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_set: RawSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    """The moment in which there is a process already and nobody who knows of it yet."""
+    """The moment in which there may be a process already and nobody who knows of it yet."""
 
     class InterruptedStart(subprocess.Popen):  # type: ignore[type-arg]
         def __init__(self, *arguments: Any, **options: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            if fails:
+                raise OSError("no process")
             super().__init__(*arguments, **options)
             signal.raise_signal(signal.SIGINT)
 
