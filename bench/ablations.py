@@ -43,6 +43,9 @@ LEVERS: dict[str, Callable[[Config], Config]] = {
     "alternating flips: random ones": lambda config: _changed(config, "augment", flip="random"),
     "crops: none": lambda config: _changed(config, "augment", pad=0),
     "GELU: ReLU": lambda config: _changed(config, "model", activation="relu"),
+    "whitening: a stem that learns": lambda config: _changed(config, "model", stem="learned"),
+    "the identity at the start: drawn filters": lambda config: _changed(config, "model", identity=False),
+    "Muon: updates not orthogonalised, as long": lambda config: _changed(config, "optimizer", steps=0),
     "the stem's bias learns: it does not": lambda config: _changed(config, "model", stem_epochs=0.0),
     "short memory of batch norm: 0.1 a step": lambda config: _changed(config, "model", bn_momentum=0.1),
 }

@@ -92,6 +92,10 @@ class SpeedNetConfig:
     """Factor on the logits: one over the channels of the last block, for Muon's rates of biases and the last layer."""
     stem_epochs: float = 3.0
     """For how many epochs the stem's bias learns; afterwards the backward pass ends at the first block."""
+    stem: Literal["whitening", "learned"] = "whitening"
+    """The stem's filters: fixed ones that whiten patches of training pictures, or drawn ones that learn throughout."""
+    identity: bool = True
+    """Whether filters start as the identity on the channels that a block's convolution shares with its input."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
@@ -188,7 +192,7 @@ class MuonConfig:
     momentum: float = 0.6
     """Momentum of the filters, Nesterov, in [0, 1)."""
     steps: int = 3
-    """Newton-Schulz iterations that orthogonalise an update."""
+    """Newton-Schulz iterations that orthogonalise an update; 0 only brings it to an orthogonal one's Frobenius norm."""
     bias_lr: float = 0.053
     """Peak learning rate of biases and batch-norm parameters, for a loss summed over a batch: times the batch size for
     the mean. Muon's updates have the same length either way."""
@@ -205,7 +209,7 @@ class MuonConfig:
         for name in ("momentum", "sgd_momentum"):
             value = getattr(self, name)
             require(0 <= value < 1, f"optimizer.{name} is {value}, but must be at least 0 and below 1")
-        require(1 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 1 and 20")
+        require(0 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 0 and 20")
         require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
 

@@ -51,6 +51,8 @@ MODELS = st.one_of(
         bn_momentum=st.floats(0, 1, exclude_min=True),
         logit_scale=st.floats(1e-9, 1e9),
         stem_epochs=decays,
+        stem=st.sampled_from(["whitening", "learned"]),
+        identity=st.booleans(),
     ),
     st.builds(ResNet18Config, small_stem=st.booleans()),
     st.builds(FfcvNetConfig, width=st.integers(1, 99)),

@@ -30,6 +30,7 @@ RESNET_SGD = """
 """
 SPEED_MUON = """
 --model.widths --model.activation --model.bn-momentum --model.logit-scale --model.stem-epochs
+--model.stem --model.identity --model.no-identity
 --optimizer.lr --optimizer.momentum --optimizer.steps --optimizer.bias-lr --optimizer.head-lr
 --optimizer.sgd-momentum --optimizer.weight-decay
 """

@@ -150,9 +150,12 @@ def orthogonalise(updates: Tensor, steps: int) -> Tensor:
     A quintic Newton-Schulz iteration on the smaller side. Singular values above 0.017 of the Frobenius norm end
     between 0.65 and 1.21 after 3 steps, those above 0.0015 after 5; smaller ones grow 3.4 times a step. A step
     multiplies x by a polynomial of x x^T, which is small and square, so all of them are multiplied first, and x once.
+    No step at all turns nothing: the matrix at the Frobenius norm of an orthogonal one, sqrt(min(m, n)).
     """
     a, b, c = NEWTON_SCHULZ
     x = updates / (updates.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
+    if steps == 0:
+        return x * min(x.size(1), x.size(2)) ** 0.5
     tall = x.size(1) > x.size(2)
     x = x.mT if tall else x
     gram, identity = x @ x.mT, torch.eye(x.size(1), device=x.device, dtype=x.dtype)

@@ -41,8 +41,8 @@ class Block(nn.Module):
 class SpeedNet(nn.Module):
     """(b, 3, s, s), s from 16 to 32, to logits (b, classes); the pictures normalised, the logits scaled.
 
-    The stem is fixed by `whiten` from training pictures before the first step; only its bias learns. BN has no
-    learned scale: the filters' own norms carry it.
+    The stem is fixed by `whiten` from training pictures before the first step, and only its bias learns, unless the
+    configuration has it learn altogether. BN has no learned scale: the filters' own norms carry it.
     """
 
     kernels: CpuKernels = "torch"
@@ -51,26 +51,28 @@ class SpeedNet(nn.Module):
         super().__init__()
         config = SpeedNetConfig() if config is None else config
         self.stem = nn.Conv2d(3, STEM_CHANNELS, PATCH, bias=True)
-        self.stem.weight.requires_grad_(False)
+        self.stem.weight.requires_grad_(config.stem == "learned")
         self.blocks = nn.ModuleList(
             Block(before, after, config.bn_momentum, config.activation)
             for before, after in pairwise((STEM_CHANNELS, *config.widths))
         )
         self.activation = config.activation
+        self.identity = config.identity
         self.head = nn.Linear(config.widths[-1], classes, bias=False)
         self.logit_scale = config.logit_scale
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Draws the weights: filters start as the identity on the channels they share with their input."""
+        """Draws the weights; a block's filters start as the identity on the channels they share with their input."""
         assert self.stem.bias is not None
         self.stem.bias.zero_()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module is not self.stem:
-                bound = (module.in_channels * 9) ** -0.5
+            if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+                bound = module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
-                shared = min(module.in_channels, module.out_channels)
-                nn.init.dirac_(module.weight[:shared, :shared])
+                if self.identity and module is not self.stem:
+                    shared = min(module.in_channels, module.out_channels)
+                    nn.init.dirac_(module.weight[:shared, :shared])
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
         self.head.weight.normal_(generator=generator)
@@ -78,7 +80,12 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives."""
+        """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives.
+
+        A stem that learns is left alone.
+        """
+        if self.stem.weight.requires_grad:
+            return
         channels, count = STEM_CHANNELS // 2, 0
         covariance = torch.zeros(channels, channels, dtype=torch.float64)
         for chunk in images.float().split(500):  # 23 MB of patches at a time
@@ -91,7 +98,7 @@ class SpeedNet(nn.Module):
         self.stem.weight.copy_(torch.cat((filters, -filters)))
 
     def stem_learns(self, learns: bool) -> None:
-        """Whether the stem's bias gets a gradient; without, the backward pass ends at the first block."""
+        """Whether the stem's bias gets a gradient; without, that of a fixed stem ends at the first block."""
         assert self.stem.bias is not None
         self.stem.bias.requires_grad_(learns)
 

@@ -37,6 +37,7 @@ def step_by_step(setup: Setup) -> float:
         (SpeedNetConfig(widths=(5, 7), stem_epochs=0.4), {"resolution": ((0.5, 17), (1.0, 24))}),
         (SpeedNetConfig(widths=(5, 7), stem_epochs=0), {}),
         (SpeedNetConfig(widths=(5, 7), stem_epochs=99), {"epochs": 0.1}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.2, stem="learned"), {}),
         (ResNet18Config(), {"epochs": 0.2}),
         (FfcvNetConfig(width=4), {"resolution": ((0.5, 17), (1.0, 32))}),
     ],

@@ -54,6 +54,14 @@ def test_tall_is_the_transpose_of_wide() -> None:
     torch.testing.assert_close(orthogonalise(updates.mT, 5), orthogonalise(updates, 5).mT)
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 20), (3, 20, 6)])
+def test_without_a_step_an_update_only_gets_an_orthogonal_one_s_length(shape: tuple[int, int, int]) -> None:
+    updates = noise(*shape) * 7
+    found = orthogonalise(updates, 0)
+    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((shape[0],), 6**0.5))
+    assert torch.cosine_similarity(found.flatten(1), updates.flatten(1)).min() > 0.999999
+
+
 def test_no_update_stays_none() -> None:
     assert torch.equal(orthogonalise(torch.zeros(2, 3, 4), 5), torch.zeros(2, 3, 4))
 

@@ -1,6 +1,7 @@
 """The speed recipes' network: whitening, identity initialisation, what learns, any side."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,37 @@ def test_filters_start_as_the_identity_on_shared_channels(model: SpeedNet) -> No
     assert isinstance(first, Block)
     x = torch.randn(1, 16, 5, 5, generator=torch.Generator().manual_seed(0))
     assert torch.equal(first.conv2(x), x)
+
+
+def test_filters_may_all_be_drawn() -> None:
+    model = SpeedNet(replace(SMALL, identity=False))
+    model.reset(generator(1, Purpose.INIT))
+    for block in model.blocks:
+        assert isinstance(block, Block)
+        for conv in (block.conv1, block.conv2):
+            bound = (conv.in_channels * 9) ** -0.5
+            assert 0.9 * bound < conv.weight.abs().max() <= bound
+            assert conv.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+
+
+def test_a_learned_stem_is_drawn_and_learns_throughout() -> None:
+    stems = []
+    for _ in range(2):
+        model = SpeedNet(replace(SMALL, stem="learned"))
+        model.reset(generator(1, Purpose.INIT))
+        before = model.stem.weight.clone()
+        model.whiten(pictures())
+        assert torch.equal(model.stem.weight, before)
+        stems.append(before)
+    assert torch.equal(*stems)
+    assert stems[0].abs().max() <= 12**-0.5
+    for learns in (True, False):
+        model.zero_grad()
+        model.stem_learns(learns)
+        model(torch.randn(4, 3, 16, 16)).sum().backward()
+        assert model.stem.weight.grad is not None
+        assert model.stem.bias is not None
+        assert (model.stem.bias.grad is not None) is learns
 
 
 def test_head_has_unit_deviation(model: SpeedNet) -> None:
