@@ -2,7 +2,7 @@
 
 Every training is a process of its own, of its full length, evaluated on the whole test set: nothing is chosen by it. A
 round trains all of them with one seed, so that a machine that changes its pace changes it for all. Interrupted, it goes
-on where it was, as long as the code revision is the same.
+on where it was, as long as pictures and code revision are the same.
 """
 
 import json
@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bench.measure import check_out, check_runs, figure, finish, ratios, result_path, summary, table
-from bench.time_to_accuracy import train_once
+from bench.time_to_accuracy import partial_path, subject_of, train_once
 from fastcifar.analysis.statistics import interval
 from fastcifar.command_line import parse
 from fastcifar.config import Config, MuonConfig, SpeedNetConfig
 from fastcifar.config_file import to_toml
-from fastcifar.engine.record import code_revision
 from fastcifar.errors import UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.recipes import RECIPES
@@ -82,7 +81,7 @@ def main(arguments: list[str]) -> None:
     config = _recipe(options.recipe)
     names = _chosen(options.only)
     check_out(options.out)
-    partial = Path(tempfile.gettempdir()) / f"fastcifar-ablations-{options.recipe}-{code_revision()}.json"
+    partial = partial_path(f"ablations-{options.recipe}", options.data)
     records = _finished(partial)
     for seed in range(options.runs):
         for name in names:
@@ -92,7 +91,7 @@ def main(arguments: list[str]) -> None:
             print(_row(next(r for r in records if (name, seed) == (r["lever"], r["seed"]))), flush=True)
     wanted = [record for record in records if record["lever"] in names and record["seed"] < options.runs]
     result = summarise(wanted)
-    out = result_path(result, options.recipe) if options.out is None else options.out
+    out = result_path(result, subject_of(result)) if options.out is None else options.out
     finish(result, table(*table_of(result)), out)
 
 

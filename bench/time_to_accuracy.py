@@ -1,7 +1,7 @@
 """`python -m bench time_to_accuracy`: a recipe with several seeds, each in a process of its own.
 
-A run that is interrupted is taken up again: seeds whose record is in the result file already are not repeated, as long
-as the code revision is the same.
+A run that is interrupted is taken up again: seeds whose record is there already are not repeated, as long as pictures
+and code revision are the same.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 from fastcifar.analysis.statistics import interval
 from fastcifar.command_line import parse
 from fastcifar.config import views_of
+from fastcifar.data.manifest import load_manifest
 from fastcifar.engine.record import code_revision, load_record
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="python -m bench time_to_accuracy")
     if options.runs < 1:
         raise UserError(f"runs is {options.runs}, but must be at least 1")
-    partial = Path(tempfile.gettempdir()) / f"fastcifar-{options.recipe}-{code_revision()}.json"
+    partial = partial_path(options.recipe, options.data)
     out = partial if options.out is None else options.out
     for folder in (out.parent, RESULTS):  # made before anything is trained: git keeps no empty folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,6 +64,20 @@ def main(arguments: list[str]) -> None:
     write_json(target, result)
     print(f"written to {target}")
     print(json.dumps({key: value for key, value in result.items() if key != "runs"}))
+
+
+def partial_path(subject: str, data: Path) -> Path:
+    """Where the records of an interrupted measurement wait for the next start, by pictures and code revision.
+
+    Raises UserError where `data` is not prepared.
+    """
+    content = load_manifest(data).content_sha256[:12]
+    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{content}-{code_revision()}.json"
+
+
+def subject_of(result: dict[str, Any]) -> str:
+    """The recipe as names of result files have it, with the data set's name behind it where that is not CIFAR-10."""
+    return result["recipe"] if result["dataset"] == "cifar10" else f"{result['recipe']}-{result['dataset']}"
 
 
 def _finished(path: Path) -> list[dict[str, Any]]:
@@ -130,7 +145,7 @@ def _row(record: dict[str, Any]) -> str:
 
 def _result_path(result: dict[str, Any]) -> Path:
     device = "cpu" if result["device"] == "cpu" else result["hardware"]["gpu"].lower().replace(" ", "-")
-    return RESULTS / f"time_to_accuracy-{result['recipe']}-{device}-n{result['n']}.json"
+    return RESULTS / f"time_to_accuracy-{subject_of(result)}-{device}-n{result['n']}.json"
 
 
 if __name__ == "__main__":

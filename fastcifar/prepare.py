@@ -50,6 +50,8 @@ class Options:
     """Test samples of the synthetic set."""
     seed: int = 0
     """Seed of the synthetic set: same seed, same bytes."""
+    hold_out: int = 0
+    """Leave the test split out and put so many train samples, held out, in its place: to choose settings by."""
     debug: bool = False
     """Show where an error came from."""
 
@@ -74,6 +76,7 @@ def main(arguments: list[str]) -> None:
             synthetic_train=options.synthetic_train,
             synthetic_test=options.synthetic_test,
             seed=options.seed,
+            hold_out=options.hold_out,
         )
     )
     for note in outcome.notes:
@@ -98,9 +101,10 @@ def _summary(manifest: Manifest, out: Path) -> str:
     train, test = (manifest.splits[split].samples for split in ("train", "test"))
     names = manifest.class_names
     classes = ", ".join(names if len(names) <= 10 else [*names[:9], "..."])
+    kind = "held-out" if manifest.source.held_out else "test"
     return "\n".join(
         [
-            f"{manifest.dataset} in {out}: {train} train and {test} test pictures, from {manifest.source.name}",
+            f"{manifest.dataset} in {out}: {train} train and {test} {kind} pictures, from {manifest.source.name}",
             f"{len(names)} classes: {classes}",
             f"mean {_channels(manifest.mean_01)}  std {_channels(manifest.std_01)}  (0..1, red green blue)",
         ]

@@ -92,6 +92,11 @@ def test_mistakes_are_one_line_and_exit_2(arguments: list[str], text: str, tmp_p
     assert result.stdout == ""
 
 
+def test_held_out_pictures_are_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--source", "synthetic", "--out", str(tmp_path), *SMALL, "--hold-out", "20"])
+    assert f"synthetic in {tmp_path}: 100 train and 20 held-out pictures, from synthetic" in capsys.readouterr().out
+
+
 def test_unknown_option() -> None:
     with pytest.raises(UserError, match=r"^Unrecognized options: --sauce, synthetic; see `python -m fastcifar.prepare"):
         main(["--sauce", "synthetic"])
@@ -103,6 +108,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     options = ["source", "out", "force", "verify", "resize", "url", "or-synthetic", "synthetic-train", "synthetic-test"]
+    options.append("hold-out")
     for option in [*options, "seed", "debug"]:
         assert f"--{option}" in shown
     assert "FASTCIFAR_SOURCE" in shown

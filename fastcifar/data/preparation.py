@@ -13,7 +13,7 @@ from fastcifar.data.checks import checked_beton
 from fastcifar.data.cifar10 import CONTENT_SHA256, MIRRORS, PYTHON_ARCHIVE, TEST_SAMPLES, TRAIN_SAMPLES, Archive
 from fastcifar.data.download import DownloadError, Patience, download_set
 from fastcifar.data.manifest import MANIFEST_NAME, Manifest, load_manifest
-from fastcifar.data.raw_set import SPLITS, RawSet, content_digest
+from fastcifar.data.raw_set import SPLITS, RawSet, content_digest, hold_out, mark_held_out
 from fastcifar.data.sources import Source, find_in_folder, open_source
 from fastcifar.data.synthetic import synthetic_set
 from fastcifar.errors import UserError
@@ -35,6 +35,7 @@ class Request:
     synthetic_train: int = TRAIN_SAMPLES
     synthetic_test: int = TEST_SAMPLES
     seed: int = 0
+    hold_out: int = 0
     mirrors: Sequence[tuple[str, Archive]] = MIRRORS
     patience: Patience | None = None
 
@@ -61,6 +62,7 @@ def prepare(request: Request) -> Outcome:
         if finish_commit(request.out):
             _say(f"finished moving a set into {request.out} that an earlier run had written")
         existing = None if request.force else _existing(request.out)
+        _check_hold_out(request, existing)
         if request.source == SYNTHETIC:
             return _synthetic(request, existing)
         if request.source:
@@ -68,16 +70,29 @@ def prepare(request: Request) -> Outcome:
         return _without_source(request, existing)
 
 
+def _check_hold_out(request: Request, existing: Manifest | None) -> None:
+    """Refuses to take a set for another one: neither may be replaced, or trained on, by accident."""
+    if request.hold_out < 0:
+        raise UserError(f"--hold-out is {request.hold_out}, but must be at least 0")
+    held_out = request.hold_out if existing is None else existing.source.held_out
+    if held_out != request.hold_out:
+        raise UserError(
+            f"{request.out} holds a set with {held_out} train samples held out, but --hold-out is {request.hold_out}; "
+            "give this one a folder of its own by --out, or replace that one by --force"
+        )
+
+
 def _synthetic(request: Request, existing: Manifest | None) -> Outcome:
     if existing is not None and existing.source.kind == "synthetic" and existing.source.seed == request.seed:
-        wanted = {"train": request.synthetic_train, "test": request.synthetic_test}
+        held_out = request.hold_out
+        wanted = {"train": request.synthetic_train - held_out, "test": held_out or request.synthetic_test}
         if all(existing.splits[split].samples == wanted[split] for split in SPLITS):
             return Outcome(manifest=existing, written=False)
     return _write(request, synthetic_set(request.synthetic_train, request.synthetic_test, request.seed))
 
 
 def _from_source(request: Request, source: Source, existing: Manifest | None) -> Outcome:
-    if existing is not None and existing.source.checksum == source.checksum:
+    if existing is not None and existing.source.checksum == mark_held_out(source.checksum, request.hold_out):
         return Outcome(manifest=existing, written=False)
     return _write(request, source.read(request.resize))
 
@@ -111,7 +126,7 @@ def _download(request: Request) -> RawSet:
 
 
 def _write(request: Request, raw: RawSet) -> Outcome:
-    return Outcome(manifest=write_set(raw, request.out), written=True, notes=raw.notes)
+    return Outcome(manifest=write_set(hold_out(raw, request.hold_out), request.out), written=True, notes=raw.notes)
 
 
 def _existing(out: Path) -> Manifest | None:

@@ -2,9 +2,10 @@
 
 import hashlib
 import math
+import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 SourceKind = Literal["cifar-python", "cifar-binary", "image-folder", "synthetic"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("cifar-python", "cifar-binary", "image-folder", "synthetic")
 LARGEST_SEED = 2**63 - 1  # of the synthetic set
+_HELD_OUT = re.compile(r";hold-out:([0-9]{1,15})\Z")
 _STATISTICS_CHUNK = 4096  # samples; keeps the 8-byte copies `bincount` makes at some 30 MB
 
 
@@ -25,13 +27,20 @@ class SourceInfo:
     """Where a set came from.
 
     `name` is a base name, never a path. `checksum` is `md5:...` of an archive, `listing:...` of a folder (a digest of
-    its file names, sizes and modification times), None for the synthetic set, which has a `seed` instead.
+    its file names, sizes and modification times), None for the synthetic set, which has a `seed` instead; behind it
+    `;hold-out:N` where the test split is N held-out train samples.
     """
 
     kind: SourceKind
     name: str
     checksum: str | None = None
     seed: int | None = None
+
+    @property
+    def held_out(self) -> int:
+        """How many train samples stand in for the test split; 0 where it is the test split."""
+        found = _HELD_OUT.search(self.checksum or "")
+        return int(found[1]) if found else 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +96,39 @@ def _check_split(name: str, split: RawSplit, classes: int) -> None:
         )
 
 
+def hold_out(raw: RawSet, count: int) -> RawSet:
+    """`raw` without its test split: `count` train samples take that place, those whose SHA-256 is smallest.
+
+    Which ones these are depends on pictures and labels alone, not on the order in which a source holds them; all else
+    stays in its order. `count` 0 is `raw` itself. Raises UserError where fewer than one sample would be left.
+    """
+    if count == 0:
+        return raw
+    total = len(raw.train)
+    if not 0 < count < total:
+        raise UserError(
+            f"--hold-out is {count}, but must be from 0 to {total - 1}: the train split has {total} samples"
+        )
+    digests = list(_sample_digests(0, raw.train))
+    held = np.zeros(total, bool)
+    held[sorted(range(total), key=digests.__getitem__)[:count]] = True
+    return replace(
+        raw,
+        train=_chosen(raw.train, ~held),
+        test=_chosen(raw.train, held),
+        source=replace(raw.source, checksum=mark_held_out(raw.source.checksum, count)),
+    )
+
+
+def mark_held_out(checksum: str | None, count: int) -> str | None:
+    """A source's checksum as `SourceInfo` has it after `hold_out`."""
+    return f"{checksum or ''};hold-out:{count}" if count else checksum
+
+
+def _chosen(split: RawSplit, which: np.ndarray) -> RawSplit:
+    return RawSplit(images_nhwc=split.images_nhwc[which], labels=split.labels[which])
+
+
 def channel_statistics(images_nhwc: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation of each channel, in 0..1.
 
@@ -118,13 +160,11 @@ def content_digest(raw: RawSet) -> str:
     significant first, and the 3072 bytes of its picture.
     """
     total = hashlib.sha256()
-    for digest in sorted(_sample_digests(raw)):
+    for digest in sorted(digest for i, name in enumerate(SPLITS) for digest in _sample_digests(i, raw.split(name))):
         total.update(digest)
     return total.hexdigest()
 
 
-def _sample_digests(raw: RawSet) -> Iterator[bytes]:
-    for index, name in enumerate(SPLITS):
-        split = raw.split(name)
-        for image, label in zip(split.images_nhwc, split.labels.tolist(), strict=True):
-            yield hashlib.sha256(bytes([index]) + label.to_bytes(8, "little") + image.tobytes()).digest()
+def _sample_digests(index: int, split: RawSplit) -> Iterator[bytes]:
+    for image, label in zip(split.images_nhwc, split.labels.tolist(), strict=True):
+        yield hashlib.sha256(bytes([index]) + label.to_bytes(8, "little") + image.tobytes()).digest()

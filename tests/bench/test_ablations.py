@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench import ablations
+from bench import ablations, time_to_accuracy
 from bench.ablations import BASE, KEPT, LEVERS, main, summarise, table_of
 from bench.report import SECTIONS, TITLES
 from fastcifar.config_file import to_toml
@@ -74,8 +74,8 @@ def test_mistakes(arguments: list[str], text: str):
         main(arguments)
 
 
-def test_what_is_there_is_not_trained_again(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablations.tempfile, "gettempdir", lambda: str(tmp_path))
+def test_what_is_there_is_not_trained_again(small_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(time_to_accuracy.tempfile, "gettempdir", lambda: str(tmp_path))
     calls = []
 
     def trained(arguments: list[str], seed: int, data: Any) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_what_is_there_is_not_trained_again(tmp_path, monkeypatch, capsys):
         return record("", seed, 0.8, 0.9, 10)
 
     monkeypatch.setattr(ablations, "train_once", trained)
-    chosen = ["--only", "crops", "GELU", "--out", str(tmp_path / "new" / "x.json")]
+    chosen = ["--only", "crops", "GELU", "--data", str(small_data), "--out", str(tmp_path / "new" / "x.json")]
     main([*chosen, "--runs", "1"])
     assert calls == [0, 0, 0]
     main([*chosen, "--runs", "2"])

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from bench import time_to_accuracy
-from bench.time_to_accuracy import Options, _finished, main, summarise
+from bench.time_to_accuracy import Options, _finished, main, partial_path, subject_of, summarise
 from fastcifar.engine.record import code_revision
 from fastcifar.errors import UserError
 
@@ -38,16 +38,32 @@ def test_runs_of_another_revision_are_not_taken_up(tmp_path):
     assert _finished(tmp_path / "missing.json") == []
 
 
-def test_folders_of_the_result_are_made(tmp_path, monkeypatch, capsys):
+def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path):
+    manifest = json.loads((small_data / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"content_sha256": "0" * 64}))
+    paths = {partial_path("cpu90", small_data), partial_path("cpu90", tmp_path), partial_path("fast90", small_data)}
+    assert len(paths) == 3
+    assert partial_path("cpu90", small_data) in paths
+    with pytest.raises(UserError, match="no prepared data in"):
+        partial_path("cpu90", tmp_path / "nowhere")
+
+
+def test_other_pictures_are_part_of_the_name():
+    assert subject_of(record(0, 0.9, 0.9)) == "cpu90"
+    assert subject_of(record(0, 0.9, 0.9) | {"dataset": "custom"}) == "cpu90-custom"
+
+
+def test_folders_of_the_result_are_made(small_data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(time_to_accuracy, "RESULTS", tmp_path / "not-there" / "results")
     monkeypatch.setattr(time_to_accuracy.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(time_to_accuracy, "_run", lambda options, seed: record(seed, 0.9, 0.91))
-    main(["--recipe", "cpu90", "--runs", "2"])
+    main(["--recipe", "cpu90", "--runs", "2", "--data", str(small_data)])
     written = tmp_path / "not-there" / "results" / "time_to_accuracy-cpu90-cpu-n2.json"
     assert json.loads(written.read_text())["n"] == 2
     assert f"written to {written}" in capsys.readouterr().out
-    main(["--recipe", "cpu90", "--runs", "1", "--out", str(tmp_path / "also" / "new" / "x.json")])
-    assert json.loads((tmp_path / "also" / "new" / "x.json").read_text())["n"] == 1
+    out = tmp_path / "also" / "new" / "x.json"
+    main(["--recipe", "cpu90", "--runs", "1", "--data", str(small_data), "--out", str(out)])
+    assert json.loads(out.read_text())["n"] == 1
 
 
 def test_a_number_of_runs_below_one_is_refused():

@@ -55,6 +55,14 @@ def test_a_second_prepare_does_nothing(request_: Request, tree: Path) -> None:
     assert prepare(request).written
 
 
+def test_held_out_samples_of_a_folder_are_not_read_again(request_: Request, tree: Path, make_png: Callable) -> None:
+    request = replace(request_, source=str(tree), hold_out=2)
+    assert prepare(request).manifest.splits["test"].samples == 2
+    assert_no_op(request, "custom")
+    next((tree / "train").rglob("*.png")).write_bytes(make_png((7, 7, 7)))
+    assert prepare(request).written
+
+
 def test_a_changed_source_is_prepared_again(request_: Request, tree: Path, make_png: Callable) -> None:
     request = replace(request_, source=str(tree))
     prepare(request)
