@@ -122,12 +122,13 @@ def stopped(config: Config, epochs: float, steps_per_epoch: int) -> Config:
 
 def _finished(config: Config) -> dict[str, Any] | None:
     """The run of `config` that is there already, made by this code."""
+    content = load_manifest(config.data).content_sha256
     for path in sorted(config.runs.glob(f"*/{RECORD_NAME}")):
         folder = path.parent
         with contextlib.suppress(UserError):  # a run of another version is none of this one
             if config_from_file(folder / CONFIG_NAME) == config:  # as values: its file may say 1.0 for 1
                 record = load_record(folder)
-                if record["code_revision"] == code_revision():
+                if (record["code_revision"], record["dataset_sha256"]) == (code_revision(), content):
                     return figures(folder, record)
     return None
 

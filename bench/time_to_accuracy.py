@@ -49,14 +49,13 @@ def main(arguments: list[str]) -> None:
     if options.runs < 1:
         raise UserError(f"runs is {options.runs}, but must be at least 1")
     partial = partial_path(options.recipe, options.data)
-    out = partial if options.out is None else options.out
-    for folder in (out.parent, RESULTS):  # made before anything is trained: git keeps no empty folder
-        folder.mkdir(parents=True, exist_ok=True)
-    records = _finished(out)
+    # made before anything is trained: git keeps no empty folder
+    (RESULTS if options.out is None else options.out.parent).mkdir(parents=True, exist_ok=True)
+    records = _finished(partial)
     for seed in range(options.first_seed, options.first_seed + options.runs):
         if not any(record["seed"] == seed for record in records):
             records.append(_run(options, seed))
-            write_json(out, summarise(records, options.target))
+            write_json(partial, {"runs": records})
         print(_row(next(record for record in records if record["seed"] == seed)), flush=True)
     wanted = range(options.first_seed, options.first_seed + options.runs)
     result = summarise([record for record in records if record["seed"] in wanted], options.target)
@@ -71,13 +70,15 @@ def partial_path(subject: str, data: Path) -> Path:
 
     Raises UserError where `data` is not prepared.
     """
-    content = load_manifest(data).content_sha256[:12]
-    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{content}-{code_revision()}.json"
+    pictures = "-".join(split.sha256[:12] for split in load_manifest(data).splits.values())  # in their order
+    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{pictures}-{code_revision()}.json"
 
 
 def subject_of(result: dict[str, Any]) -> str:
-    """The recipe as names of result files have it, with the data set's name behind it where that is not CIFAR-10."""
-    return result["recipe"] if result["dataset"] == "cifar10" else f"{result['recipe']}-{result['dataset']}"
+    """The recipe as names of result files have it; other pictures than CIFAR-10's stand behind it, with a digest."""
+    if result["dataset"] == "cifar10":
+        return result["recipe"]
+    return f"{result['recipe']}-{result['dataset']}-{result['dataset_sha256'][:6]}"
 
 
 def _finished(path: Path) -> list[dict[str, Any]]:
@@ -117,7 +118,18 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
         seconds = [record["clock"][name] for record in records]
         clock[name] = {"median": statistics.median(seconds), "min": min(seconds), "max": max(seconds)}
     first = records[0]
-    shared = ("recipe", "dataset", "epochs", "steps", "parameters", "flops", "device", "amp", "cpu_kernels")
+    shared = (
+        "recipe",
+        "dataset",
+        "dataset_sha256",
+        "epochs",
+        "steps",
+        "parameters",
+        "flops",
+        "device",
+        "amp",
+        "cpu_kernels",
+    )
     return {
         "what": "time_to_accuracy",
         **{key: first[key] for key in (*shared, "hardware", "versions", "code_revision")},

@@ -91,9 +91,9 @@ class SpeedNetConfig:
     logit_scale: float = 1 / 256
     """Factor on the logits: one over the channels of the last block, for Muon's rates of biases and the last layer."""
     stem_epochs: float = 3.0
-    """For how many epochs the stem's bias learns; afterwards the backward pass ends at the first block."""
+    """For how many epochs the stem's bias learns; then, with fixed filters, the backward pass ends before the stem."""
     stem: Literal["whitening", "learned"] = "whitening"
-    """The stem's filters: fixed ones that whiten patches of training pictures, or drawn ones that learn throughout."""
+    """The stem's filters: fixed ones that whiten patches of training pictures, or drawn ones that learn to the end."""
     identity: bool = True
     """Whether filters start as the identity on the channels that a block's convolution shares with its input."""
 

@@ -11,6 +11,7 @@ import tyro
 
 from fastcifar.config import Config
 from fastcifar.console import run_command
+from fastcifar.data.cifar10 import not_cifar10
 from fastcifar.errors import RunFailedError, UserError
 
 DESCRIPTION = """Suggest learning rates: train for a few steps at an ever larger rate and look at the losses.
@@ -99,8 +100,8 @@ def as_json(test: Any, suggestions: Mapping[Any, Any], method: str, config: Conf
 
 
 def table(test: Any, suggestions: Mapping[Any, Any], method: str) -> str:
-    """The suggestions as text; those from a synthetic set are marked."""
-    mark = "  [synthetic data, not CIFAR-10]" if test.dataset == "synthetic" else ""
+    """The suggestions as text; those from another set than CIFAR-10 are marked."""
+    mark = not_cifar10(test.dataset)
     lines = ["method         max        min"]
     for name, found in suggestions.items():
         lines.append(f"{name:8}  {found.maximum:8.4g}  {found.minimum:9.4g}{'  *' if name == method else ''}{mark}")

@@ -35,7 +35,7 @@ class Options:
     out: Path = Path("data")
     """Folder the set is written to; a download is kept there too."""
     force: bool = False
-    """Write again even if the folder already holds the wanted set."""
+    """Write again even if the folder already holds the wanted set, or one with other samples held out."""
     verify: bool = False
     """Only check: recompute the SHA-256 of both betons and read them; prepares nothing."""
     resize: bool = False
@@ -91,6 +91,8 @@ def _verify(options: Options) -> None:
 
     if options.force:
         raise UserError("--verify only checks; leave out --force, or run it first")
+    if options.hold_out:
+        raise UserError("--verify only checks; leave out --hold-out")
     manifest = verify(options.out)
     print(_summary(manifest, options.out))
     for split, info in manifest.splits.items():

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastcifar.config import views_of
 from fastcifar.console import run_command
+from fastcifar.data.cifar10 import not_cifar10
 from fastcifar.errors import UserError
 
 DESCRIPTION = """Train a network on the prepared data.
@@ -56,8 +57,8 @@ def main(arguments: list[str]) -> None:
 
 
 def summary(folder: Path, record: dict[str, Any]) -> str:
-    """The result of a run in a few lines; every figure of a synthetic set is marked."""
-    mark = "  [synthetic data, not CIFAR-10]" if record["dataset"] == "synthetic" else ""
+    """The result of a run in a few lines; every figure of another set than CIFAR-10 is marked."""
+    mark = not_cifar10(record["dataset"])
     clock = record["clock"]
     process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
     resumed = "   (resumed: what was lost is left out)" if record.get("resumed_at") else ""

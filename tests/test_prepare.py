@@ -80,6 +80,7 @@ def test_verify(prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     [
         (["--source", "/nowhere/at/all"], "error: source /nowhere/at/all does not exist"),
         (["--verify", "--force"], "error: --verify only checks; leave out --force, or run it first"),
+        (["--verify", "--hold-out", "5"], "error: --verify only checks; leave out --hold-out"),
         (["--source", "synthetic", "--synthetic-train", "3"], "error: the synthetic set was to have 3 train samples"),
         (["--url", "ftp://host/file"], "error: --url is 'ftp://host/file', expected"),
     ],

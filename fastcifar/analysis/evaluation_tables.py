@@ -1,4 +1,4 @@
-"""The figures of an evaluation as plain text for a terminal; those of a synthetic set are marked.
+"""The figures of an evaluation as plain text for a terminal; those of another set than CIFAR-10 are marked.
 
 Every function takes what `evaluation.summarise` returns.
 """
@@ -6,6 +6,7 @@ Every function takes what `evaluation.summarise` returns.
 from typing import Any
 
 from fastcifar.config import VIEW_NAMES, views_of
+from fastcifar.data.cifar10 import not_cifar10
 
 WIDEST_MATRIX = 20
 """Classes; a wider confusion matrix fits no terminal."""
@@ -13,7 +14,6 @@ CELL = 26
 """Characters of a column of shares with intervals."""
 SHORT = 5
 """Characters of a class's name above a column."""
-SYNTHETIC_MARK = "  [synthetic data, not CIFAR-10]"
 
 
 def tables(summary: dict[str, Any]) -> str:
@@ -82,8 +82,8 @@ def calibration_table(summary: dict[str, Any]) -> str:
 
 
 def mark_of(summary: dict[str, Any]) -> str:
-    """What is put behind figures of synthetic data, else nothing."""
-    return SYNTHETIC_MARK if summary["dataset"] == "synthetic" else ""
+    """What is put behind figures of another data set than CIFAR-10, else nothing."""
+    return not_cifar10(summary["dataset"])
 
 
 def _counting(summary: dict[str, Any]) -> dict[str, Any]:

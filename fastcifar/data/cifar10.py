@@ -17,6 +17,11 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 CONTENT_SHA256 = "e1d2f759b9804bc3e3169bb3af03c9be43087fa581f6a88b8da86a4caca587dc"
 
 
+def not_cifar10(dataset: str) -> str:
+    """What is put behind a figure: nothing for `cifar10`, else that the data set, named as in manifests, is another."""
+    return "" if dataset == "cifar10" else f"  [{dataset} data, not CIFAR-10]"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Archive:
     """A file CIFAR-10 is distributed as; `size` in bytes."""

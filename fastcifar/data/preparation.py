@@ -55,14 +55,17 @@ def prepare(request: Request) -> Outcome:
     Raises UserError for a bad source, RunFailedError (DownloadError) when the download, the disk or the writer fails;
     the folder then holds what it held before.
     """
+    if request.hold_out < 0:
+        raise UserError(f"--hold-out is {request.hold_out}, but must be at least 0")
     if request.out.exists() and not request.out.is_dir():
         raise UserError(f"--out {request.out} is a file, expected a folder")
     request.out.mkdir(parents=True, exist_ok=True)
     with _locked(request.out):
         if finish_commit(request.out):
             _say(f"finished moving a set into {request.out} that an earlier run had written")
+        if not request.force:
+            _check_hold_out(request)
         existing = None if request.force else _existing(request.out)
-        _check_hold_out(request, existing)
         if request.source == SYNTHETIC:
             return _synthetic(request, existing)
         if request.source:
@@ -70,15 +73,16 @@ def prepare(request: Request) -> Outcome:
         return _without_source(request, existing)
 
 
-def _check_hold_out(request: Request, existing: Manifest | None) -> None:
-    """Refuses to take a set for another one: neither may be replaced, or trained on, by accident."""
-    if request.hold_out < 0:
-        raise UserError(f"--hold-out is {request.hold_out}, but must be at least 0")
-    held_out = request.hold_out if existing is None else existing.source.held_out
+def _check_hold_out(request: Request) -> None:
+    """Refuses one kind of set where the folder has another, even a damaged one: none is replaced by accident."""
+    try:
+        held_out = load_manifest(request.out).source.held_out
+    except UserError:
+        return
     if held_out != request.hold_out:
         raise UserError(
             f"{request.out} holds a set with {held_out} train samples held out, but --hold-out is {request.hold_out}; "
-            "give this one a folder of its own by --out, or replace that one by --force"
+            f"say --hold-out {held_out} to keep it, name another folder by --out, or replace it by --force"
         )
 
 

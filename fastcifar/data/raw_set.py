@@ -27,8 +27,8 @@ class SourceInfo:
     """Where a set came from.
 
     `name` is a base name, never a path. `checksum` is `md5:...` of an archive, `listing:...` of a folder (a digest of
-    its file names, sizes and modification times), None for the synthetic set, which has a `seed` instead; behind it
-    `;hold-out:N` where the test split is N held-out train samples.
+    its file names, sizes and modification times), None for the synthetic set, which has a `seed` instead. Where the
+    test split is N held-out train samples it ends with `;hold-out:N`, so that it still says all by which sets differ.
     """
 
     kind: SourceKind

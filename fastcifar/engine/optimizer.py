@@ -173,7 +173,7 @@ class Muon:
     """Momentum whose update is orthogonalised, on filters (out, in, h, w) seen as matrices (out, in * h * w).
 
     Before each step a filter bank is scaled to the Frobenius norm sqrt(out), so the learning rate alone sets how far
-    the weights turn; the batch norm behind each convolution makes its scale meaningless otherwise.
+    the weights turn; the batch norm behind a block's convolution makes its scale meaningless otherwise.
     """
 
     capturable = True

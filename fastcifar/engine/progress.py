@@ -16,7 +16,7 @@ class RunProgress:
     def __init__(self, bar: Progress, config: Config, *, total: int, steps_per_epoch: int, dataset: str) -> None:
         self.bar, self.epochs, self.steps_per_epoch = bar, config.epochs, steps_per_epoch
         self.shares = _shares(total, config.resolution)
-        self.lasting: dict[str, str] = {"data": "synthetic"} if dataset == "synthetic" else {}
+        self.lasting: dict[str, str] = {} if dataset == "cifar10" else {"data": dataset}
 
     def show(self, done: int, history: History) -> None:
         """After `done` steps, at least one; the figures are those that were read last."""

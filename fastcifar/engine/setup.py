@@ -65,7 +65,7 @@ class Setup:
     def new_model(self, loader: Loader) -> nn.Module:
         """The network before its first step, on the device; a stem that comes from data is taken from `loader`."""
         model = build_model(self.config.model, self.classes, self.config.seed)
-        if isinstance(model, SpeedNet):
+        if isinstance(model, SpeedNet) and not model.stem.weight.requires_grad:
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
             model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
         use_kernels(model, self.placement.cpu_kernels)

@@ -42,7 +42,7 @@ class SpeedNet(nn.Module):
     """(b, 3, s, s), s from 16 to 32, to logits (b, classes); the pictures normalised, the logits scaled.
 
     The stem is fixed by `whiten` from training pictures before the first step, and only its bias learns, unless the
-    configuration has it learn altogether. BN has no learned scale: the filters' own norms carry it.
+    configuration has its filters drawn and learn as well. BN has no learned scale: the filters' own norms carry it.
     """
 
     kernels: CpuKernels = "torch"
@@ -67,7 +67,7 @@ class SpeedNet(nn.Module):
         assert self.stem.bias is not None
         self.stem.bias.zero_()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.weight.requires_grad:
+            if isinstance(module, nn.Conv2d) and module.weight.requires_grad:  # a fixed stem's come from `whiten`
                 bound = module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if self.identity and module is not self.stem:
@@ -80,12 +80,7 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives.
-
-        A stem that learns is left alone.
-        """
-        if self.stem.weight.requires_grad:
-            return
+        """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives."""
         channels, count = STEM_CHANNELS // 2, 0
         covariance = torch.zeros(channels, channels, dtype=torch.float64)
         for chunk in images.float().split(500):  # 23 MB of patches at a time

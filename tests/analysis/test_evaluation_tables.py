@@ -68,10 +68,10 @@ def test_nothing_wrong_and_many_classes() -> None:
     assert "\n\n\n" not in tables(summarise(perfect)) + tables(summarise(evaluation(classes=21)))
 
 
-@pytest.mark.parametrize(("dataset", "marks"), [("synthetic", 6), ("cifar10", 0)])
-def test_synthetic_data_is_marked(dataset: str, marks: int) -> None:
+@pytest.mark.parametrize(("dataset", "marks"), [("synthetic", 6), ("custom", 6), ("cifar10", 0)])
+def test_other_data_are_marked(dataset: str, marks: int) -> None:
     text = tables(summarise(evaluation(dataset)))
-    assert text.count("  [synthetic data, not CIFAR-10]") == marks
+    assert text.count(f"  [{dataset} data, not CIFAR-10]") == text.count("not CIFAR-10") == marks
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from fastcifar.recipes import cpu90
 
 def record(lever: str, seed: int, plain: float, more: float, run_s: float) -> dict[str, Any]:
     return {
-        "lever": lever, "seed": seed, "recipe": "cpu90", "dataset": "cifar10", "epochs": 4.5, "device": "cpu",
+        "lever": lever, "seed": seed, "recipe": "cpu90", "dataset": "cifar10", "dataset_sha256": "f" * 64,
+        "epochs": 4.5, "device": "cpu",
         "amp": "float32", "cpu_kernels": "half", "evaluation": "unsure", "hardware": {"cpu": "x"}, "versions": {},
         "code_revision": "abc", "test_accuracy": plain, "test_accuracy_tta": more, "train_accuracy": 0.9,
         "clock": {"train_s": run_s - 1, "run_s": run_s, "process_s": run_s + 1}, "weights_sha256": "0",

@@ -15,6 +15,7 @@ from bench.reproduce import Options, main, planned, squeezed, stopped, summarise
 from fastcifar.config import Config
 from fastcifar.config_cli import config_from_file
 from fastcifar.config_file import to_toml
+from fastcifar.data.manifest import load_manifest
 from fastcifar.engine.record import code_revision
 from fastcifar.engine.schedule import one_cycle, total_steps
 from fastcifar.errors import RunFailedError, UserError
@@ -180,15 +181,18 @@ def test_a_real_run_is_found_again(
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("options", [Options(), Options(epochs=1), Options(epochs=7.5), Options(fraction=0.1)])
 def test_a_finished_run_is_known_by_its_values(
-    name: str, options: Options, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, options: Options, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a run writes down may say 1.0 where the recipe says 1."""
-    config = replace(planned(options, name, 0, 50_000), runs=tmp_path)
+    config = replace(planned(options, name, 0, 50_000), data=small_data, runs=tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "asked.toml").write_text(to_toml(config))
     (tmp_path / "run" / "config.toml").write_text(to_toml(config_from_file(tmp_path / "run" / "asked.toml")))
     (tmp_path / "run" / "record.json").write_text("{}")
-    monkeypatch.setattr(reproduce, "load_record", lambda folder: {"code_revision": code_revision()})
+    record = {"code_revision": code_revision(), "dataset_sha256": load_manifest(small_data).content_sha256}
+    monkeypatch.setattr(reproduce, "load_record", lambda folder: record)
     monkeypatch.setattr(reproduce, "figures", lambda folder, record: {"folder": folder})
     assert reproduce._finished(config) == {"folder": tmp_path / "run"}
     assert reproduce._finished(replace(config, seed=1)) is None
+    record["dataset_sha256"] = "0" * 64  # the folder had other pictures then
+    assert reproduce._finished(config) is None

@@ -10,7 +10,7 @@ from fastcifar.errors import UserError
 
 def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:
     return {
-        "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "epochs": 5, "steps": 500,
+        "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "dataset_sha256": "f" * 64, "epochs": 5, "steps": 500,
         "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32", "cpu_kernels": "own",
         "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
         "evaluation": evaluation, "code_revision": code_revision(),
@@ -40,7 +40,8 @@ def test_runs_of_another_revision_are_not_taken_up(tmp_path):
 
 def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path):
     manifest = json.loads((small_data / "manifest.json").read_text())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"content_sha256": "0" * 64}))
+    manifest["splits"]["test"]["sha256"] = "0" * 64
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     paths = {partial_path("cpu90", small_data), partial_path("cpu90", tmp_path), partial_path("fast90", small_data)}
     assert len(paths) == 3
     assert partial_path("cpu90", small_data) in paths
@@ -50,7 +51,7 @@ def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path):
 
 def test_other_pictures_are_part_of_the_name():
     assert subject_of(record(0, 0.9, 0.9)) == "cpu90"
-    assert subject_of(record(0, 0.9, 0.9) | {"dataset": "custom"}) == "cpu90-custom"
+    assert subject_of(record(0, 0.9, 0.9) | {"dataset": "custom"}) == "cpu90-custom-ffffff"
 
 
 def test_folders_of_the_result_are_made(small_data, tmp_path, monkeypatch, capsys):

@@ -80,9 +80,13 @@ def test_a_folder_keeps_its_kind_of_set(tmp_path: Path, whole: RawSet) -> None:
     assert not prepare(held).written
     assert not prepare(replace(held, source=None)).written
     for other, count in ((request, 0), (replace(request, source=None), 0), (replace(request, hold_out=5), 5)):
-        text = f"holds a set with 15 train samples held out, but --hold-out is {count}; give this one a folder"
+        text = f"holds a set with 15 train samples held out, but --hold-out is {count}; say --hold-out 15 to keep it"
         with pytest.raises(UserError, match=text):
             prepare(other)
+    (tmp_path / "test.beton").unlink()  # damaged, and still what it was
+    with pytest.raises(UserError, match="holds a set with 15 train samples held out, but --hold-out is 0"):
+        prepare(request)
+    assert prepare(held).written
     assert prepare(replace(request, force=True)).written
     with pytest.raises(UserError, match="holds a set with 0 train samples held out, but --hold-out is 15"):
         prepare(held)
