@@ -1,7 +1,9 @@
 """Threads, open files and memory over many half-read epochs and many loaders: `python tests/faults/leaks.py`.
 
 Arguments: half-read epochs, loaders. Prints JSON: for both, of both kinds of loader, a row of (done, threads, open
-files, resident MiB) at eleven times from a tenth of the way on; before that, what is made once is made.
+files, resident MiB) at eleven times from a tenth of the way on; before that, what is made once is made, for which
+further half-read epochs and loaders come first: memory grows by 0 to 4 MiB, in some steps, during the first 60 epochs
+or so and by less during the first loaders, and then no more.
 
 Each epoch is followed by a pause as short as the shortest training step: TBB, by which numba wakes its threads, keeps 7
 kB of every call until they have had nothing to do for a moment (numba/numba#10225), so without it memory would grow.
@@ -25,6 +27,7 @@ from fastcifar.loader import open_loader
 from fastcifar.loader.protocol import Loader
 
 PAUSE_S = 0.005
+FIRST_EPOCHS, FIRST_LOADERS = 100, 20
 Row = tuple[int, int, int, float]
 
 
@@ -66,7 +69,11 @@ def watch(kind: str, folder: Path, epochs: int, loaders: int) -> dict[str, list[
             half_an_epoch(loader, number)
 
     with opened() as loader:
+        for number in range(FIRST_EPOCHS):
+            half_an_epoch(loader, number)
         half_read = series(epochs, lambda number: half_an_epoch(loader, number))
+    for number in range(FIRST_LOADERS):
+        lifetime(number)
     return {"half_read_epochs": half_read, "loaders": series(loaders, lifetime)}
 
 
