@@ -59,12 +59,12 @@ MORE_VIEWS = {
 
 
 def model_card(bundle: Bundle) -> str:
-    """The card of a finished run; every figure of a synthetic set is marked."""
+    """The card of a finished run; every figure of another set than CIFAR-10 is marked."""
     record = bundle.record
     hardware = record.get("hardware", {})
     return CARD.format(
         **{key: record[key] for key in ("recipe", "seed", "epochs", "batch_size", "dataset", "amp")},
-        mark="**Trained on a synthetic set, not on CIFAR-10.** " if record["dataset"] == "synthetic" else "",
+        mark="" if record["dataset"] == "cifar10" else f"**Trained on a {record['dataset']} set, not on CIFAR-10.** ",
         version=record.get("versions", {}).get("fastcifar"),
         train_s=record["clock"]["train_s"],
         machine=hardware.get("gpu") or hardware.get("cpu"),

@@ -38,13 +38,16 @@ def test_runs_of_another_revision_are_not_taken_up(tmp_path):
     assert _finished(tmp_path / "missing.json") == []
 
 
-def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path):
+def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path, monkeypatch):
     manifest = json.loads((small_data / "manifest.json").read_text())
     manifest["splits"]["test"]["sha256"] = "0" * 64
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    paths = {partial_path("cpu90", small_data), partial_path("cpu90", tmp_path), partial_path("fast90", small_data)}
-    assert len(paths) == 3
-    assert partial_path("cpu90", small_data) in paths
+    monkeypatch.setattr(time_to_accuracy.tempfile, "gettempdir", lambda: str(tmp_path))
+    trained = []
+    monkeypatch.setattr(time_to_accuracy, "_run", lambda o, seed: trained.append(o) or record(seed, 0.9, 0.91))
+    for data in (small_data, tmp_path, small_data):
+        main(["--recipe", "cpu90", "--runs", "1", "--data", str(data), "--out", str(tmp_path / "x.json")])
+    assert [options.data for options in trained] == [small_data, tmp_path]
     with pytest.raises(UserError, match="no prepared data in"):
         partial_path("cpu90", tmp_path / "nowhere")
 
