@@ -2,7 +2,7 @@
 
 import importlib
 
-from fastcifar.console import run_command
+from fastcifar.cli.console import run_command
 from fastcifar.errors import UserError
 
 COMMANDS = {

@@ -15,9 +15,9 @@ from typing import Any
 from bench.measure import check_out, check_runs, figure, finish, ratios, result_path, summary, table
 from bench.time_to_accuracy import partial_path, subject_of, train_once
 from fastcifar.analysis.statistics import interval
-from fastcifar.command_line import parse
+from fastcifar.cli.parsing import parse
 from fastcifar.config import Config, MuonConfig, SpeedNetConfig
-from fastcifar.config_file import to_toml
+from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.recipes import RECIPES

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from bench.arena import cores, race
+from bench.isolated_runner import cores, race
 from bench.measure import check_out, check_runs, described, figure, finish, ratios, result_path, summary, table
 from bench.stages import Task, Trained, stages
 from fastcifar.config import Config, ResNetConfig
-from fastcifar.data.beton import load_manifest
-from fastcifar.device import Placement, place
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
+from fastcifar.runtime.device import Placement, place
 
 PARTS = ("data_s", "step_s", "evaluation_s")
 CLOCK = {
@@ -88,7 +88,7 @@ def _line_up(options: Options, task: Task) -> dict[str, Callable[[], Trained]]:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints a table, writes the JSON; the last line is the JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench epochs")
     check_runs(options.runs)
@@ -150,6 +150,6 @@ def printed(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

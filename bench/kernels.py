@@ -12,9 +12,10 @@ from bench import measure as m
 from bench.peers import AUGMENT
 from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.config import Config
-from fastcifar.data.beton import load_manifest, read_split
-from fastcifar.device import DTYPES, Placement, keep_freed_memory, place, using
+from fastcifar.data.prepared import load_manifest, read_split
 from fastcifar.errors import UserError
+from fastcifar.runtime.device import DTYPES, Placement, place
+from fastcifar.runtime.threads import keep_freed_memory, using
 
 PICTURE = SIDE * SIDE * 3
 INDEX_BYTES = 16  # a row and a sample number
@@ -168,7 +169,7 @@ def cases(options: Options, placement: Placement, output: str) -> list[Case]:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints a table, writes the JSON; the last line is the JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench kernels")
     m.check_runs(options.runs)
@@ -243,6 +244,6 @@ def printed(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

@@ -10,12 +10,13 @@ import torch
 
 from bench import measure as m
 from fastcifar.config import KERNEL_NAMES, Config, CpuKernels, SpeedNetConfig
-from fastcifar.device import Placement, keep_freed_memory, place, using
-from fastcifar.engine.optimizer import build_optimizer
-from fastcifar.engine.step import TrainStep
 from fastcifar.errors import UserError
 from fastcifar.models.build import build_model, use_kernels
+from fastcifar.optim.optimizer import build_optimizer
 from fastcifar.recipes import RECIPES
+from fastcifar.runtime.device import Placement, place
+from fastcifar.runtime.threads import keep_freed_memory, using
+from fastcifar.training.step import TrainStep
 
 CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
 WARM_UP = 2
@@ -40,7 +41,7 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints a table, writes the JSON; the last line is the JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench layers")
     m.check_runs(options.runs)

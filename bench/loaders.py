@@ -9,13 +9,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bench.arena import cores, race
+from bench.isolated_runner import cores, race
 from bench.measure import check_out, check_runs, described, figure, finish, ratios, result_path, summary, table
 from bench.peers import Setting, build_feed
 from fastcifar.config import Config
-from fastcifar.data.beton import load_manifest
-from fastcifar.device import Placement, place, using
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
+from fastcifar.runtime.device import Placement, place
+from fastcifar.runtime.threads import using
 
 OURS = "resident"
 TURN_S = 0.5
@@ -136,7 +137,7 @@ def worker_counts(limit: int) -> list[int]:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints a table, writes the JSON; the last line is the JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench loaders")
     check_runs(options.runs)
@@ -205,6 +206,6 @@ def printed(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

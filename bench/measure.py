@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from fastcifar.console import progress
-from fastcifar.device import Placement
-from fastcifar.engine.record import environment
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
+from fastcifar.runs.record import environment
+from fastcifar.runtime.device import Placement
+from fastcifar.runtime.progress import progress
 
 RESULTS = Path(__file__).parent / "results"
 

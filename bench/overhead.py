@@ -19,17 +19,18 @@ import torch
 
 from bench.measure import check_out, check_runs, described, figure, finish, result_path, summary, table
 from fastcifar.config import Config, ModelConfig, ResNetConfig, SpeedNetConfig
-from fastcifar.data.beton import load_manifest
-from fastcifar.device import Placement, default_recipe, place, using
-from fastcifar.engine import trainer
-from fastcifar.engine.loop import Step, training_steps
-from fastcifar.engine.optimizer import build_optimizer
-from fastcifar.engine.schedule import one_cycle
-from fastcifar.engine.setup import Setup
-from fastcifar.engine.step import TrainStep
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
-from fastcifar.loader.protocol import Loader
+from fastcifar.loader.base import Loader
+from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.schedules import one_cycle
 from fastcifar.recipes import RECIPES
+from fastcifar.runtime.device import Placement, default_recipe, place
+from fastcifar.runtime.threads import using
+from fastcifar.training import trainer
+from fastcifar.training.context import Setup
+from fastcifar.training.loop import Step, training_steps
+from fastcifar.training.step import TrainStep
 
 WARM_UP = 2  # steps before the timed ones
 EMPTY_STEPS = 5000  # at least, of a training that does nothing
@@ -61,7 +62,7 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Measures, prints a table, writes the JSON; the last line is the JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench overhead")
     check_runs(options.runs)
@@ -167,6 +168,6 @@ def printed(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, AugmentConfig
-from fastcifar.data.beton import load_manifest, read_split
+from fastcifar.data.prepared import load_manifest, read_split
 from fastcifar.loader import open_loader
 
 PAD, HOLE = 4, 8

@@ -45,7 +45,7 @@ class Options:
 
 def main(arguments: list[str]) -> None:
     """Writes the report and its plots; the last line is JSON."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench report")
     results = load(options.results)
@@ -242,6 +242,6 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], Table]] = {
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

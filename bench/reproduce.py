@@ -16,16 +16,15 @@ from typing import Any
 from bench.measure import check_out, check_runs, result_path, table
 from bench.published import FIGURES, PUBLISHED, comparison
 from fastcifar.analysis.statistics import interval
-from fastcifar.command_line import parse
+from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
-from fastcifar.config_cli import config_from_file
-from fastcifar.config_file import to_toml
-from fastcifar.data.beton import load_manifest
-from fastcifar.engine.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, code_revision, load_record
-from fastcifar.engine.schedule import one_cycle, total_steps
+from fastcifar.config.toml import to_toml
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json, write_text
-from fastcifar.recipes import RECIPES
+from fastcifar.optim.schedules import one_cycle, total_steps
+from fastcifar.recipes import RECIPES, load_config
+from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, code_revision, load_record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ def _finished(config: Config) -> dict[str, Any] | None:
     for path in sorted(config.runs.glob(f"*/{RECORD_NAME}")):
         folder = path.parent
         with contextlib.suppress(UserError):  # a run of another version is none of this one
-            if config_from_file(folder / CONFIG_NAME) == config:  # as values: its file may say 1.0 for 1
+            if load_config(folder / CONFIG_NAME) == config:  # as values: its file may say 1.0 for 1
                 record = load_record(folder)
                 if (record["code_revision"], record["dataset_sha256"]) == (code_revision(), content):
                     return figures(folder, record)
@@ -218,6 +217,6 @@ def _target(result: dict[str, Any], options: Options) -> Path:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

@@ -22,8 +22,8 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from bench.measure import check_out, described, finish, result_path, table
-from fastcifar.data.beton import write_set
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.prepared import write_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -64,9 +64,9 @@ class Soaked:
 
 def main(arguments: list[str]) -> None:
     """Soaks, prints a table, writes the JSON; its last line is the JSON. RunFailedError if something was found."""
-    from fastcifar.command_line import parse
+    from fastcifar.cli.parsing import parse
     from fastcifar.config import Config
-    from fastcifar.device import place
+    from fastcifar.runtime.device import place
 
     options = parse(Options, arguments, prog="python -m bench soak")
     times = DEFAULTS[options.what] if options.times is None else options.times
@@ -174,6 +174,6 @@ SOAKS: dict[str, Callable[[int, Options], Soaked]] = {
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

@@ -11,14 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from bench.arena import cores
+from bench.isolated_runner import cores
 from bench.peers import Feed, Setting, build_feed
 from fastcifar.config import ResNetConfig, SgdConfig, SpeedNetConfig
-from fastcifar.data.beton import load_manifest
-from fastcifar.device import Placement, using
-from fastcifar.engine.optimizer import build_optimizer
-from fastcifar.engine.step import TrainStep
+from fastcifar.data.prepared import load_manifest
 from fastcifar.models.build import build_model
+from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.runtime.device import Placement
+from fastcifar.runtime.threads import using
+from fastcifar.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ def stages(device: str) -> dict[str, Stage]:
 def graph_step() -> Any:
     """The step that replays a CUDA graph, where this version has one."""
     try:
-        return getattr(importlib.import_module("fastcifar.engine.graph"), "GraphStep", None)
+        return getattr(importlib.import_module("fastcifar.training.graph"), "GraphStep", None)
     except ImportError:
         return None
 

@@ -13,8 +13,8 @@ import torch
 from bench.loaders import consume
 from bench.peers import AUGMENT
 from fastcifar.augment.transform import Transform
-from fastcifar.data.beton import load_manifest, read_split, write_set
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.prepared import load_manifest, read_split, write_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.loader import LOADERS, open_loader
 
 DTYPES = (torch.float32, torch.bfloat16)

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from fastcifar.analysis.statistics import interval
-from fastcifar.command_line import parse
+from fastcifar.cli.parsing import parse
 from fastcifar.config import views_of
 from fastcifar.data.manifest import load_manifest
-from fastcifar.engine.record import code_revision, load_record
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
+from fastcifar.runs.record import code_revision, load_record
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -161,6 +161,6 @@ def _result_path(result: dict[str, Any]) -> Path:
 
 
 if __name__ == "__main__":
-    from fastcifar.console import run_command
+    from fastcifar.cli.console import run_command
 
     run_command(main)

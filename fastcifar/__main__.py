@@ -1,15 +1,15 @@
-"""`python -m fastcifar`: lists the commands and dispatches to them."""
+"""`fastcifar COMMAND` and `fastcifar COMMAND`: lists the commands and dispatches to them."""
 
 import importlib
 
 from fastcifar import __version__
-from fastcifar.console import run_command
+from fastcifar.cli.console import run_command
 from fastcifar.errors import UserError
 
 COMMANDS = {
     "prepare": "CIFAR-10, from wherever it is, into beton files",
     "train": "train a recipe to the end",
-    "lr_find": "suggest learning rates for a recipe, by a range test",
+    "lr-find": "suggest learning rates for a recipe, by a range test",
     "schedule": "draw the learning rates that a recipe plans, or cycles",
     "verify": "train a finished run again and say whether it comes out the same",
     "evaluate": "measure a finished run on the whole test set",
@@ -26,13 +26,18 @@ def main(arguments: list[str]) -> None:
     if name == "--version":
         print(f"fastcifar {__version__}")
     elif name in ("-h", "--help"):
-        print("usage: python -m fastcifar COMMAND [--help]\n")
+        print("usage: fastcifar COMMAND [--help]\n")
         print("\n".join(f"  {command:10}{text}" for command, text in COMMANDS.items()))
     elif name in COMMANDS:
-        importlib.import_module(f"fastcifar.{name}").main(arguments[1:])
+        importlib.import_module(f"fastcifar.cli.{name.replace('-', '_')}").main(arguments[1:])
     else:
         raise UserError(f"no command is called {name!r}: choose one of {', '.join(COMMANDS)}")
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script."""
     run_command(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fastcifar.__main__ import main
+from fastcifar.cli.console import run_command
 from fastcifar.config import AugmentConfig, Config, MuonConfig, ScheduleConfig, SpeedNetConfig
-from fastcifar.console import run_command
-from fastcifar.data.beton import write_set
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.prepared import write_set
+from fastcifar.data.sources.synthetic import synthetic_set
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ class Run:
 @pytest.fixture(scope="session")
 def finished(tiny: Config) -> Run:
     """`tiny`, evaluated after every second epoch."""
-    from fastcifar.engine.trainer import train
+    from fastcifar.training.trainer import train
 
     config = replace(tiny, evaluate_every=2, evaluation="mirrored")
     folder, record = train(config)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from fastcifar.config import views_of
-from fastcifar.engine.record import METRICS_NAME, load_record
 from fastcifar.errors import UserError
 from fastcifar.files import atomic_path
+from fastcifar.runs.record import METRICS_NAME, load_record
 
 CURVES_NAME = "curves.png"
 TRAIN_COLOUR, TEST_COLOUR, RATE_COLOUR = "#1f77b4", "#d62728", "#444444"

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastcifar.analysis import classification
+from fastcifar.analysis import metrics as classification
 from fastcifar.config import VIEW_NAMES, views_of
-from fastcifar.console import progress
-from fastcifar.data.beton import load_manifest
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
+from fastcifar.runtime.progress import progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastcifar.console import Progress
-    from fastcifar.engine.bundle import Bundle
-    from fastcifar.loader.protocol import Loader
+    from fastcifar.loader.base import Loader
+    from fastcifar.runs.load import Bundle
+    from fastcifar.runtime.progress import Progress
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -50,10 +50,11 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
     `data` is the prepared folder, by default the run's own. Raises UserError where its data is missing or damaged, or
     has other classes than the run was trained on.
     """
-    from fastcifar.device import place, using
-    from fastcifar.engine.evaluate import predict_logits, predict_more_views
     from fastcifar.loader import open_loader
     from fastcifar.models.build import use_kernels
+    from fastcifar.runtime.device import place
+    from fastcifar.runtime.threads import using
+    from fastcifar.training.evaluation import predict_logits, predict_more_views
 
     folder = bundle.config.data if data is None else data
     dataset = _checked_dataset(bundle, folder)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastcifar.analysis.classification import ReliabilityBin, expected_calibration_error, wilson_interval
+from fastcifar.analysis.metrics import ReliabilityBin, expected_calibration_error, wilson_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

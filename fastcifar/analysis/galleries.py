@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcifar.analysis import classification
+from fastcifar.analysis import metrics as classification
 
 GALLERY_SIZE = 25
 FAILURES_PER_CLASS = 8
@@ -19,7 +19,7 @@ class Answer:
     """What the network said of one picture; the probabilities, 0..1, are those of the two classes."""
 
     index: int
-    """Position in the test set, as `fastcifar.data.beton.read_split` returns it."""
+    """Position in the test set, as `fastcifar.data.prepared.read_split` returns it."""
     label: int
     label_probability: float
     prediction: int

@@ -16,14 +16,14 @@ from fastcifar.analysis.galleries import (
     most_confidently_wrong,
 )
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure
-from fastcifar.console import progress
 from fastcifar.files import write_json
+from fastcifar.runtime.progress import progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fastcifar.analysis.grad_cam import GradCam
-    from fastcifar.engine.bundle import Bundle
+    from fastcifar.runs.load import Bundle
 
 GALLERIES_NAME = "galleries.json"
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fastcifar.engine.cyclic import Cycles, cyclic_rates
-from fastcifar.engine.lr_range import RangeTest
-from fastcifar.engine.lr_suggest import DEFAULT_METHOD, Method, Suggestion
-from fastcifar.engine.plan import Plan
+from fastcifar.analysis.lr_range import RangeTest
+from fastcifar.analysis.lr_suggest import DEFAULT_METHOD, Method, Suggestion
+from fastcifar.optim.cyclic import Cycles, cyclic_rates
+from fastcifar.optim.plan import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

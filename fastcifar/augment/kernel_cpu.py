@@ -14,9 +14,11 @@ from pathlib import Path
 import numba
 import numpy as np
 
-from fastcifar.augment import draws, lanes, pixel
-from fastcifar.augment.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
-from fastcifar.kernel_cache import compiled
+from fastcifar import rng as draws
+from fastcifar.augment import pixel
+from fastcifar.runtime import lanes
+from fastcifar.runtime.kernel_cache import compiled
+from fastcifar.runtime.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
 
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 BORDER = 16 * CHANNELS  # the largest padding

@@ -20,11 +20,12 @@ from numba import types
 from numba.core.errors import NumbaPerformanceWarning
 from torch import Tensor
 
-from fastcifar.augment import draws, pixel
+from fastcifar import rng as draws
+from fastcifar.augment import pixel
 from fastcifar.augment.cuda_words import float_bits, load16, store16
-from fastcifar.augment.draws import Purpose
 from fastcifar.augment.transform import crop_side
 from fastcifar.config import AugmentConfig
+from fastcifar.rng import Purpose
 
 SIDE, CHANNELS = 32, 3
 WORDS = SIDE * SIDE * CHANNELS // 8  # 64-bit words of a picture

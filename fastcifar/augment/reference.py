@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastcifar.augment.draws import Purpose, hash64, stream_key
 from fastcifar.config import AugmentConfig
+from fastcifar.rng import Purpose, hash64, stream_key
 
 SIDE = 32
 

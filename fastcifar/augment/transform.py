@@ -3,11 +3,11 @@
 import numpy as np
 import torch
 
-from fastcifar.augment.draws import Purpose, stream_key
+from fastcifar.augment.buffer_pool import Recycler
 from fastcifar.augment.pixel import centred_bias, rounded_scale
-from fastcifar.augment.recycling import Recycler
 from fastcifar.config import AugmentConfig
 from fastcifar.errors import UserError
+from fastcifar.rng import Purpose, stream_key
 
 SIDE = 32
 LARGEST_INT64 = 2**63 - 1

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fastcifar
-from fastcifar.console import progress
 from fastcifar.data.raw_set import RawSplit
 from fastcifar.errors import RunFailedError
+from fastcifar.runtime.progress import progress
 
 PAGE_BYTES = 1 << 23  # what FFCV's writer uses: 8 MiB
 STALLED_AFTER_S = 120.0  # without a byte written; importing torch and ffcv from a cold disk counts

@@ -5,11 +5,11 @@ import json
 import time
 from pathlib import Path
 
-from fastcifar.console import progress
 from fastcifar.data.manifest import PREPARE_AGAIN, SplitInfo, load_manifest
 from fastcifar.data.raw_set import Split
 from fastcifar.errors import UserError
 from fastcifar.files import digest, read_at_most, write_json
+from fastcifar.runtime.progress import progress
 
 VERIFIED_NAME = ".verified.json"
 _MAX_BYTES = 1 << 20  # of that file; it has some 500

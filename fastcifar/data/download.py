@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastcifar.console import progress
 from fastcifar.data.cifar10 import Archive
 from fastcifar.data.raw_set import RawSet
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import digest
+from fastcifar.runtime.progress import progress
 
 _CHUNK_BYTES = 1 << 16
 _MAX_BYTES = 1 << 30  # of an archive whose size is not known beforehand

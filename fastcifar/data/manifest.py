@@ -13,7 +13,7 @@ from fastcifar.files import read_at_most, write_json
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
-PREPARE_AGAIN = "run `python -m fastcifar.prepare --force`"
+PREPARE_AGAIN = "run `fastcifar prepare --force`"
 DATASETS = ("cifar10", "synthetic", "custom")
 _MAX_BYTES = 4 << 20  # of the manifest: that of a thousand classes has some 20 kB
 _LARGEST_COUNT = 1 << 48  # bytes or samples; beyond any disk, and safe to reckon with
@@ -59,7 +59,7 @@ def load_manifest(folder: Path) -> Manifest:
     try:
         value = json.loads(read_at_most(path, _MAX_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no prepared data in {folder}: {path} is missing; run `python -m fastcifar.prepare`") from None
+        raise UserError(f"no prepared data in {folder}: {path} is missing; run `fastcifar prepare`") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
     except UserError:

@@ -14,8 +14,8 @@ from fastcifar.data.cifar10 import CONTENT_SHA256, MIRRORS, PYTHON_ARCHIVE, TEST
 from fastcifar.data.download import DownloadError, Patience, download_set
 from fastcifar.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from fastcifar.data.raw_set import SPLITS, RawSet, content_digest, hold_out, mark_held_out
-from fastcifar.data.sources import Source, find_in_folder, open_source
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.sources.detect import Source, find_in_folder, open_source
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import UserError
 
 LOCK_NAME = ".lock"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
     from fastcifar.augment.transform import Transform
-    from fastcifar.loader.protocol import Loader
+    from fastcifar.loader.base import Loader
 
 LOADERS = ("stream", "resident")
 """The kinds of loader, as `open_loader` takes them."""

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from fastcifar.data.beton import load_manifest
+from fastcifar.data.prepared import load_manifest
 
 BYTES_PER_SAMPLE = 32 * 32 * 3 + 8
 SHARE = 0.5

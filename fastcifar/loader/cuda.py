@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fastcifar.augment.transform import Transform
 from fastcifar.augment.transform_cuda import CudaTransform
-from fastcifar.loader.device_slots import pinned_slots, to_device
-from fastcifar.loader.protocol import RawBatches
+from fastcifar.loader.base import RawBatches
+from fastcifar.loader.pinned_buffers import pinned_slots, to_device
 from fastcifar.loader.resident import ResidentLoader
 from fastcifar.loader.stream import StreamLoader
 

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from fastcifar.errors import UserError
-from fastcifar.loader.hand_over import SafeEpoch
-from fastcifar.loader.positioned_read import Identity, identity, read_pictures
+from fastcifar.loader.positional_read import Identity, identity, read_pictures
+from fastcifar.loader.worker_thread import SafeEpoch
 
 BATCHES_AHEAD = 2
 """Reads the worker may be ahead; 3 MB each."""

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastcifar.augment.draws import random_order
 from fastcifar.errors import UserError
+from fastcifar.rng import random_order
 
 UINT64_LIMIT = 2**64
 

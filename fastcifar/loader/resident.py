@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from fastcifar.augment.transform import Transform
-from fastcifar.data import beton
+from fastcifar.data import prepared as beton
+from fastcifar.loader.base import BatchLoader, RawBatches
 from fastcifar.loader.order import EpochPlan
-from fastcifar.loader.protocol import BatchLoader, RawBatches
 
 
 class ResidentLoader(BatchLoader):

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from fastcifar.augment.transform import Transform
-from fastcifar.data.beton import load_manifest, sound_beton
+from fastcifar.data.prepared import load_manifest, sound_beton
 from fastcifar.errors import UserError
+from fastcifar.loader.base import BatchLoader, RawBatches
 from fastcifar.loader.ffcv_guard import FfcvFile
 from fastcifar.loader.order import EpochPlan
-from fastcifar.loader.positioned_read import identity
-from fastcifar.loader.protocol import BatchLoader, RawBatches
+from fastcifar.loader.positional_read import identity
 
 
 class StreamLoader(BatchLoader):

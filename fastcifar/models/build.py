@@ -3,13 +3,12 @@
 import torch
 from torch import nn
 
-from fastcifar.augment.draws import Purpose
 from fastcifar.config import CpuKernels, FfcvNetConfig, ModelConfig, ResNet18Config, SpeedNetConfig
 from fastcifar.models.ffcv_net import FfcvNet
 from fastcifar.models.resnet import ResNet
-from fastcifar.models.speed import SpeedNet
-from fastcifar.models.torchvision_resnet import resnet18
-from fastcifar.seeding import generator, seeded
+from fastcifar.models.resnet18 import resnet18
+from fastcifar.models.speednet import SpeedNet
+from fastcifar.rng import Purpose, generator, seeded
 
 
 def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import CpuKernels, ResNetConfig
-from fastcifar.ops.conv_norm_act import conv_norm_act
+from fastcifar.nn.conv_norm_act import conv_norm_act
 
 
 class ConvNorm(nn.Module):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcifar.analysis.classification import reliability
 from fastcifar.analysis.evaluation_figures import confusion_figure, reliability_figure
 from fastcifar.analysis.galleries import (
     Answer,
@@ -17,6 +16,7 @@ from fastcifar.analysis.galleries import (
     most_confidently_wrong,
 )
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure, overlay
+from fastcifar.analysis.metrics import reliability
 
 NAMES = ["cat", "dog", "ship"]
 LOGITS = np.log([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.6, 0.3, 0.1], [0.2, 0.2, 0.6], [0.9, 0.05, 0.05]])

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fastcifar.analysis import report_page
-from fastcifar.analysis.comparison import Member, differences, groups
-from fastcifar.analysis.report_charts import Curves, accuracy_chart, comparison_charts, loss_chart, rate_chart
-from fastcifar.analysis.report_page import build_report
-from fastcifar.analysis.report_pictures import heat_uri, png_uri
-from fastcifar.analysis.svg import THEME, inline_svg
-from fastcifar.engine.trainer import train
+from fastcifar.analysis.report import page as report_page
+from fastcifar.analysis.report.charts import Curves, accuracy_chart, comparison_charts, loss_chart, rate_chart
+from fastcifar.analysis.report.comparison import Member, differences, groups
+from fastcifar.analysis.report.images import heat_uri, png_uri
+from fastcifar.analysis.report.page import build_report
+from fastcifar.analysis.report.svg import THEME, inline_svg
 from fastcifar.errors import UserError
+from fastcifar.training.trainer import train
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&{{ 7*7 }}</script>"""
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
 from fastcifar.augment import pixel, reference
-from fastcifar.augment.draws import Purpose, stream_key
 from fastcifar.augment.transform import KINDS, Transform
 from fastcifar.config import NO_AUGMENTATION, AugmentConfig
 from fastcifar.errors import UserError
+from fastcifar.rng import Purpose, stream_key
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)

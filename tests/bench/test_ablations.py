@@ -8,9 +8,9 @@ import pytest
 from bench import ablations, time_to_accuracy
 from bench.ablations import BASE, KEPT, LEVERS, main, summarise, table_of
 from bench.report import SECTIONS, TITLES
-from fastcifar.config_file import to_toml
+from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
-from fastcifar.recipes import cpu90
+from fastcifar.recipes.speed import cpu90
 
 
 def record(lever: str, seed: int, plain: float, more: float, run_s: float) -> dict[str, Any]:

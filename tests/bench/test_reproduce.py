@@ -13,13 +13,12 @@ from bench.published import FIGURES, PUBLISHED, comparison
 from bench.report import SECTIONS
 from bench.reproduce import Options, main, planned, squeezed, stopped, summarise
 from fastcifar.config import Config
-from fastcifar.config_cli import config_from_file
-from fastcifar.config_file import to_toml
+from fastcifar.config.toml import to_toml
 from fastcifar.data.manifest import load_manifest
-from fastcifar.engine.record import code_revision
-from fastcifar.engine.schedule import one_cycle, total_steps
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.recipes import RECIPES
+from fastcifar.optim.schedules import one_cycle, total_steps
+from fastcifar.recipes import RECIPES, load_config
+from fastcifar.runs.record import code_revision
 
 STEPS = {"system_a": 97, "system_b": 390, "system_c": 97, "system_d": 97, "system_e": 781}
 
@@ -187,7 +186,7 @@ def test_a_finished_run_is_known_by_its_values(
     config = replace(planned(options, name, 0, 50_000), data=small_data, runs=tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "asked.toml").write_text(to_toml(config))
-    (tmp_path / "run" / "config.toml").write_text(to_toml(config_from_file(tmp_path / "run" / "asked.toml")))
+    (tmp_path / "run" / "config.toml").write_text(to_toml(load_config(tmp_path / "run" / "asked.toml")))
     (tmp_path / "run" / "record.json").write_text("{}")
     record = {"code_revision": code_revision(), "dataset_sha256": load_manifest(small_data).content_sha256}
     monkeypatch.setattr(reproduce, "load_record", lambda folder: record)

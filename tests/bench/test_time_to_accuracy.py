@@ -4,8 +4,8 @@ import pytest
 
 from bench import time_to_accuracy
 from bench.time_to_accuracy import Options, _finished, main, partial_path, subject_of, summarise
-from fastcifar.engine.record import code_revision
 from fastcifar.errors import UserError
+from fastcifar.runs.record import code_revision
 
 
 def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:

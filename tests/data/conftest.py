@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from fastcifar.data import beton_set
-from fastcifar.data.beton import RawSet, RawSplit, write_set
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.prepared import RawSet, RawSplit, write_set
+from fastcifar.data.sources.synthetic import synthetic_set
 
 Files = dict[str, bytes]
 PAGE = 1 << 23

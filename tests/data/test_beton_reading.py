@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastcifar.data import beton
-from fastcifar.data.beton import RawSet, load_manifest, read_split
+from fastcifar.data import prepared as beton
 from fastcifar.data.beton_format import read_beton
+from fastcifar.data.prepared import RawSet, load_manifest, read_split
 from fastcifar.errors import UserError
 
 SMALL_PAGE = 1 << 21

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from fastcifar.data import beton_set
-from fastcifar.data.beton import (
+from fastcifar.data.beton_writer import beton_bytes_at_most, write_betons
+from fastcifar.data.prepared import (
     RawSet,
     RawSplit,
     SourceInfo,
@@ -26,7 +27,6 @@ from fastcifar.data.beton import (
     verify,
     write_set,
 )
-from fastcifar.data.beton_writer import beton_bytes_at_most, write_betons
 from fastcifar.errors import RunFailedError, UserError
 
 # Writes 40,000 random pictures into argv[1], as a command would: FFCV's worker has about a second of work.

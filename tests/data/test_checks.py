@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcifar.data.beton import checked_beton
+from fastcifar.data.prepared import checked_beton
 from fastcifar.data.raw_set import channel_statistics
 from fastcifar.errors import UserError
 

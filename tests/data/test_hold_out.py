@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcifar.data.beton import read_split, write_set
 from fastcifar.data.cifar10 import OFFICIAL_ARCHIVES
 from fastcifar.data.preparation import Request, prepare
+from fastcifar.data.prepared import read_split, write_set
 from fastcifar.data.raw_set import RawSet, RawSplit, hold_out
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import UserError
 
 

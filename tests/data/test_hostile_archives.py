@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcifar.data import members
-from fastcifar.data.batch_pickle import read_batch, read_class_names
-from fastcifar.data.sources import open_source
+from fastcifar.data.sources import members
+from fastcifar.data.sources.batch_pickle import read_batch, read_class_names
+from fastcifar.data.sources.detect import open_source
 from fastcifar.errors import UserError
 
 Files = dict[str, bytes]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fastcifar.data.beton import RawSet
+from fastcifar.data.prepared import RawSet
 from fastcifar.data.raw_set import content_digest
-from fastcifar.data.sources import open_source
+from fastcifar.data.sources.detect import open_source
 from fastcifar.errors import UserError
 
 Files = dict[str, bytes]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fastcifar.data.beton import load_manifest
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 
 

@@ -13,10 +13,10 @@ import filelock
 import pytest
 
 from fastcifar.data import preparation
-from fastcifar.data.beton import RawSet, read_split
 from fastcifar.data.cifar10 import Archive
 from fastcifar.data.download import DownloadError
 from fastcifar.data.preparation import Outcome, Request, prepare
+from fastcifar.data.prepared import RawSet, read_split
 from fastcifar.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("quick_writer")

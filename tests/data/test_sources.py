@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastcifar.data.beton import RawSet
 from fastcifar.data.cifar10 import CONTENT_SHA256
+from fastcifar.data.prepared import RawSet
 from fastcifar.data.raw_set import content_digest
-from fastcifar.data.sources import open_source
+from fastcifar.data.sources.detect import open_source
 from fastcifar.errors import UserError
 
 Files = dict[str, bytes]

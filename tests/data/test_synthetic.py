@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import UserError
 
 

@@ -18,7 +18,7 @@ from mutations import mutate, write_sound_set
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION
-from fastcifar.data.beton import load_manifest
+from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.loader import LOADERS, open_loader
 

@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fastcifar.config_cli import config_from_file
-from fastcifar.engine.checkpoint import checkpoint_files, read_checkpoint
+from fastcifar.recipes import load_config
+from fastcifar.runs.checkpoint import checkpoint_files, read_checkpoint
 
 FROM_THE_START = 0.2  # share of the kills that may come while Python still imports
 LONGEST_WAIT_S = 1.5  # behind the first sign of training
@@ -90,7 +90,7 @@ def _check_readable(folder: Path, result: Soak) -> None:
     """Whatever a kill leaves must be readable: no checkpoint and no setting may be half-written."""
     steps = 0
     if (folder / "config.toml").exists():
-        config_from_file(folder / "config.toml")
+        load_config(folder / "config.toml")
         steps = max((read_checkpoint(path).step for path in checkpoint_files(folder)), default=0)
         result.left_parts += len(list(folder.rglob(".*.part")))
     result.moments.append(steps)

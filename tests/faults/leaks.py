@@ -22,9 +22,9 @@ from mutations import write_sound_set
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
-from fastcifar.data.beton import load_manifest
+from fastcifar.data.prepared import load_manifest
 from fastcifar.loader import open_loader
-from fastcifar.loader.protocol import Loader
+from fastcifar.loader.base import Loader
 
 PAUSE_S = 0.005
 FIRST_EPOCHS, FIRST_LOADERS = 100, 20

@@ -12,7 +12,7 @@ import numpy as np
 from fastcifar.data.beton_format import ALLOCATION, FIELD, HEADER, METADATA_START, MIN_PAGE, SAMPLE
 from fastcifar.data.manifest import FORMAT_VERSION, Manifest, SplitInfo, save_manifest
 from fastcifar.data.raw_set import RawSet, channel_statistics
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.files import digest
 
 SAMPLES = {"train": 300, "test": 40}

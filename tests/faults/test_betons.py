@@ -13,10 +13,10 @@ from watch import Tally, try_betons
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION
-from fastcifar.data.beton import RawSet, load_manifest
+from fastcifar.data.prepared import RawSet, load_manifest
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.loader import open_loader
-from fastcifar.loader.protocol import Loader
+from fastcifar.loader.base import Loader
 
 
 def check(family: str, first: int, count: int) -> Tally:
@@ -55,7 +55,7 @@ def opened(kind: str, folder: Path) -> Loader:
 
 @pytest.fixture(autouse=True)
 def small_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fastcifar.loader.protocol.TOGETHER", 1)  # or one read would take the whole set at once
+    monkeypatch.setattr("fastcifar.loader.base.TOGETHER", 1)  # or one read would take the whole set at once
 
 
 @pytest.mark.parametrize("kind", ["stream", "resident"])

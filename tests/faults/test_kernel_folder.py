@@ -12,7 +12,7 @@ import pytest
 from places import read_only, small_disk
 
 from fastcifar.config import Config
-from fastcifar.config_file import to_toml
+from fastcifar.config.toml import to_toml
 
 PLACES: dict[str, Callable[[Path], contextlib.AbstractContextManager[Path]]] = {
     "read-only": read_only,

@@ -15,8 +15,8 @@ from mutations import write_sound_set
 from places import read_only, small_disk
 
 from fastcifar.data import beton_set
-from fastcifar.data.beton import read_split, verify, write_set
-from fastcifar.data.synthetic import synthetic_set
+from fastcifar.data.prepared import read_split, verify, write_set
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
 
 OLD = 8

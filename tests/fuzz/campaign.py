@@ -8,7 +8,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from fastcifar.engine.record import code_revision
+from fastcifar.runs.record import code_revision
 
 DRIVER = Path(__file__).with_name("driver.py")
 LIMITS = {"timeout": 10, "rss_limit_mb": 1600, "max_len": 16384}

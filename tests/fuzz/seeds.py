@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fastcifar.config_file import to_toml
+from fastcifar.config.toml import to_toml
 from fastcifar.data.manifest import Manifest, SplitInfo
 from fastcifar.data.raw_set import SourceInfo
-from fastcifar.engine.checkpoint import Checkpoint, write_checkpoint
 from fastcifar.recipes import RECIPES
+from fastcifar.runs.checkpoint import Checkpoint, write_checkpoint
 
 NAMES = ("cat", "dog")
 FORMATS = ("BMP", "GIF", "PPM", "TIFF", "WEBP")  # besides PNG and JPEG

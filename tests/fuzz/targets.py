@@ -18,24 +18,24 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError, safe_open
 
 from fastcifar.augment.transform import Transform
+from fastcifar.cli.predict import read_picture
 from fastcifar.config import NO_AUGMENTATION
-from fastcifar.config_cli import config_from_file
-from fastcifar.data.batch_pickle import read_batch, read_class_names
-from fastcifar.data.batches import Batches
 from fastcifar.data.checks import VERIFIED_NAME, checked_beton
-from fastcifar.data.image_tree import ImageTree
 from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
-from fastcifar.data.members import Member
-from fastcifar.data.picture import decode
 from fastcifar.data.raw_set import SourceInfo
-from fastcifar.data.sources import open_source
-from fastcifar.engine.bundle import load_facts
-from fastcifar.engine.checkpoint import digest_of, read_checkpoint
-from fastcifar.engine.history import History
-from fastcifar.engine.record import RECORD_NAME
-from fastcifar.engine.resume import environment_changes
+from fastcifar.data.sources.batch_pickle import read_batch, read_class_names
+from fastcifar.data.sources.batches import Batches
+from fastcifar.data.sources.detect import open_source
+from fastcifar.data.sources.image_file import decode
+from fastcifar.data.sources.image_tree import ImageTree
+from fastcifar.data.sources.members import Member
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.predict import read_picture
+from fastcifar.recipes import load_config
+from fastcifar.runs.checkpoint import digest_of, read_checkpoint
+from fastcifar.runs.load import load_facts
+from fastcifar.runs.record import RECORD_NAME
+from fastcifar.runs.resume import environment_changes
+from fastcifar.training.history import History
 
 SOURCE = SourceInfo(kind="image-folder", name="fuzz")
 
@@ -60,7 +60,7 @@ def _file(name: str, content: bytes) -> Path:
 
 def manifest(content: bytes) -> None:
     """A manifest.json, and its summary as `prepare` prints it."""
-    from fastcifar.prepare import _summary
+    from fastcifar.cli.prepare import _summary
 
     _file(MANIFEST_NAME, content)
     _summary(load_manifest(_folder()), _folder()).encode("utf-8")
@@ -79,7 +79,7 @@ def verified(content: bytes) -> None:
 
 def config(content: bytes) -> None:
     """A configuration in TOML, through tyro to the dataclasses."""
-    config_from_file(_file("config.toml", content))
+    load_config(_file("config.toml", content))
 
 
 def archive(content: bytes) -> None:

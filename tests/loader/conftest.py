@@ -12,11 +12,12 @@ import torch
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
-from fastcifar.data.beton import load_manifest, write_set
+from fastcifar.data.prepared import load_manifest, write_set
 from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
-from fastcifar.loader import open_loader, protocol
+from fastcifar.loader import base as protocol
+from fastcifar.loader import open_loader
+from fastcifar.loader.base import Loader
 from fastcifar.loader.order import epoch_order
-from fastcifar.loader.protocol import Loader
 
 SAMPLES = {"train": 1003, "test": 97}
 

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastcifar.errors import UserError
-from fastcifar.loader import LOADERS, open_loader, protocol
+from fastcifar.loader import LOADERS, open_loader
+from fastcifar.loader import base as protocol
 from fastcifar.loader.order import EpochPlan, epoch_order
 
 SAMPLES = 1003

@@ -6,7 +6,7 @@ import torch
 from fastcifar.config import ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.models.build import build_model, outline
 from fastcifar.models.resnet import ResNet
-from fastcifar.models.speed import SpeedNet
+from fastcifar.models.speednet import SpeedNet
 
 CONFIGS = [ResNetConfig(width=4), SpeedNetConfig(widths=(8, 12, 8)), ResNet18Config()]
 

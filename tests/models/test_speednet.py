@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastcifar.augment.draws import Purpose
 from fastcifar.config import SpeedNetConfig
-from fastcifar.models.speed import Block, SpeedNet
-from fastcifar.seeding import generator
+from fastcifar.models.speednet import Block, SpeedNet
+from fastcifar.rng import Purpose, generator
 
 SMALL = SpeedNetConfig(widths=(16, 24, 20))
 

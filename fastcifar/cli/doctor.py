@@ -1,0 +1,95 @@
+"""`fastcifar doctor`: what is installed, what will be used and what is missing, to paste into a report."""
+
+import importlib
+import os
+import platform
+import sys
+from pathlib import Path
+
+import fastcifar
+from fastcifar.errors import UserError
+
+
+def main(arguments: list[str]) -> None:
+    """Prints one `name: value` line a fact."""
+    if arguments in (["-h"], ["--help"]):
+        print("usage: fastcifar doctor [DATA]\nPrints versions, device, threads, kernels and data.")
+        return
+    if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
+        raise UserError(f"doctor takes one folder of prepared data at most, got {' '.join(arguments)}")
+    for name, value in facts(Path(arguments[0] if arguments else "data")):
+        print(f"{name + ':':14}{value}")
+
+
+def facts(data: Path) -> list[tuple[str, str]]:
+    """What the report says, as (name, value)."""
+    import torch
+
+    from fastcifar.config import KERNEL_NAMES, Config
+    from fastcifar.runs.record import PACKAGES, code_revision, package_version
+    from fastcifar.runtime.device import cpu_name, default_recipe, place
+
+    placement = place(Config())
+    gpu = torch.cuda.get_device_name() if placement.device.type == "cuda" else "none that torch can use"
+    return [
+        ("fastcifar", f"{fastcifar.__version__}, revision {code_revision() or 'unknown'}"),
+        ("python", f"{platform.python_version()} in {sys.prefix}"),
+        ("system", platform.platform()),
+        *((name, package_version(name) or "not installed") for name in PACKAGES),
+        ("cpu", f"{cpu_name()}, {os.cpu_count()} cores"),
+        ("gpu", gpu),
+        ("device", str(placement.device)),
+        ("amp", str(placement.dtype).removeprefix("torch.")),
+        ("layers", KERNEL_NAMES[placement.cpu_kernels]),
+        ("threads", str(placement.threads)),
+        ("recipe", f"{default_recipe()} unless another is named"),
+        ("ffcv import", _ffcv()),
+        ("cpu kernel", _cpu_kernel()),
+        ("cuda kernel", _cuda_kernel()),
+        ("data", _data(data)),
+    ]
+
+
+def _ffcv() -> str:
+    from fastcifar.loader.ffcv_guard import check_ffcv
+
+    try:
+        check_ffcv()
+    except UserError as error:
+        return str(error)
+    return "works"
+
+
+def _cpu_kernel() -> str:
+    import numpy as np
+
+    from fastcifar.augment import reference
+    from fastcifar.augment.transform import Transform
+    from fastcifar.config import AugmentConfig
+
+    picture = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(1, 32, 32, 3)
+    transform = Transform(AugmentConfig(), (0.5,) * 3, (0.25,) * 3)
+    ours = transform(picture, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
+    bits = reference.augment_one(
+        picture[0], AugmentConfig(), transform.scale, transform.bias, seed=0, epoch=0, sample=0
+    )
+    return "equal to the reference" if np.array_equal(ours[0].view(np.uint32), bits) else "DIFFERS from the reference"
+
+
+def _cuda_kernel() -> str:
+    try:
+        cuda = importlib.import_module("numba.cuda")
+    except ImportError as error:
+        return f"numba-cuda does not import: {error}"
+    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
+
+
+def _data(folder: Path) -> str:
+    from fastcifar.data.prepared import load_manifest
+
+    try:
+        manifest = load_manifest(folder)
+    except UserError as error:
+        return f"none: {error}"
+    counts = " + ".join(f"{info.samples} {split}" for split, info in manifest.splits.items())
+    return f"{manifest.dataset} in {folder}, {counts} pictures, content {manifest.content_sha256[:12]}"

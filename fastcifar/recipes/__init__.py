@@ -1,0 +1,29 @@
+"""Named, complete configurations. Every published number has a recipe, and its record names it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fastcifar.config import Config
+from fastcifar.config.toml import apply_table, read_toml
+from fastcifar.errors import UserError, shown
+from fastcifar.recipes.baselines import BASELINES
+from fastcifar.recipes.published import SYSTEMS
+from fastcifar.recipes.speed import SPEED
+from fastcifar.runtime.device import default_recipe
+
+RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe in (*SPEED, *SYSTEMS, *BASELINES)}
+
+
+def load_config(file: Path | None = None, name: str | None = None) -> Config:
+    """The recipe `name`, with the fields of the TOML file `file` set on top.
+
+    Without `name` the file's key `recipe` names it; without either it is the default of this machine. Raises UserError
+    for an unknown recipe and for a file that cannot be read or holds unknown keys or values of the wrong type.
+    """
+    table = {} if file is None else read_toml(file)
+    in_file = table.pop("recipe", None)
+    name = in_file if name is None and in_file is not None else name or default_recipe()
+    if not isinstance(name, str) or name not in RECIPES:
+        raise UserError(f"no recipe is called {shown(name)}: choose one of {', '.join(RECIPES)}")
+    config = RECIPES[name]()
+    return config if file is None else apply_table(config, table, file)

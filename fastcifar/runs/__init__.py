@@ -1,0 +1,1 @@
+"""What a run leaves on disk: its folder, record, checkpoints and weights, and how they are read back."""

@@ -1,0 +1,138 @@
+"""What a run leaves behind: its folder, and a record of everything that made the result."""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+import fastcifar
+from fastcifar.config import Config
+from fastcifar.errors import UserError
+from fastcifar.files import atomic_path, read_at_most
+from fastcifar.runtime.device import Placement, cpu_name
+
+LARGEST_RECORD = 16 << 20  # bytes; it has some 4 kB
+RECORD_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME = (
+    "record.json",
+    "config.toml",
+    "metrics.jsonl",
+    "weights.safetensors",
+)
+PACKAGES = ("torch", "torchvision", "numpy", "numba", "numba-cuda", "ffcv")
+
+
+def make_run_folder(config: Config) -> Path:
+    """A new folder `<runs>/<time>-<recipe>-<seed>`; two runs in the same second get different ones."""
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}-{config.seed}"
+    try:
+        config.runs.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, 1000):
+            folder = config.runs / (stem if attempt == 1 else f"{stem}-{attempt}")
+            try:
+                folder.mkdir()
+                return folder
+            except FileExistsError:
+                continue
+    except OSError as error:
+        raise UserError(f"cannot make a run folder in {config.runs}: {error.strerror}; choose another --runs") from None
+    raise UserError(f"there are 1000 runs called {stem} in {config.runs}; choose another --runs")
+
+
+def load_record(folder: Path) -> dict[str, Any]:
+    """The record of a finished run; raises UserError where there is none."""
+    path = folder / RECORD_NAME
+    try:
+        record = json.loads(read_at_most(path, LARGEST_RECORD))
+    except FileNotFoundError:
+        raise UserError(f"{folder} holds no finished run: {path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {error}") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path} is not the record of a run")
+    return record
+
+
+def find_run(run: str, runs: Path) -> Path:
+    """The folder of `run`: a path, a name inside `runs`, or "latest", the last finished one of `runs`."""
+    if run == "latest":
+        finished = sorted(runs.glob(f"*/{RECORD_NAME}"), key=lambda path: path.stat().st_mtime)
+        if not finished:
+            raise UserError(f"there is no finished run in {runs}; train one with `fastcifar train`")
+        return finished[-1].parent
+    for folder in (Path(run), runs / run):
+        if folder.is_dir():
+            return folder
+    raise UserError(f"no run is called {run}, neither as a path nor in {runs}")
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, whole or not at all; raises OSError."""
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(contiguous, temporary, metadata)
+        except SafetensorError as error:  # how it says that the disk is full
+            raise OSError(f"cannot write {path}: {error}") from None
+
+
+def weights_sha256(state: dict[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes of a state dict, in the order of the names."""
+    hasher = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        hasher.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return hasher.hexdigest()
+
+
+def environment(placement: Placement) -> dict[str, Any]:
+    """Versions, hardware and code revision, as a record keeps them."""
+    hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": placement.threads}
+    if placement.device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(placement.device)
+    return {
+        "versions": {
+            "fastcifar": fastcifar.__version__,
+            "python": platform.python_version(),
+            **{name: package_version(name) for name in PACKAGES},
+        },
+        "hardware": hardware,
+        "cpu_kernels": placement.cpu_kernels,
+        "system": platform.platform(),
+        "code_revision": code_revision(),
+    }
+
+
+def package_version(name: str) -> str | None:
+    """The installed version of a distribution, None where it is not installed."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def code_revision() -> str | None:
+    """The git commit of the source tree, with "+changes" if it has any; None outside of a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,1 @@
+"""Where and how a run computes: device, threads, kernel cache, SIMD vectors, progress display."""

@@ -1,0 +1,77 @@
+"""What a configuration stands for on this machine: loaders, network and number of steps, each made when asked for."""
+
+import sys
+from typing import Literal
+
+from torch import nn
+
+from fastcifar.augment.transform import Transform
+from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
+from fastcifar.data.prepared import load_manifest
+from fastcifar.errors import UserError
+from fastcifar.loader import open_loader
+from fastcifar.loader.base import Loader
+from fastcifar.loader.choice import Kind, choose_loader
+from fastcifar.models.build import build_model, use_kernels
+from fastcifar.models.speednet import WHITENING_PICTURES, SpeedNet
+from fastcifar.optim.schedules import resolution, total_steps
+from fastcifar.runtime.device import Placement
+
+
+class Setup:
+    """The parts of a run of `config`; raises UserError for data that is missing or too small for a batch."""
+
+    def __init__(self, config: Config, placement: Placement) -> None:
+        self.config, self.placement = config, placement
+        self.manifest = load_manifest(config.data)
+        samples = self.manifest.splits["train"].samples
+        if config.batch_size > samples:
+            raise UserError(f"batch_size is {config.batch_size}, but the training set has {samples} pictures")
+        self.classes = len(self.manifest.class_names)
+        self.steps_per_epoch = samples // config.batch_size
+        self.total = total_steps(config.epochs, self.steps_per_epoch)
+        self.loader_kind: Kind
+        self.loader_kind, reason = choose_loader(config.loader, config.data, placement.device)
+        if reason and self.loader_kind == "stream":
+            print(f"loader stream: {reason}", file=sys.stderr, flush=True)
+
+    def open(self, split: Literal["train", "test"]) -> Loader:
+        """A loader of one split: training pictures shuffled and augmented, test pictures as they are."""
+        config, is_train = self.config, split == "train"
+        # float32 pictures for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
+        transform = Transform(
+            config.augment if is_train else NO_AUGMENTATION,
+            self.manifest.mean_01,
+            self.manifest.std_01,
+            seed=config.seed,
+            dtype=self.placement.dtype,
+        )
+        return open_loader(
+            self.loader_kind,
+            config.data,
+            split,
+            transform,
+            batch_size=config.batch_size if is_train else config.evaluation_batch_size,
+            seed=config.seed,
+            shuffle=is_train,
+            drop_last=is_train,
+            size_at=self._size_at if is_train else None,
+            device=self.placement.device,
+        )
+
+    def _size_at(self, step: int) -> int:
+        return resolution(step, self.total, self.config.resolution)
+
+    def new_model(self, loader: Loader) -> nn.Module:
+        """The network before its first step, on the device; a stem that comes from data is taken from `loader`."""
+        model = build_model(self.config.model, self.classes, self.config.seed)
+        if isinstance(model, SpeedNet) and not model.stem.weight.requires_grad:
+            plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
+            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
+        use_kernels(model, self.placement.cpu_kernels)
+        return model.to(self.placement.device)
+
+    def before_step(self, model: nn.Module, step: int) -> None:
+        """Brings the network into the state in which it takes `step`, whatever came before."""
+        if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
+            model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)

@@ -1,0 +1,139 @@
+"""Muon: its orthogonalisation against the SVD, its update against its formula, and who trains which parameter."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastcifar.config import MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
+from fastcifar.models.build import build_model
+from fastcifar.optim.optimizer import Combined, Muon, Sgd, build_optimizer, orthogonalise
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 64, 576), (4, 1, 9), (2, 7, 1)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_orthogonalise_is_close_to_the_svd_s_u_v(shape: tuple[int, int, int], scale: float) -> None:
+    updates = noise(*shape) * scale
+    turned = orthogonalise(updates, steps=5)
+    u, s, vt = torch.linalg.svd(updates, full_matrices=False)
+    assert (s.min(1).values / updates.flatten(1).norm(dim=1)).min() > 0.0015  # within what 5 steps bring up
+    values = torch.linalg.svdvals(turned)
+    assert 0.65 < values.min() <= values.max() < 1.21
+    cosine = torch.cosine_similarity(turned.flatten(1), (u @ vt).flatten(1))
+    assert cosine.min() > 0.98
+    # the singular vectors are untouched: in them, the result is diagonal
+    torch.testing.assert_close(
+        u.mT @ turned @ vt.mT, torch.diag_embed((u.mT @ turned @ vt.mT).diagonal(dim1=1, dim2=2))
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(1, 12), columns=st.integers(1, 12), seed=st.integers(0, 1000), steps=st.sampled_from([3, 5]))
+def test_large_singular_values_end_in_the_stated_band(rows: int, columns: int, seed: int, steps: int) -> None:
+    updates = noise(1, rows, columns, seed=seed)
+    u, s, vt = torch.linalg.svd(updates, full_matrices=False)
+    share = s / s.norm()
+    found = (u.mT @ orthogonalise(updates, steps) @ vt.mT).diagonal(dim1=1, dim2=2)
+    large = share > {3: 0.017, 5: 0.0015}[steps]
+    assert ((found > 0.64) & (found < 1.21))[large].all()
+    assert (found <= share * 3.4445**steps + 1e-3).all()
+
+
+def test_one_batched_product_equals_one_matrix_at_a_time() -> None:
+    updates = noise(5, 12, 30)
+    alone = torch.cat([orthogonalise(update[None], 4) for update in updates])
+    torch.testing.assert_close(orthogonalise(updates, 4), alone, rtol=1e-5, atol=1e-6)
+
+
+def test_tall_is_the_transpose_of_wide() -> None:
+    updates = noise(2, 9, 30)
+    torch.testing.assert_close(orthogonalise(updates.mT, 5), orthogonalise(updates, 5).mT)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 20), (3, 20, 6)])
+def test_without_a_step_an_update_only_gets_an_orthogonal_one_s_length(shape: tuple[int, int, int]) -> None:
+    updates = noise(*shape) * 7
+    found = orthogonalise(updates, 0)
+    torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((shape[0],), 6**0.5))
+    assert torch.cosine_similarity(found.flatten(1), updates.flatten(1)).min() > 0.999999
+
+
+def test_no_update_stays_none() -> None:
+    assert torch.equal(orthogonalise(torch.zeros(2, 3, 4), 5), torch.zeros(2, 3, 4))
+
+
+def test_a_step_by_its_formula() -> None:
+    """v = m v + g;  w = w sqrt(out) / |w| - lr share O(g + m v), over three steps and two filter shapes."""
+    start = [noise(8, 4, 3, 3), noise(8, 4, 3, 3, seed=1), noise(6, 8, 3, 3, seed=2)]
+    filters = [w.clone().requires_grad_() for w in start]
+    muon = Muon(filters, lr=0.3, momentum=0.6, steps=3)
+    expected, velocity = [w.clone() for w in start], [torch.zeros_like(w) for w in start]
+    for step, share in enumerate((1.0, 0.5, 0.25)):
+        for i, w in enumerate(filters):
+            w.grad = noise(*w.shape, seed=10 * step + i)
+            velocity[i] = 0.6 * velocity[i] + w.grad
+            turned = orthogonalise((w.grad + 0.6 * velocity[i]).flatten(1)[None], 3).view(w.shape)
+            expected[i] = expected[i] * len(w) ** 0.5 / expected[i].norm() - 0.3 * share * turned
+        muon.step(share)
+        for w, wanted in zip(filters, expected, strict=True):
+            torch.testing.assert_close(w.detach(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_filters_are_scaled_to_the_root_of_their_number() -> None:
+    filters = [(noise(16, 3, 3, 3) * 40).requires_grad_(), (noise(5, 7, 3, 3) / 40).requires_grad_()]
+    muon = Muon(filters, lr=1.0, momentum=0.6, steps=3)
+    for w in filters:
+        w.grad = noise(*w.shape, seed=3)
+    muon.step(0.0)
+    assert [w.norm().item() for w in filters] == pytest.approx([4.0, 5**0.5], rel=1e-6)
+
+
+def test_filters_without_a_gradient_are_left_alone() -> None:
+    filters = [noise(4, 4, 3, 3).requires_grad_(), noise(4, 4, 3, 3).requires_grad_()]
+    filters[0].grad = torch.ones(4, 4, 3, 3)
+    muon = Muon(filters, lr=1.0, momentum=0.6, steps=3)
+    muon.step(1.0)
+    assert torch.equal(filters[1], noise(4, 4, 3, 3))
+    muon.zero_grad()
+    assert filters[0].grad is None
+
+
+@pytest.mark.parametrize("network", [ResNetConfig(width=4, conv_bias=True), SpeedNetConfig(widths=(8, 8))])
+@pytest.mark.parametrize("config", [SgdConfig(), MuonConfig()])
+def test_every_learning_parameter_has_one_optimiser(
+    network: ResNetConfig | SpeedNetConfig, config: SgdConfig | MuonConfig
+) -> None:
+    model = build_model(network, 10, 0)
+    trained = [p for group in build_optimizer(model, config, 5).param_groups for p in group["params"]]
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert len(trained) == len(learning)
+    assert {id(p) for p in trained} == {id(p) for p in learning}
+
+
+def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
+    config = MuonConfig(lr=0.2, momentum=0.5, steps=4, bias_lr=0.04, head_lr=0.6, sgd_momentum=0.7, weight_decay=0.003)
+    optimizer = build_optimizer(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), config, 5)
+    assert isinstance(optimizer, Combined)
+    muon, biases, head = optimizer.parts
+    assert isinstance(muon, Muon)
+    assert isinstance(biases, Sgd)
+    assert isinstance(head, Sgd)
+    assert (muon.lr, muon.momentum, muon.steps) == (0.2, 0.5, 4)
+    assert {p.ndim for p in muon.filters} == {4}
+    assert {p.ndim for p in biases.parameters} == {1}
+    assert {p.ndim for p in head.parameters} == {2}
+    for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the mean of a batch of 5 has a fifth of the sum's gradient
+        assert (part.lr, part.momentum, part.nesterov) == (lr, 0.7, True)
+        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the share of a weight that a step takes off
+
+
+def test_sgd_takes_its_options_from_the_configuration() -> None:
+    config = SgdConfig(lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.01, decoupled=True)
+    optimizer = build_optimizer(build_model(ResNetConfig(width=2), 10, 0), config, 5)
+    assert isinstance(optimizer, Sgd)
+    found = (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, optimizer.decoupled)
+    assert found == (0.3, 0.8, True, 0.01, True)

@@ -1,0 +1,57 @@
+"""A run's FLOPs against torch's own count of every step, forward and backward."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastcifar.config import Config, FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.models.build import outline
+from fastcifar.optim.schedules import resolution
+from fastcifar.runtime.device import place
+from fastcifar.training.context import Setup
+from fastcifar.training.flops import training_flops
+
+
+def step_by_step(setup: Setup) -> float:
+    """What torch counts in each step, on the meta device."""
+    model = outline(setup.config.model, setup.classes).train()
+    flops = 0.0
+    for step in range(setup.total):
+        setup.before_step(model, step)
+        size = resolution(step, setup.total, setup.config.resolution)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(setup.config.batch_size, 3, size, size, device="meta")).sum().backward()
+        flops += counter.get_total_flops()
+    return flops
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (ResNetConfig(width=3, conv_bias=True, dropout=0.2), {}),
+        (ResNetConfig(width=3, layer2_padding=0, layer3_pool=False), {"resolution": ((0.3, 16), (1.0, 32))}),
+        (SpeedNetConfig(widths=(5, 7)), {"resolution": ((0.3, 16), (0.61, 20), (1.0, 32))}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.4), {"resolution": ((0.5, 17), (1.0, 24))}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0), {}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=99), {"epochs": 0.1}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.2, stem="learned"), {}),
+        (ResNet18Config(), {"epochs": 0.2}),
+        (FfcvNetConfig(width=4), {"resolution": ((0.5, 17), (1.0, 32))}),
+    ],
+)
+def test_equal_to_torch_s_count_of_every_step(tiny: Config, model: ModelConfig, changes: dict[str, Any]) -> None:
+    config = replace(tiny, **{"model": model, "epochs": 1, "resolution": ((1.0, 32),), **changes})
+    setup = Setup(config, place(config))
+    assert training_flops(setup) == step_by_step(setup)
+
+
+def test_it_is_a_function_of_the_configuration_alone(tiny: Config) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    counts = {training_flops(Setup(c, place(c))) for c in (tiny, replace(tiny, seed=7, amp="bfloat16", threads=2))}
+    assert len(counts) == 1
+    assert torch.equal(torch.rand(2), expected)
