@@ -8,11 +8,11 @@ from fastcifar.errors import UserError
 COMMANDS = {
     "time_to_accuracy": "train a recipe with several seeds: accuracy with its interval, and the three clocks",
     "ablations": "a recipe as it is and with one of its levers taken away at a time, seed by seed",
-    "loaders": "pictures a second of our loaders, FFCV's operations, torchvision and plain NumPy",
+    "loaders": "images a second of our loaders, FFCV's operations, torchvision and plain NumPy",
     "layers": "training steps on a CPU with our layers and with torch's",
     "kernels": "the fused kernel against the bandwidth of a copy, by batch size, type and threads",
     "epochs": "whole training epochs, from plain PyTorch to all of ours, one change at a time",
-    "overhead": "what the trainer adds to its steps: metrics, checks, progress, the timetable of checkpoints",
+    "overhead": "what the trainer adds to its steps: metrics, checks, progress, the checkpoint_schedule of checkpoints",
     "reproduce": "train the five published systems: what they publish beside what came out",
     "soak": "damaged betons, fuzzed input, leaks: done so often that the figure means something",
     "report": "results/*.json as REPORT.md and plots",

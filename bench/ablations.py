@@ -2,7 +2,7 @@
 
 Every training is a process of its own, of its full length, evaluated on the whole test set: nothing is chosen by it. A
 round trains all of them with one seed, so that a machine that changes its pace changes it for all. Interrupted, it goes
-on where it was, as long as pictures and code revision are the same.
+on where it was, as long as images and code revision are the same.
 """
 
 import json
@@ -31,7 +31,7 @@ def _changed(config: Config, part: str, **changes: Any) -> Config:
 
 LEVERS: dict[str, Callable[[Config], Config]] = {
     BASE: lambda config: config,
-    "small pictures first: 32 pixels throughout": lambda config: replace(config, resolution=((1.0, 32),)),
+    "small images first: 32 pixels throughout": lambda config: replace(config, resolution=((1.0, 32),)),
     "rates of a summed loss: of its mean": lambda config: _changed(
         config,
         "optimizer",
@@ -138,7 +138,7 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
     """
     base = {record["seed"]: record for record in records if record["lever"] == BASE}
     first = records[0]
-    counts = "test_accuracy" if first["evaluation"] == "plain" else "test_accuracy_tta"
+    counts = "test_accuracy" if first["evaluation"] == "single_view" else "test_accuracy_tta"
     levers = {}
     for name in dict.fromkeys(record["lever"] for record in records):
         runs = [record for record in records if record["lever"] == name]

@@ -14,7 +14,7 @@ from bench.stages import Task, Trained, stages
 from fastcifar.config import Config, ResNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
-from fastcifar.runtime.device import Placement, place
+from fastcifar.runtime.device import Runtime, select_runtime
 
 PARTS = ("data_s", "step_s", "evaluation_s")
 CLOCK = {
@@ -42,7 +42,7 @@ class Options:
     fraction: float = 0.1
     """Share of an epoch, and of the test set behind it, that a turn takes."""
     batch_size: int = 500
-    """Pictures a batch."""
+    """Images a batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train."""
     threads: int | None = None
@@ -53,7 +53,7 @@ class Options:
     """One repetition of two batches: shows that it works, measures nothing."""
 
 
-def _task(options: Options, placement: Placement) -> Task:
+def _task(options: Options, runtime: Runtime) -> Task:
     """Sizes of the epoch; AMP's type is bfloat16 on a CPU even where float32 is faster, as that is what is measured."""
     splits = load_manifest(options.data).splits
     if not 0 < options.fraction <= 1:
@@ -63,17 +63,17 @@ def _task(options: Options, placement: Placement) -> Task:
     train, test = (max(1, round(splits[split].samples * options.fraction)) for split in ("train", "test"))
     if options.quick:
         train, test = 2 * options.batch_size, min(options.batch_size, splits["test"].samples)
-    dtype = torch.bfloat16 if placement.device.type == "cpu" else placement.dtype
+    dtype = torch.bfloat16 if runtime.device.type == "cpu" else runtime.dtype
     return Task(
         data=options.data,
         network=options.network,
         width=options.width,
         batch_size=options.batch_size,
-        device=placement.device.type,
-        threads=placement.threads,
+        device=runtime.device.type,
+        threads=runtime.threads,
         dtype=dtype,
-        train_pictures=max(train, options.batch_size),
-        test_pictures=test,
+        train_images=max(train, options.batch_size),
+        test_images=test,
     )
 
 
@@ -93,15 +93,15 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="python -m bench epochs")
     check_runs(options.runs)
     network = ResNetConfig(width=options.width)
-    placement = place(Config(device=options.device, threads=options.threads, cpu_kernels="torch", model=network))
-    task = _task(options, placement)
+    runtime = select_runtime(Config(device=options.device, threads=options.threads, cpu_kernels="torch", model=network))
+    task = _task(options, runtime)
     check_out(options.out)
     runs = 1 if options.quick else options.runs
     raced = race(_line_up(options, task), runs, "epochs")
     result = {
         "what": "epochs",
         "dataset": load_manifest(options.data).dataset,
-        **described(placement),
+        **described(runtime),
         "n": runs,
         "network": options.network,
         "width": options.width,
@@ -123,7 +123,7 @@ def compare(raced: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for before, name in zip(names[:1] + names, names, strict=False):
         one = raced[name]
         compared[name] = {
-            **{key: one[key] for key in ("pictures", "test_pictures", "build_s", "memory_mib", "workers_mib")},
+            **{key: one[key] for key in ("images", "test_images", "build_s", "memory_mib", "workers_mib")},
             "epoch_s": summary(whole[name]),
             **{part: summary([turn[part] for turn in one["turns"]]) for part in PARTS},
             "warm_up_s": sum(one["warm_up"][part] for part in PARTS),

@@ -14,10 +14,10 @@ from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.config import Config
 from fastcifar.data.prepared import load_manifest, read_split
 from fastcifar.errors import UserError
-from fastcifar.runtime.device import DTYPES, Placement, place
-from fastcifar.runtime.threads import keep_freed_memory, using
+from fastcifar.runtime.device import DTYPES, Runtime, select_runtime
+from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 
-PICTURE = SIDE * SIDE * 3
+IMAGE = SIDE * SIDE * 3
 INDEX_BYTES = 16  # a row and a sample number
 COPY_POOL = 2**29  # bytes that a copy goes through, several times any cache
 GB = 1e9
@@ -27,7 +27,7 @@ OUTPUTS = {
     "reused": "one buffer for all calls (a GPU's kernel only)",
 }
 CLOCK = (
-    "perf_counter around enough calls to make at least as many pictures as `pictures_a_turn`; the kernel's include "
+    "perf_counter around enough calls to make at least as many images as `images_a_turn`; the kernel's include "
     "the allocation of the output and Python's part of the call"
 )
 
@@ -45,13 +45,13 @@ class Options:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Which kernel."""
     batch_sizes: tuple[int, ...] = (64, 500, 2500, 10_000, 50_000)
-    """Pictures a call."""
+    """Images a call."""
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
     """Types of the output."""
     threads: int | None = None
     """The larger number of CPU threads; the smaller one is 1. None leaves torch's choice."""
-    pictures_a_turn: int = 10_000
-    """Pictures that a turn makes at least."""
+    images_a_turn: int = 10_000
+    """Images that a turn makes at least."""
     quick: bool = False
     """One batch size and one repetition: shows that it works, measures nothing."""
 
@@ -73,36 +73,36 @@ class Case:
     @property
     def traffic(self) -> int:
         """Bytes a call has to read and to write."""
-        return self.batch * (PICTURE + INDEX_BYTES + PICTURE * DTYPES[self.dtype].itemsize)
+        return self.batch * (IMAGE + INDEX_BYTES + IMAGE * DTYPES[self.dtype].itemsize)
 
 
 class Bench:
-    """Pictures, their order, and the two things that are timed: the kernel and a copy."""
+    """Images, their order, and the two things that are timed: the kernel and a copy."""
 
-    def __init__(self, options: Options, placement: Placement) -> None:
+    def __init__(self, options: Options, runtime: Runtime) -> None:
         manifest = load_manifest(options.data)
-        self.placement, self.pictures_a_turn = placement, options.pictures_a_turn
+        self.runtime, self.images_a_turn = runtime, options.images_a_turn
         self.images, _ = read_split(options.data, "train")
         # shuffled and long enough for the largest batch, whatever the size of the set
         order = np.random.default_rng(0).permutation(len(self.images))
         self.order = np.resize(order, max(len(order), *options.batch_sizes)).astype(np.int64)
         self.transforms: dict[str, Any] = {
-            name: _transform_on(placement, Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]))
+            name: _transform_on(runtime, Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]))
             for name in options.dtypes
         }
         self.source: Any = self.images
-        if placement.device.type == "cuda":
-            self.source = torch.from_numpy(self.images).to(placement.device)
+        if runtime.device.type == "cuda":
+            self.source = torch.from_numpy(self.images).to(runtime.device)
         pool = COPY_POOL if not options.quick else 2**24
-        self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=placement.device)
+        self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=runtime.device)
 
     def kernel(self, case: Case) -> Callable[[], float]:
         """Seconds a call of the kernel, over a turn."""
         transform, calls = self.transforms[case.dtype], self._calls(case)
         batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
         if case.output == "reused":
-            out = torch.empty((case.batch, SIDE, SIDE, 3), dtype=transform.dtype, device=self.placement.device)
-            state = torch.zeros(2, dtype=torch.int64, device=self.placement.device)
+            out = torch.empty((case.batch, SIDE, SIDE, 3), dtype=transform.dtype, device=self.runtime.device)
+            state = torch.zeros(2, dtype=torch.int64, device=self.runtime.device)
 
             def work() -> None:
                 for rows in batches:
@@ -135,30 +135,30 @@ class Bench:
     def _rows(self, begin: int, count: int) -> Any:
         begin %= max(1, len(self.order) - count + 1)
         rows = self.order[begin : begin + count]
-        return rows if self.placement.device.type == "cpu" else torch.from_numpy(rows).to(self.placement.device)
+        return rows if self.runtime.device.type == "cpu" else torch.from_numpy(rows).to(self.runtime.device)
 
     def _calls(self, case: Case) -> int:
-        return max(1, -(-self.pictures_a_turn // case.batch))
+        return max(1, -(-self.images_a_turn // case.batch))
 
     def _seconds(self, work: Callable[[], None], case: Case) -> float:
-        with using(replace(self.placement, threads=case.threads)):
-            return m.seconds(work, self.placement.synchronise)
+        with apply_threads(replace(self.runtime, threads=case.threads)):
+            return m.seconds(work, self.runtime.synchronise)
 
 
-def _transform_on(placement: Placement, transform: Transform) -> Any:
+def _transform_on(runtime: Runtime, transform: Transform) -> Any:
     """What runs on the device: called with (images, rows, samples, epoch), it returns a fresh tensor."""
-    if placement.device.type == "cpu":
+    if runtime.device.type == "cpu":
         return transform
     try:
         from fastcifar.augment.transform_cuda import CudaTransform
     except ImportError as error:
         raise UserError(f"the kernel for GPUs cannot be imported ({error}); use --device cpu") from None
-    return CudaTransform(transform, placement.device)
+    return CudaTransform(transform, runtime.device)
 
 
-def cases(options: Options, placement: Placement, output: str) -> list[Case]:
+def cases(options: Options, runtime: Runtime, output: str) -> list[Case]:
     """All shapes; on a GPU there are no threads to choose."""
-    threads = sorted({1, placement.threads}) if placement.device.type == "cpu" else [placement.threads]
+    threads = sorted({1, runtime.threads}) if runtime.device.type == "cpu" else [runtime.threads]
     return [
         Case(batch, dtype, count, output)
         for batch in options.batch_sizes
@@ -176,24 +176,24 @@ def main(arguments: list[str]) -> None:
     if min(options.batch_sizes) < 1:
         raise UserError(f"batch_sizes are {options.batch_sizes}, but must be at least 1")
     if options.quick:
-        options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], pictures_a_turn=options.batch_sizes[0])
-    placement = place(Config(device=options.device, threads=options.threads, cpu_kernels="torch"))
+        options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], images_a_turn=options.batch_sizes[0])
+    runtime = select_runtime(Config(device=options.device, threads=options.threads, cpu_kernels="torch"))
     m.check_out(options.out)
     manifest = load_manifest(options.data)
-    bench = Bench(options, placement)
+    bench = Bench(options, runtime)
     found: list[dict[str, Any]] = []
-    for output in ("fresh", "kept") if placement.device.type == "cpu" else ("kept", "reused"):  # torch keeps GPU memory
+    for output in ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused"):  # torch keeps GPU memory
         if output == "kept":
             keep_freed_memory()  # for good, so it comes last
-        found += roofline(bench, cases(options, placement, output), options.runs)
+        found += roofline(bench, cases(options, runtime, output), options.runs)
     result = {
         "what": "kernels",
         "dataset": manifest.dataset,
-        **m.described(placement),
+        **m.described(runtime),
         "n": options.runs,
-        "pictures": len(bench.images),
-        "pictures_a_turn": options.pictures_a_turn,
-        "traffic": f"{PICTURE} bytes read, {INDEX_BYTES} of indices, 3072 values written, per picture",
+        "images": len(bench.images),
+        "images_a_turn": options.images_a_turn,
+        "traffic": f"{IMAGE} bytes read, {INDEX_BYTES} of indices, 3072 values written, per image",
         "clock": CLOCK,
         "outputs": OUTPUTS,
         "cases": found,
@@ -218,12 +218,12 @@ def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]
                 "dtype": case.dtype,
                 "threads": case.threads,
                 "output": case.output,
-                "bytes_per_picture": case.traffic // case.batch,
+                "bytes_per_image": case.traffic // case.batch,
                 "call_s": m.summary(kernel),
-                "pictures_per_s": m.summary([case.batch / s for s in kernel]),
+                "images_per_s": m.summary([case.batch / s for s in kernel]),
                 "gb_per_s": m.summary([case.traffic / s / GB for s in kernel]),
                 "copy_gb_per_s": m.summary([case.traffic / s / GB for s in copy]),
-                "share_of_copy": m.ratios(copy, kernel),
+                "fraction_of_copy": m.ratios(copy, kernel),
             }
         )
     return rows
@@ -231,12 +231,12 @@ def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]
 
 def printed(result: dict[str, Any]) -> str:
     """The table of the terminal."""
-    header = ("output", "batch", "dtype", "threads", "pictures/s", "GB/s", "copy GB/s", "share of copy", "min", "max")
+    header = ("output", "batch", "dtype", "threads", "images/s", "GB/s", "copy GB/s", "fraction of copy", "min", "max")
     rows = [
         (
             one["output"], one["batch"], one["dtype"], one["threads"],
-            *(m.figure(one[key]["median"]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")),
-            *(f"{one['share_of_copy'][key]:.1%}" for key in ("median", "min", "max")),
+            *(m.figure(one[key]["median"]) for key in ("images_per_s", "gb_per_s", "copy_gb_per_s")),
+            *(f"{one['fraction_of_copy'][key]:.1%}" for key in ("median", "min", "max")),
         )
         for one in result["cases"]
     ]  # fmt: skip

@@ -14,18 +14,18 @@ from fastcifar.errors import UserError
 from fastcifar.models.build import build_model, use_kernels
 from fastcifar.optim.optimizer import build_optimizer
 from fastcifar.recipes import RECIPES
-from fastcifar.runtime.device import Placement, place
-from fastcifar.runtime.threads import keep_freed_memory, using
+from fastcifar.runtime.device import Runtime, select_runtime
+from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 from fastcifar.training.step import TrainStep
 
-CLOCK = "perf_counter around one step (forward, backward, update) on pictures of noise that are there already"
+CLOCK = "perf_counter around one step (forward, backward, update) on images of noise that are there already"
 WARM_UP = 2
-KINDS: tuple[CpuKernels, ...] = ("torch", "own", "half")
+KINDS: tuple[CpuKernels, ...] = ("torch", "winograd", "winograd-fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Time a recipe's training steps at each of its picture sizes, by torch's layers and by ours."""
+    """Time a recipe's training steps at each of its image sizes, by torch's layers and by ours."""
 
     recipe: str = "cpu90"
     """The recipe."""
@@ -51,18 +51,18 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     config = replace(RECIPES[options.recipe](), device="cpu", amp="float32", threads=options.threads)
     runs = 1 if options.quick else options.runs
-    placements = {}
+    runtimes = {}
     for name in KINDS:
         with contextlib.suppress(UserError):  # a CPU without float16
-            placements[name] = place(replace(config, cpu_kernels=name))
-    placement = placements["own"]
+            runtimes[name] = select_runtime(replace(config, cpu_kernels=name))
+    runtime = runtimes["winograd"]
     sizes = sorted({size for _, size in config.resolution})
-    with using(placement):
-        steps = {str(size): measured(config, placements, size, runs) for size in sizes}
+    with apply_threads(runtime):
+        steps = {str(size): measured(config, runtimes, size, runs) for size in sizes}
     result = {
         "what": "layers",
         "recipe": options.recipe,
-        **m.described(placement),
+        **m.described(runtime),
         "n": runs,
         "batch_size": config.batch_size,
         "clock": CLOCK,
@@ -71,9 +71,9 @@ def main(arguments: list[str]) -> None:
     m.finish(result, printed(result), options.out or m.result_path(result, options.recipe))
 
 
-def measured(config: Config, placements: dict[str, Placement], size: int, runs: int) -> dict[str, Any]:
+def measured(config: Config, runtimes: dict[str, Runtime], size: int, runs: int) -> dict[str, Any]:
     """Seconds a step of each kind, in interleaved rounds, and torch's over ours round by round."""
-    kinds = {name: stepper(config, placement, size) for name, placement in placements.items()}
+    kinds = {name: stepper(config, runtime, size) for name, runtime in runtimes.items()}
     for step in kinds.values():
         for _ in range(WARM_UP):
             step()
@@ -84,14 +84,14 @@ def measured(config: Config, placements: dict[str, Placement], size: int, runs: 
     }
 
 
-def stepper(config: Config, placement: Placement, size: int) -> Callable[[], float]:
+def stepper(config: Config, runtime: Runtime, size: int) -> Callable[[], float]:
     """Seconds of the next step of a network of its own."""
     model = build_model(config.model, 10, config.seed).train()
-    use_kernels(model, placement.cpu_kernels)
+    use_kernels(model, runtime.cpu_kernels)
     if isinstance(config.model, SpeedNetConfig):
         model.stem_learns(False)  # type: ignore[operator]  (as in most of its steps)
     step_once = TrainStep(
-        model, build_optimizer(model, config.optimizer, config.batch_size), placement, config.label_smoothing
+        model, build_optimizer(model, config.optimizer, config.batch_size), runtime, config.label_smoothing
     )
     generator = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=generator)
@@ -99,7 +99,7 @@ def stepper(config: Config, placement: Placement, size: int) -> Callable[[], flo
     labels = torch.randint(0, 10, (config.batch_size,), generator=generator)
 
     def step() -> float:
-        return m.seconds(lambda: step_once(images, labels, 0.1), placement.synchronise)
+        return m.seconds(lambda: step_once(images, labels, 0.1), runtime.synchronise)
 
     return step
 

@@ -14,7 +14,7 @@ import torch
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
 from fastcifar.runs.record import environment
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.progress import progress
 
 RESULTS = Path(__file__).parent / "results"
@@ -78,11 +78,11 @@ def power_cap() -> float | None:
         return None
 
 
-def described(placement: Placement) -> dict[str, Any]:
+def described(runtime: Runtime) -> dict[str, Any]:
     """Device, hardware, versions and code revision, as every result file has them."""
-    facts = environment(placement)
-    facts["device"] = placement.device.type
-    if placement.device.type == "cuda":
+    facts = environment(runtime)
+    facts["device"] = runtime.device.type
+    if runtime.device.type == "cuda":
         facts["hardware"]["power_cap_w"] = power_cap()
     return facts
 

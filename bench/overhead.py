@@ -1,7 +1,7 @@
-"""`python -m bench overhead`: what the trainer's own work costs, as a share of a step.
+"""`python -m bench overhead`: what the trainer's own work costs, as a fraction of a step.
 
 Own work is all that the trainer does between steps: rates, metrics, the checks of loss and chance, progress, signals,
-the timetable of checkpoints. It is timed by a whole training whose steps do nothing; the steps themselves by taking
+the checkpoint_schedule of checkpoints. It is timed by a whole training whose steps do nothing; the steps themselves by taking
 them without the trainer.
 """
 
@@ -25,10 +25,10 @@ from fastcifar.loader.base import Loader
 from fastcifar.optim.optimizer import build_optimizer
 from fastcifar.optim.schedules import one_cycle
 from fastcifar.recipes import RECIPES
-from fastcifar.runtime.device import Placement, default_recipe, place
-from fastcifar.runtime.threads import using
+from fastcifar.runtime.device import Runtime, default_recipe, select_runtime
+from fastcifar.runtime.threads import apply_threads
 from fastcifar.training import trainer
-from fastcifar.training.context import Setup
+from fastcifar.training.context import RunContext
 from fastcifar.training.loop import Step, training_steps
 from fastcifar.training.step import TrainStep
 
@@ -71,15 +71,15 @@ def main(arguments: list[str]) -> None:
     if name not in RECIPES:
         raise UserError(f"no recipe is called {name}: choose one of {', '.join(RECIPES)}")
     config = dataclasses.replace(RECIPES[name](), data=options.data, device=options.device, threads=options.threads)
-    placement = place(config)
+    runtime = select_runtime(config)
     runs = 1 if options.quick else options.runs
     own = [own_seconds(config, 200 if options.quick else EMPTY_STEPS) for _ in range(runs)]
     sizes = sorted({size for _, size in config.resolution})
-    steps = {size: step_seconds(config, placement, size, runs) for size in sizes}
+    steps = {size: step_seconds(config, runtime, size, runs) for size in sizes}
     result = {
         "what": "overhead",
         "dataset": load_manifest(options.data).dataset,
-        **described(placement),
+        **described(runtime),
         "n": runs,
         "recipe": name,
         "batch_size": config.batch_size,
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
         "steps": {
             str(size): {
                 "step_s": summary(taken),
-                "own_share": summary(own)["median"] / summary(taken)["median"],
+                "own_fraction": summary(own)["median"] / summary(taken)["median"],
             }
             for size, taken in steps.items()
         },
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> None:
 
 def own_seconds(config: Config, at_least: int) -> float:
     """Seconds of the trainer's own work a step."""
-    per_epoch = Setup(config, place(config)).steps_per_epoch
+    per_epoch = RunContext(config, select_runtime(config)).steps_per_epoch
     with tempfile.TemporaryDirectory() as runs, _steps_do_nothing(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
         # an epoch is at least as long as the recipe's, and its end is own work as well
         epochs = max(config.epochs, at_least / per_epoch)
@@ -127,29 +127,29 @@ def _steps_do_nothing() -> Iterator[None]:
         trainer.training_steps = taken
 
 
-def _empty_steps(setup: Setup, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
+def _empty_steps(context: RunContext, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
     """As many as the run has; they guess just well enough not to be stopped."""
-    device, peak = setup.placement.device, setup.config.schedule.peak_epoch / setup.config.epochs
-    loss, right = torch.ones((), device=device), torch.tensor(setup.config.batch_size // 2, device=device)
-    for number in range(first, setup.total):
-        share = one_cycle(number, setup.total, peak, setup.config.schedule)
-        setup.before_step(step_once.model, number)
-        yield Step(number, share, loss, right)
+    device, peak = context.runtime.device, context.config.schedule.peak_epoch / context.config.epochs
+    loss, right = torch.ones((), device=device), torch.tensor(context.config.batch_size // 2, device=device)
+    for number in range(first, context.total):
+        fraction = one_cycle(number, context.total, peak, context.config.schedule)
+        context.before_step(step_once.model, number)
+        yield Step(number, fraction, loss, right)
 
 
-def step_seconds(config: Config, placement: Placement, size: int, runs: int) -> list[float]:
-    """Seconds of single steps on pictures of `size`."""
-    setup = Setup(dataclasses.replace(config, resolution=((1.0, size),)), placement)
+def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list[float]:
+    """Seconds of single steps on images of `size`."""
+    context = RunContext(dataclasses.replace(config, resolution=((1.0, size),)), runtime)
     taken: list[float] = []
-    with using(placement), setup.open("train") as loader:
-        model = setup.new_model(loader)
+    with apply_threads(runtime), context.open("train") as loader:
+        model = context.new_model(loader)
         optimizer = build_optimizer(model, config.optimizer, config.batch_size)
-        steps = training_steps(setup, TrainStep(model, optimizer, placement, config.label_smoothing), loader)
+        steps = training_steps(context, TrainStep(model, optimizer, runtime, config.label_smoothing), loader)
         for number in range(WARM_UP + runs):
-            placement.synchronise()
+            runtime.synchronise()
             start = time.perf_counter()
             next(steps)
-            placement.synchronise()
+            runtime.synchronise()
             if number >= WARM_UP:
                 taken.append(time.perf_counter() - start)
     return taken
@@ -159,12 +159,12 @@ def printed(result: dict[str, Any]) -> str:
     """The table of the terminal."""
     own = result["own_us"]
     rows = [
-        (f"step at {size} px", *(figure(1e3 * one["step_s"][key]) for key in ("median", "min", "max")), share)
+        (f"step at {size} px", *(figure(1e3 * one["step_s"][key]) for key in ("median", "min", "max")), fraction)
         for size, one in result["steps"].items()
-        for share in (f"{one['own_share']:.3%}",)
+        for fraction in (f"{one['own_fraction']:.3%}",)
     ]
     first = ("own work", *(figure(own[key] / 1e3) for key in ("median", "min", "max")), "-")
-    return table(("of a step", "ms", "min", "max", "own share"), [first, *rows])
+    return table(("of a step", "ms", "min", "max", "own fraction"), [first, *rows])
 
 
 if __name__ == "__main__":

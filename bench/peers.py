@@ -1,7 +1,7 @@
-"""The contestants among loaders: ours, and the usual ways to the same pictures. Each is one class with `epoch`.
+"""The contestants among loaders: ours, and the usual ways to the same images. Each is one class with `epoch`.
 
 All crop after 4 pixels of padding, flip by a coin, put an 8x8 hole of the mean colour, normalise and cast to float32.
-The draws differ from loader to loader; how much work a picture is does not.
+The draws differ from loader to loader; how much work an image is does not.
 """
 
 import inspect
@@ -36,18 +36,18 @@ class Setting:
     threads: int
     workers: int = 0  # processes of a DataLoader
     dtype: torch.dtype = torch.float32
-    pictures: int | None = None  # how many of the split an epoch has; None: all
+    num_images: int | None = None  # how many of the split an epoch has; None: all
 
     def count(self, available: int) -> int:
-        """Pictures of an epoch: whole batches only for training, as all loaders drop the last one there."""
-        wanted = available if self.pictures is None else min(self.pictures, available)
+        """Images of an epoch: whole batches only for training, as all loaders drop the last one there."""
+        wanted = available if self.num_images is None else min(self.num_images, available)
         return max(self.batch_size, wanted // self.batch_size * self.batch_size) if self.augment else wanted
 
 
 class Feed(Protocol):
     """A loader of whatever kind."""
 
-    pictures: int  # in an epoch
+    num_images: int  # in an epoch
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images (b, 3, 32, 32) and labels int64 (b,), on the device of the setting."""
@@ -72,13 +72,13 @@ class OursFeed:
         samples = manifest.splits[setting.split].samples
         size = min(setting.batch_size, samples)
         self.loader = open_loader(kind, setting.data, setting.split, transform, batch_size=size, seed=0, **options)
-        self.pictures = setting.count(samples)
-        self.batches = -(-self.pictures // size)
+        self.num_images = setting.count(samples)
+        self.batches = -(-self.num_images // size)
         self.device = setting.device
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Feed.epoch`; an epoch of fewer pictures is left early, which our loaders allow."""
-        left = self.pictures
+        """See `Feed.epoch`; an epoch of fewer images is left early, which our loaders allow."""
+        left = self.num_images
         for _, (images, labels) in zip(range(self.batches), self.loader.epoch(number), strict=False):
             images, labels = images[:left], labels[:left]
             left -= len(labels)
@@ -86,7 +86,7 @@ class OursFeed:
 
 
 class NumpyFeed:
-    """The plain reference of our kernel: one picture, one operation after the other."""
+    """The plain reference of our kernel: one image, one operation after the other."""
 
     def __init__(self, setting: Setting) -> None:
         from fastcifar.augment.pixel import centred_bias, rounded_scale
@@ -95,14 +95,14 @@ class NumpyFeed:
         self.images, self.labels = read_split(setting.data, setting.split)
         self.scale = rounded_scale(np.asarray(manifest.std_01))
         self.bias = centred_bias(np.asarray(manifest.mean_01), self.scale)
-        self.pictures, self.setting = setting.count(len(self.labels)), setting
+        self.num_images, self.setting = setting.count(len(self.labels)), setting
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Feed.epoch`."""
         from fastcifar.augment.reference import augment_one
         from fastcifar.loader.order import batches_of, epoch_order
 
-        order = epoch_order(len(self.labels), 0, number)[: self.pictures]
+        order = epoch_order(len(self.labels), 0, number)[: self.num_images]
         for batch in batches_of(order, self.setting.batch_size, drop_last=False):
             bits = [
                 augment_one(self.images[i], AUGMENT, self.scale, self.bias, seed=0, epoch=number, sample=int(i))
@@ -113,7 +113,7 @@ class NumpyFeed:
 
 
 class TransformedSet(Dataset):
-    """Pictures in memory, transformed one at a time, as a torchvision data set does it."""
+    """Images in memory, transformed one at a time, as a torchvision data set does it."""
 
     def __init__(self, images: Any, labels: np.ndarray, transform: Any, pillow: bool) -> None:
         self.images, self.labels, self.transform, self.pillow = images, labels, transform, pillow
@@ -122,12 +122,12 @@ class TransformedSet(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = self.images[index]
+        image = self.images[index]
         if self.pillow:
             from PIL import Image
 
-            picture = Image.fromarray(picture)
-        return self.transform(picture), int(self.labels[index])
+            image = Image.fromarray(image)
+        return self.transform(image), int(self.labels[index])
 
 
 class TorchvisionFeed:
@@ -138,10 +138,10 @@ class TorchvisionFeed:
         images, labels = read_split(setting.data, setting.split)
         make = _pillow_transform if pillow else _tensor_transform
         transform = make(manifest.mean_01, manifest.std_01, setting.augment)
-        pictures = images if pillow else torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-        self.pictures, self.device = setting.count(len(labels)), setting.device
+        source = images if pillow else torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        self.num_images, self.device = setting.count(len(labels)), setting.device
         self.loader = DataLoader(
-            TransformedSet(pictures[: self.pictures], labels[: self.pictures], transform, pillow),
+            TransformedSet(source[: self.num_images], labels[: self.num_images], transform, pillow),
             batch_size=setting.batch_size,
             shuffle=setting.augment,
             drop_last=setting.augment,
@@ -174,8 +174,8 @@ def _tensor_transform(mean: tuple[float, ...], std: tuple[float, ...], augment: 
 
 def _hole(transforms: Any) -> Any:
     """Cutout by RandomErasing: always, a square of HOLE pixels, filled with 0, the mean after normalising."""
-    share = HOLE**2 / 32**2
-    return transforms.RandomErasing(p=1, scale=(share, share), ratio=(1, 1), value=0)
+    fraction = HOLE**2 / 32**2
+    return transforms.RandomErasing(p=1, scale=(fraction, fraction), ratio=(1, 1), value=0)
 
 
 class FfcvFeed:
@@ -186,16 +186,16 @@ class FfcvFeed:
 
         manifest = load_manifest(setting.data)
         info = manifest.splits[setting.split]
-        self.pictures = setting.count(info.samples)
+        self.num_images = setting.count(info.samples)
         pipelines = _ffcv_pipelines(manifest.mean_01, manifest.std_01, setting, lookup)
         self.loader = Loader(
             str(setting.data / info.file),
-            batch_size=min(setting.batch_size, self.pictures),
+            batch_size=min(setting.batch_size, self.num_images),
             num_workers=setting.threads,
             os_cache=True,
             order=OrderOption.RANDOM if setting.augment else OrderOption.SEQUENTIAL,
             seed=0,
-            indices=range(self.pictures),
+            indices=range(self.num_images),
             drop_last=setting.augment,
             pipelines=pipelines,
         )

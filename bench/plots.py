@@ -1,4 +1,4 @@
-"""The pictures of the report: one of each result file, drawn from nothing but the file."""
+"""The images of the report: one of each result file, drawn from nothing but the file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.published import FIGURES, cut_of
-from fastcifar.config import VIEW_NAMES
+from fastcifar.config import EVALUATION_NAMES
 from fastcifar.files import atomic_path
 
 OURS, FFCV, TORCHVISION, NUMPY = "#1f77b4", "#ff7f0e", "#888888", "#bbbbbb"
@@ -39,8 +39,8 @@ def figure(width: float, height: float) -> Figure:
 
 
 def _loaders(result: dict[str, Any]) -> Figure:
-    names = sorted(result["contestants"], key=lambda name: result["contestants"][name]["pictures_per_s"]["median"])
-    rates = [result["contestants"][name]["pictures_per_s"] for name in names]
+    names = sorted(result["contestants"], key=lambda name: result["contestants"][name]["images_per_s"]["median"])
+    rates = [result["contestants"][name]["images_per_s"] for name in names]
     medians = np.array([rate["median"] for rate in rates])
     drawn = figure(9, 1.4 + 0.32 * len(names))
     axis = drawn.subplots()
@@ -49,7 +49,7 @@ def _loaders(result: dict[str, Any]) -> Figure:
         axis.annotate(f"{rate['median']:,.0f}", (rate["max"], y), (6, 0), textcoords="offset points", va="center")
     axis.set_xscale("log")
     axis.set_xlim(medians.min() / 3, max(rate["max"] for rate in rates) * 4)
-    axis.set_xlabel("augmented pictures per second (log scale; bar: median, whiskers: smallest and largest)")
+    axis.set_xlabel("augmented images per second (log scale; bar: median, whiskers: smallest and largest)")
     axis.set_title(f"Loaders, batch {result['batch_size']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
@@ -70,7 +70,7 @@ def _kernels(result: dict[str, Any]) -> Figure:
     for axis, dtype in zip(axes, dtypes, strict=True):
         _bandwidths(axis, [case for case in cases if case["dtype"] == dtype])
         axis.set_title(dtype, fontsize=11)
-        axis.set_xlabel("pictures per call (log scale)")
+        axis.set_xlabel("images per call (log scale)")
     axes[0].set_ylabel("bytes read + written, GB/s")
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
@@ -123,7 +123,7 @@ def _epochs(result: dict[str, Any]) -> Figure:
     axis.set_xlim(0, 1.25 * max(w["max"] for w in whole))
     axis.invert_yaxis()
     first = stages[names[0]]
-    axis.set_xlabel(f"seconds for {first['pictures']:,} training and {first['test_pictures']:,} test pictures")
+    axis.set_xlabel(f"seconds for {first['images']:,} training and {first['test_images']:,} test images")
     network = f"{result['network']}, width {result['width']}, batch {result['batch_size']}, AMP {result['amp']}"
     axis.set_title(f"Training epochs: {network}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     drawn.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
@@ -149,7 +149,7 @@ def _time_to_accuracy(result: dict[str, Any]) -> Figure:
     axis.axhline(100 * result["target"], color="black", linestyle="--", linewidth=1, label=f"{result['target']:.0%}")
     axis.margins(x=0.25, y=0.25)
     axis.set_xlabel("run clock, s (beton opened to accuracy known)")
-    views = VIEW_NAMES[result["runs"][0]["evaluation"]]
+    views = EVALUATION_NAMES[result["runs"][0]["evaluation"]]
     axis.set_ylabel(f"test accuracy, {views}, %")
     axis.set_title(f"{result['recipe']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.legend(fontsize=9)

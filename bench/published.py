@@ -9,7 +9,7 @@ FIGURES = {
     "epoch_1_test_accuracy": "test after epoch 1",
     "epoch_s": "s an epoch",
 }
-"""What is compared, and its name in tables. Train accuracies are of augmented pictures, a mean over the last epoch."""
+"""What is compared, and its name in tables. Train accuracies are of augmented images, a mean over the last epoch."""
 PUBLISHED: dict[str, dict[str, float | None]] = {
     name: dict(zip(FIGURES, figures, strict=True))
     for name, figures in {

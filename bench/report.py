@@ -10,7 +10,7 @@ from bench import ablations
 from bench.measure import RESULTS, figure
 from bench.plots import DRAWN, draw, place_of
 from bench.published import comparison
-from fastcifar.config import KERNEL_NAMES, views_of
+from fastcifar.config import KERNEL_NAMES, evaluations_of
 from fastcifar.errors import UserError
 from fastcifar.files import write_text
 
@@ -120,15 +120,15 @@ Table = tuple[Sequence[str], list[list[str]], str]
 def _time_to_accuracy(result: dict[str, Any]) -> Table:
     header = ("evaluation", "mean", "± 95%", "sd")
     rows = []
-    views = views_of(result["runs"][0]["evaluation"])
+    views = evaluations_of(result["runs"][0]["evaluation"])
     for key, label in zip(("test_accuracy", "test_accuracy_tta"), views.values(), strict=True):
         one = result[key]
         spread = ["-" if one[k] is None else f"{100 * one[k]:.2f}" for k in ("ci95", "sd")]
         rows.append([label + (" (counts)" if key == result["counts"] else ""), f"{one['mean']:.2%}", *spread])
     clock = "; ".join(f"{name.removesuffix('_s')} {ranged(one)} s" for name, one in result["clock"].items())
-    share = f"{result['share_at_target']:.0%} of the runs reach {result['target']:.0%}."
+    fraction = f"{result['fraction_at_target']:.0%} of the runs reach {result['target']:.0%}."
     flops = f", {result['flops'] / 1e12:,.1f} TFLOP a training" if result.get("flops") else ""
-    return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Clocks: {clock}. {share}"
+    return header, rows, f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Clocks: {clock}. {fraction}"
 
 
 def _ablations(result: dict[str, Any]) -> Table:
@@ -143,8 +143,8 @@ def _ablations(result: dict[str, Any]) -> Table:
 def _reproduce(result: dict[str, Any]) -> Table:
     header, rows = comparison(result)
     note = (
-        "Published / ours; ours is one view of each test picture after the last step. Training accuracy is that of "
-        "augmented pictures, over the last epoch. The machines behind the published seconds are not known; a system "
+        "Published / ours; ours is one view of each test image after the last step. Training accuracy is that of "
+        "augmented images, over the last epoch. The machines behind the published seconds are not known; a system "
         "that was cut short cannot be held against its published accuracy."
     )
     return header, rows, note
@@ -157,15 +157,15 @@ def _epochs(result: dict[str, Any]) -> Table:
     first = next(iter(result["stages"].values()))
     note = (
         f"{result['network']}, width {result['width']}, batch {result['batch_size']}, AMP is {result['amp']}, "
-        f"{result['workers']} DataLoader processes; {first['pictures']:,} training and {first['test_pictures']:,} test "
-        "pictures a turn. Median (smallest to largest); quotients are of the same round."
+        f"{result['workers']} DataLoader processes; {first['images']:,} training and {first['test_images']:,} test "
+        "images a turn. Median (smallest to largest); quotients are of the same round."
     )
     return header, rows, note
 
 
 def _loaders(result: dict[str, Any]) -> Table:
     header = (
-        "loader", "pictures a turn", "pictures/s", "epoch s", "build s", "first batch s", "memory MiB",
+        "loader", "images a turn", "images/s", "epoch s", "build s", "first batch s", "memory MiB",
         "x resident", "x torchvision",
     )  # fmt: skip
     rows = []
@@ -173,8 +173,8 @@ def _loaders(result: dict[str, Any]) -> Table:
         quotients = [ranged(one[key]) if one[key] else "-" for key in ("times_ours", "times_torchvision")]
         memory = figure(one["memory_mib"] + one["workers_mib"])
         openings = [figure(one["build_s"]), figure(one["warm_up_first_batch_s"])]
-        timed = [ranged(one["pictures_per_s"]), ranged(one["epoch_s"])]
-        rows.append([name, f"{one['pictures']:,}", *timed, *openings, memory, *quotients])
+        timed = [ranged(one["images_per_s"]), ranged(one["epoch_s"])]
+        rows.append([name, f"{one['images']:,}", *timed, *openings, memory, *quotients])
     fastest = next(iter(result["contestants"].values()))["torchvision"]
     against = f"; the last column is against {fastest}, the fastest of torchvision's" if fastest else ""
     note = f"Batch {result['batch_size']}; {result['output']}. Median (smallest to largest){against}."
@@ -182,13 +182,13 @@ def _loaders(result: dict[str, Any]) -> Table:
 
 
 def _kernels(result: dict[str, Any]) -> Table:
-    header = ("output, type, threads, batch", "pictures/s", "GB/s", "copy GB/s", "share of the copy")
+    header = ("output, type, threads, batch", "images/s", "GB/s", "copy GB/s", "fraction of the copy")
     rows = []
     for case in result["cases"]:
         label = f"{case['output']}, {case['dtype']}, {case['threads']}, {case['batch']}"
-        share = case["share_of_copy"]
-        shares = f"{share['median']:.0%} ({share['min']:.0%} to {share['max']:.0%})"
-        rows.append([label, *(ranged(case[key]) for key in ("pictures_per_s", "gb_per_s", "copy_gb_per_s")), shares])
+        fraction = case["fraction_of_copy"]
+        fractions = f"{fraction['median']:.0%} ({fraction['min']:.0%} to {fraction['max']:.0%})"
+        rows.append([label, *(ranged(case[key]) for key in ("images_per_s", "gb_per_s", "copy_gb_per_s")), fractions])
     used = {case["output"] for case in result["cases"]}
     outputs = "; ".join(f"{name}: {text}" for name, text in result["outputs"].items() if name in used)
     note = f"{result['traffic']}. The copy moves as many bytes through memory that no cache holds. Output {outputs}."
@@ -212,11 +212,11 @@ def _layers(result: dict[str, Any]) -> Table:
 def _overhead(result: dict[str, Any]) -> Table:
     header = ("step", "ms", "own work")
     rows = [
-        [f"{size} px", ranged({key: 1e3 * value for key, value in one["step_s"].items()}), f"{one['own_share']:.3%}"]
+        [f"{size} px", ranged({key: 1e3 * value for key, value in one["step_s"].items()}), f"{one['own_fraction']:.3%}"]
         for size, one in result["steps"].items()
     ]
     note = (
-        f"Recipe {result['recipe']}, batch {result['batch_size']}. Metrics, checks, progress, signals and timetable "
+        f"Recipe {result['recipe']}, batch {result['batch_size']}. Metrics, checks, progress, signals and checkpoint_schedule "
         f"of checkpoints take {ranged(result['own_us'])} microseconds a step, by a training whose steps do nothing."
     )
     return header, rows, note

@@ -36,7 +36,7 @@ class Options:
     epochs: float | None = None
     """Stop after so many epochs of the published schedule; by default at its end."""
     fraction: float | None = None
-    """Train for this share of the published epochs, the schedule squeezed into them."""
+    """Train for this fraction of the published epochs, the schedule squeezed into them."""
     runs: int = 1
     """How many seeds, from 0."""
     data: Path = Path("data")
@@ -108,14 +108,14 @@ def stopped(config: Config, epochs: float, steps_per_epoch: int) -> Config:
     """The first `epochs` of a run, step for step at the rates of the whole one, as a configuration of its own."""
     schedule, whole = config.schedule, total_steps(config.epochs, steps_per_epoch)
     last = total_steps(epochs, steps_per_epoch) - 1
-    share = one_cycle(last, whole, schedule.peak_epoch / config.epochs, schedule)
+    fraction = one_cycle(last, whole, schedule.peak_epoch / config.epochs, schedule)
     assert schedule.anneal != "cos", "the beginning of a cosine is no cosine"
     if epochs > schedule.peak_epoch or schedule.anneal == "step":
         peak_epoch = min(schedule.peak_epoch, epochs)
-        return replace(config, epochs=epochs, schedule=replace(schedule, peak_epoch=peak_epoch, end=share))
+        return replace(config, epochs=epochs, schedule=replace(schedule, peak_epoch=peak_epoch, end=fraction))
     # before its peak the cut run only climbs: the highest rate it reaches is its peak, on its last step
-    optimizer = replace(config.optimizer, lr=config.optimizer.lr * share)
-    cut = replace(schedule, peak_epoch=epochs, start=schedule.start / share, end=1.0)
+    optimizer = replace(config.optimizer, lr=config.optimizer.lr * fraction)
+    cut = replace(schedule, peak_epoch=epochs, start=schedule.start / fraction, end=1.0)
     return replace(config, epochs=epochs, optimizer=optimizer, schedule=cut)
 
 

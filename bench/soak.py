@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> None:
     """Soaks, prints a table, writes the JSON; its last line is the JSON. RunFailedError if something was found."""
     from fastcifar.cli.parsing import parse
     from fastcifar.config import Config
-    from fastcifar.runtime.device import place
+    from fastcifar.runtime.device import select_runtime
 
     options = parse(Options, arguments, prog="python -m bench soak")
     times = DEFAULTS[options.what] if options.times is None else options.times
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> None:
     check_out(options.out)
     started = time.monotonic()
     soaked = SOAKS[options.what](times, options)
-    facts = described(place(Config(device="cpu")))
+    facts = described(select_runtime(Config(device="cpu")))
     result = {"what": "soak", "subject": options.what, "dataset": "synthetic", **facts, "n": times}
     seconds = soaked.seconds or time.monotonic() - started
     result |= {**asdict(soaked), "seconds": round(seconds, 1)}

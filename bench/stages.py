@@ -17,8 +17,8 @@ from fastcifar.config import ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.models.build import build_model
 from fastcifar.optim.optimizer import build_optimizer
-from fastcifar.runtime.device import Placement
-from fastcifar.runtime.threads import using
+from fastcifar.runtime.device import Runtime
+from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.step import TrainStep
 
 
@@ -29,7 +29,7 @@ class Stage:
     feed: str
     amp: bool = True
     channels_last: bool = True
-    amp_pictures: bool = False  # pictures already in the network's 16-bit type
+    amp_images: bool = False  # images already in the network's 16-bit type
     workers: int = 0
     graph: bool = False  # the step as a CUDA graph
 
@@ -42,11 +42,11 @@ def stages(device: str) -> dict[str, Stage]:
         "+ AMP": torchvision(channels_last=False),
         "+ channels_last": torchvision(),
         "+ FFCV's operations": Stage(feed="ffcv"),
-        "+ fused kernel (stream)": Stage(feed="stream", amp_pictures=True),
-        "+ resident": Stage(feed="resident", amp_pictures=True),
+        "+ fused kernel (stream)": Stage(feed="stream", amp_images=True),
+        "+ resident": Stage(feed="resident", amp_images=True),
     }
     if device == "cuda" and graph_step() is not None:
-        waterfall["+ CUDA graph"] = Stage(feed="resident", amp_pictures=True, graph=True)
+        waterfall["+ CUDA graph"] = Stage(feed="resident", amp_images=True, graph=True)
     return waterfall
 
 
@@ -69,8 +69,8 @@ class Task:
     device: str
     threads: int
     dtype: torch.dtype  # of the arithmetic from "+ AMP" on
-    train_pictures: int
-    test_pictures: int
+    train_images: int
+    test_images: int
 
 
 class Trained:
@@ -79,15 +79,15 @@ class Trained:
     def __init__(self, stage: Stage, task: Task) -> None:
         self.stage, self.task = stage, task
         dtype = task.dtype if stage.amp else torch.float32
-        self.placement = Placement(torch.device(task.device), dtype, task.threads)
+        self.runtime = Runtime(torch.device(task.device), dtype, task.threads)
         self.layout = torch.channels_last if stage.channels_last else torch.contiguous_format
         self.epochs = 0
-        with using(self.placement):
+        with apply_threads(self.runtime):
             self.train, self.test = self._feed("train"), self._feed("test")
             self.model = _network(task).to(device=task.device, memory_format=self.layout)  # type: ignore[call-overload]
             step = graph_step() if stage.graph else TrainStep
             self.step = step(
-                self.model, build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size), self.placement, 0.0
+                self.model, build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size), self.runtime, 0.0
             )
 
     def _feed(self, split: Literal["train", "test"]) -> Feed:
@@ -100,14 +100,14 @@ class Trained:
             device=task.device,
             threads=task.threads,
             workers=stage.workers,
-            dtype=self.placement.dtype if stage.amp_pictures else torch.float32,
-            pictures=task.train_pictures if train else task.test_pictures,
+            dtype=self.runtime.dtype if stage.amp_images else torch.float32,
+            num_images=task.train_images if train else task.test_images,
         )
         return build_feed(stage.feed, setting)
 
     def turn(self) -> dict[str, float]:
         """Seconds of an epoch's three parts, and the loss and the right answers, to show that it learnt."""
-        with using(self.placement):
+        with apply_threads(self.runtime):
             self.model.train()
             data_s, step_s, loss = self._train()
             start = time.perf_counter()
@@ -119,7 +119,7 @@ class Trained:
     def _train(self) -> tuple[float, float, float]:
         data_s = step_s = 0.0
         loss: Tensor | None = None
-        self.placement.synchronise()
+        self.runtime.synchronise()
         mark = time.perf_counter()
         for images, labels in _timed_end(self.train.epoch(self.epochs)):
             now = time.perf_counter()
@@ -130,7 +130,7 @@ class Trained:
             mark = time.perf_counter()
             step_s += mark - now
         start = time.perf_counter()
-        self.placement.synchronise()
+        self.runtime.synchronise()
         assert loss is not None, "the epoch had no batch"
         return data_s, step_s + time.perf_counter() - start, loss.item()
 
@@ -139,14 +139,14 @@ class Trained:
         self.model.eval()
         right = torch.zeros((), dtype=torch.int64, device=self.task.device)
         for images, labels in self.test.epoch(0):
-            with self.placement.autocast:
+            with self.runtime.autocast:
                 logits = self.model(images.contiguous(memory_format=self.layout))
             right += (logits.argmax(1) == labels).sum()
         return int(right.item())
 
     def facts(self) -> dict[str, Any]:
         """What was trained on."""
-        return {"pictures": self.train.pictures, "test_pictures": self.test.pictures}
+        return {"images": self.train.num_images, "test_images": self.test.num_images}
 
 
 def _timed_end(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Any, Any]]:

@@ -39,12 +39,12 @@ def _transform(data: Path, dtype: torch.dtype) -> Transform:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("batch", [500, 2500])
 def test_kernel(benchmark: Any, data: Path, dtype: torch.dtype, batch: int):
-    """One call of the kernel on shuffled pictures."""
+    """One call of the kernel on shuffled images."""
     images, _ = read_split(data, "train")
     rows = np.random.default_rng(0).permutation(len(images))[:batch].astype(np.int64)
     out = benchmark.pedantic(_transform(data, dtype), (images, rows, rows, 0), rounds=30, warmup_rounds=3)
     assert out.shape == (batch, 3, 32, 32)
-    benchmark.extra_info["pictures"] = batch
+    benchmark.extra_info["images"] = batch
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -63,4 +63,4 @@ def test_loader(benchmark: Any, data: Path, kind: Any, dtype: torch.dtype):
 
         seen = benchmark.pedantic(batches, rounds=5, warmup_rounds=1)
     assert seen == 10_000
-    benchmark.extra_info["pictures"] = seen
+    benchmark.extra_info["images"] = seen

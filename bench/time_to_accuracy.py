@@ -1,6 +1,6 @@
 """`python -m bench time_to_accuracy`: a recipe with several seeds, each in a process of its own.
 
-A run that is interrupted is taken up again: seeds whose record is there already are not repeated, as long as pictures
+A run that is interrupted is taken up again: seeds whose record is there already are not repeated, as long as images
 and code revision are the same.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from fastcifar.analysis.statistics import interval
 from fastcifar.cli.parsing import parse
-from fastcifar.config import views_of
+from fastcifar.config import evaluations_of
 from fastcifar.data.manifest import load_manifest
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
@@ -36,7 +36,7 @@ class Options:
     first_seed: int = 0
     """The first of them; the others follow."""
     target: float = 0.9
-    """Accuracy, as a fraction, whose share of runs is reported."""
+    """Accuracy, as a fraction, whose fraction of runs is reported."""
     data: Path = Path("data")
     """Prepared data."""
     out: Path | None = None
@@ -66,16 +66,16 @@ def main(arguments: list[str]) -> None:
 
 
 def partial_path(subject: str, data: Path) -> Path:
-    """Where the records of an interrupted measurement wait for the next start, by pictures and code revision.
+    """Where the records of an interrupted measurement wait for the next start, by images and code revision.
 
     Raises UserError where `data` is not prepared.
     """
-    pictures = "-".join(split.sha256[:12] for split in load_manifest(data).splits.values())  # in their order
-    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{pictures}-{code_revision()}.json"
+    images = "-".join(split.sha256[:12] for split in load_manifest(data).splits.values())  # in their order
+    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{images}-{code_revision()}.json"
 
 
 def subject_of(result: dict[str, Any]) -> str:
-    """The recipe as names of result files have it; other pictures than CIFAR-10's stand behind it, with a digest."""
+    """The recipe as names of result files have it; other images than CIFAR-10's stand behind it, with a digest."""
     if result["dataset"] == "cifar10":
         return result["recipe"]
     return f"{result['recipe']}-{result['dataset']}-{result['dataset_sha256'][:6]}"
@@ -106,7 +106,7 @@ def train_once(arguments: list[str], seed: int, data: Path) -> dict[str, Any]:
 def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
     """The result file: accuracies of one view, of more views and of the one that counts; medians of the clocks."""
     evaluation = records[0]["evaluation"]
-    counted = "test_accuracy" if evaluation == "plain" else "test_accuracy_tta"
+    counted = "test_accuracy" if evaluation == "single_view" else "test_accuracy_tta"
     accuracies = [record[counted] for record in records]
     mean, sd, ci95 = interval(accuracies)
     views = {}
@@ -139,7 +139,7 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
         "sd": sd,
         "ci95": ci95,
         "target": target,
-        "share_at_target": sum(accuracy >= target for accuracy in accuracies) / len(accuracies),
+        "fraction_at_target": sum(accuracy >= target for accuracy in accuracies) / len(accuracies),
         **views,
         "clock": clock,
         "runs": records,
@@ -147,7 +147,7 @@ def summarise(records: list[dict[str, Any]], target: float) -> dict[str, Any]:
 
 
 def _row(record: dict[str, Any]) -> str:
-    clock, (_, more) = record["clock"], views_of(record["evaluation"]).values()
+    clock, (_, more) = record["clock"], evaluations_of(record["evaluation"]).values()
     return (
         f"{record['recipe']} seed {record['seed']}: one view {record['test_accuracy']:.2%}, {more} "
         f"{record['test_accuracy_tta']:.2%}; train {clock['train_s']:.1f} s, run {clock['run_s']:.1f} s, "

@@ -14,7 +14,7 @@ COMMANDS = {
     "verify": "train a finished run again and say whether it comes out the same",
     "evaluate": "measure a finished run on the whole test set",
     "report": "finished runs as one HTML page, to read, to print, to hand in",
-    "predict": "name what is in your own pictures",
+    "predict": "name what is in your own images",
     "export": "a run's network as one file for others, safetensors or ONNX, with a model card",
     "doctor": "what is installed and what will be used, for a bug report",
 }

@@ -17,7 +17,7 @@ from fastcifar.data.sources.synthetic import synthetic_set
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A prepared folder of 600 train and 200 test pictures; read only."""
+    """A prepared folder of 600 train and 200 test images; read only."""
     folder = tmp_path_factory.mktemp("small_data")
     write_set(synthetic_set(train=600, test=200, seed=3), folder)
     return folder
@@ -59,7 +59,7 @@ def finished(tiny: Config) -> Run:
     """`tiny`, evaluated after every second epoch."""
     from fastcifar.training.trainer import train
 
-    config = replace(tiny, evaluate_every=2, evaluation="mirrored")
+    config = replace(tiny, evaluate_every=2, evaluation="flip_tta")
     folder, record = train(config)
     return Run(config, folder, record)
 

@@ -36,7 +36,7 @@ def test_compiled_equals_numpy():
 
 
 def test_golden_keys_never_change():
-    """A change here changes every picture of every run ever recorded."""
+    """A change here changes every image of every run ever recorded."""
     assert int(stream_key(0, Purpose.AUGMENT, 0)) == 0x2F101FE21496EA20
     assert int(stream_key(2**63 - 1, Purpose.FLIP, 7)) == 0xBEEE9EED4D1E608B
     assert random_order(10, 7, 1).tolist() == [1, 5, 6, 9, 2, 0, 3, 7, 4, 8]

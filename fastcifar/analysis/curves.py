@@ -1,4 +1,4 @@
-"""A run's curves as one picture: loss, accuracy and learning rate against epochs."""
+"""A run's curves as one image: loss, accuracy and learning rate against epochs."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcifar.config import views_of
+from fastcifar.config import evaluations_of
 from fastcifar.errors import UserError
 from fastcifar.files import atomic_path
 from fastcifar.runs.record import METRICS_NAME, load_record
@@ -52,7 +52,7 @@ def draw_curves(folder: Path) -> Path:
     tested = [(epoch["epoch"], 100 * epoch["test_accuracy"]) for epoch in epochs if "test_accuracy" in epoch]
     tested.append((record["epochs"], 100 * record["test_accuracy"]))
     accuracy.plot(*zip(*tested, strict=True), "o-", color=TEST_COLOUR, label="test, one view", markersize=4)
-    _, more = views_of(record["evaluation"]).values()
+    _, more = evaluations_of(record["evaluation"]).values()
     last = 100 * record["test_accuracy_tta"]
     accuracy.plot([record["epochs"]], [last], "*", color=TEST_COLOUR, label=f"test, {more}", markersize=10)
     accuracy.set(title="Accuracy", ylabel="%")
@@ -74,7 +74,7 @@ def _line(axis: Any, at: np.ndarray, values: np.ndarray, window: int) -> None:
 
 
 def _title(record: dict[str, Any]) -> str:
-    shown = record["test_accuracy"] if record["evaluation"] == "plain" else record["test_accuracy_tta"]
+    shown = record["test_accuracy"] if record["evaluation"] == "single_view" else record["test_accuracy_tta"]
     data = "" if record["dataset"] == "cifar10" else f", {record['dataset']} data"
     where = record["hardware"].get("gpu") or record["hardware"]["cpu"]
     return (

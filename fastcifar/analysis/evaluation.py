@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastcifar.analysis import metrics as classification
-from fastcifar.config import VIEW_NAMES, views_of
+from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 from fastcifar.runtime.progress import progress
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastcifar.loader.base import Loader
-    from fastcifar.runs.load import Bundle
+    from fastcifar.runs.load import TrainedRun
     from fastcifar.runtime.progress import Progress
 
 EVALUATION_NAME = "evaluation.json"
@@ -39,12 +39,12 @@ class Evaluation:
     logits: dict[str, np.ndarray]
 
     @property
-    def counting_logits(self) -> np.ndarray:
+    def primary_logits(self) -> np.ndarray:
         """Those of the view that counts."""
         return self.logits[self.counts]
 
 
-def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
+def evaluate_run(trained: "TrainedRun", data: Path | None = None) -> Evaluation:
     """The network's answers, on the GPU where there is one; shows progress on standard error.
 
     `data` is the prepared folder, by default the run's own. Raises UserError where its data is missing or damaged, or
@@ -52,48 +52,48 @@ def evaluate_run(bundle: "Bundle", data: Path | None = None) -> Evaluation:
     """
     from fastcifar.loader import open_loader
     from fastcifar.models.build import use_kernels
-    from fastcifar.runtime.device import place
-    from fastcifar.runtime.threads import using
-    from fastcifar.training.evaluation import predict_logits, predict_more_views
+    from fastcifar.runtime.device import select_runtime
+    from fastcifar.runtime.threads import apply_threads
+    from fastcifar.training.evaluation import predict_logits, predict_tta
 
-    folder = bundle.config.data if data is None else data
-    dataset = _checked_dataset(bundle, folder)
+    folder = trained.config.data if data is None else data
+    dataset = _checked_dataset(trained, folder)
     # float16 may be more than this machine has
-    kernels = "auto" if bundle.config.cpu_kernels == "half" else bundle.config.cpu_kernels
-    config = replace(bundle.config, device="auto", cpu_kernels=kernels)
-    placement = place(config)
-    model = bundle.model.to(placement.device)
-    use_kernels(model, placement.cpu_kernels)
+    kernels = "auto" if trained.config.cpu_kernels == "winograd-fp16" else trained.config.cpu_kernels
+    config = replace(trained.config, device="auto", cpu_kernels=kernels)
+    runtime = select_runtime(config)
+    model = trained.model.to(runtime.device)
+    use_kernels(model, runtime.cpu_kernels)
     with (
-        using(placement),
+        apply_threads(runtime),
         open_loader(
             "resident",
             folder,
             "test",
-            bundle.transform(placement.dtype),
+            trained.transform(runtime.dtype),
             batch_size=config.evaluation_batch_size,
             seed=0,
             shuffle=False,
             drop_last=False,
-            device=placement.device,
+            device=runtime.device,
         ) as loader,
         progress("evaluation", 2 * loader.samples, "views") as bar,
     ):
-        plain, labels = predict_logits(model, _watched(loader, bar, 0), placement)
-        counts = bundle.record.get("evaluation", "plain")
-        _, kind = views_of(counts)
-        more = predict_more_views(model, _watched(loader, bar, loader.samples), placement, kind, plain)
+        plain, labels = predict_logits(model, _watched(loader, bar, 0), runtime)
+        counts = trained.record.get("evaluation", "single_view")
+        _, kind = evaluations_of(counts)
+        more = predict_tta(model, _watched(loader, bar, loader.samples), runtime, kind, plain)
     return Evaluation(
-        class_names=list(bundle.class_names),
+        class_names=list(trained.class_names),
         dataset=dataset,
         counts=counts,
         labels=labels.numpy(),
-        logits={"plain": plain.numpy(), kind: more.numpy()},
+        logits={"single_view": plain.numpy(), kind: more.numpy()},
     )
 
 
 def summarise(evaluation: Evaluation) -> dict[str, Any]:
-    """All figures as JSON holds them; shares in 0..1, likelihoods in nats, by view under "views".
+    """All figures as JSON holds them; fractions in 0..1, likelihoods in nats, by view under "views".
 
     "per_class" is in the order of the labels, as are rows (true) and columns (predicted) of "confusion_matrix".
     """
@@ -107,9 +107,9 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def title_of(evaluation: Evaluation, what: str) -> str:
-    """A picture's title: `what`, of which data, by which view."""
+    """An image's title: `what`, of which data, by which view."""
     data = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}.get(evaluation.dataset, f"{evaluation.dataset} data")
-    return f"{what}: {data}, {VIEW_NAMES[evaluation.counts]}"
+    return f"{what}: {data}, {EVALUATION_NAMES[evaluation.counts]}"
 
 
 def _summarise_view(logits: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:
@@ -133,12 +133,12 @@ def _summarise_view(logits: np.ndarray, evaluation: Evaluation) -> dict[str, Any
     }
 
 
-def _checked_dataset(bundle: "Bundle", folder: Path) -> str:
+def _checked_dataset(trained: "TrainedRun", folder: Path) -> str:
     manifest = load_manifest(folder)
-    if list(manifest.class_names) != bundle.class_names:
+    if list(manifest.class_names) != trained.class_names:
         raise UserError(
             f"{folder} has the classes {', '.join(manifest.class_names)}, the run was trained on "
-            f"{', '.join(bundle.class_names)}; name the right data with --data"
+            f"{', '.join(trained.class_names)}; name the right data with --data"
         )
     return manifest.dataset
 

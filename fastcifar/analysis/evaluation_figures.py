@@ -16,7 +16,7 @@ BAR_COLOUR, POINT_COLOUR, COUNT_COLOUR = "#9ecae1", "#08306b", "#777777"
 
 
 def confusion_figure(matrix: np.ndarray, class_names: list[str], title: str = "") -> "Figure":
-    """Counts (classes, classes), row the true class: numbers in the cells, shades for the share of the row.
+    """Counts (classes, classes), row the true class: numbers in the cells, shades for the fraction of the row.
 
     The diagonal, which dwarfs the mistakes, is outlined and takes no part in the shades.
     """
@@ -24,8 +24,8 @@ def confusion_figure(matrix: np.ndarray, class_names: list[str], title: str = ""
     from matplotlib.patches import Rectangle
 
     classes = len(class_names)
-    shares = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    mistakes = np.where(np.eye(classes, dtype=bool), 0.0, shares)
+    fractions = 100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    mistakes = np.where(np.eye(classes, dtype=bool), 0.0, fractions)
     side = min(12.0, 2.6 + 0.52 * classes)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained", dpi=150)
     axis = figure.subplots()
@@ -70,7 +70,7 @@ def reliability_figure(bins: list[ReliabilityBin], title: str = "") -> "Figure":
     upper.set(ylim=(0, 1.02), ylabel="accuracy")
     upper.set_title(f"expected calibration error {error:.1%} ({len(bins)} bins)", fontsize=10)
     lower.bar(middles, [item.samples for item in filled], width, color=COUNT_COLOUR, edgecolor="white")
-    lower.set(xlim=(0, 1), xlabel="confidence (largest probability)", ylabel="pictures")
+    lower.set(xlim=(0, 1), xlabel="confidence (largest probability)", ylabel="images")
     for axis in (upper, lower):
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)

@@ -5,7 +5,7 @@ Every function takes what `evaluation.summarise` returns.
 
 from typing import Any
 
-from fastcifar.config import VIEW_NAMES, views_of
+from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.data.cifar10 import not_cifar10
 
 WIDEST_MATRIX = 20
@@ -23,27 +23,27 @@ def tables(summary: dict[str, Any]) -> str:
 
 
 def accuracy_table(summary: dict[str, Any]) -> str:
-    """A line a class and one for all: pictures, then accuracy and 95% interval of either view."""
-    mark, names = mark_of(summary), [name for name, figures in _by_class(summary) if figures["plain"]["samples"]]
+    """A line a class and one for all: images, then accuracy and 95% interval of either view."""
+    mark, names = mark_of(summary), [name for name, figures in _by_class(summary) if figures["single_view"]["samples"]]
     width = max(len(name) for name in ["class", *names])
-    views = views_of(summary["counts"])
+    views = evaluations_of(summary["counts"])
     heads = [f"{name + _counts(summary, view):>{CELL}}" for view, name in views.items()]
-    lines = [f"{'class':{width}}  pictures{''.join(heads)}"]
+    lines = [f"{'class':{width}}  images{''.join(heads)}"]
     everything = {view: figures["accuracy"] for view, figures in summary["views"].items()}
     for name, figures in [*_by_class(summary), ("all", everything)]:
-        if samples := figures["plain"]["samples"]:
-            shares = "".join(f"{_share(figures[view]):>{CELL}}" for view in views)
-            lines.append(f"{name:{width}}  {samples:8}{shares}{mark}")
+        if samples := figures["single_view"]["samples"]:
+            fractions = "".join(f"{_fraction(figures[view]):>{CELL}}" for view in views)
+            lines.append(f"{name:{width}}  {samples:8}{fractions}{mark}")
     return "\n".join([*lines, "in brackets: 95% interval (Wilson), in percent"])
 
 
 def confusion_table(summary: dict[str, Any]) -> str:
-    """Rows the true class, columns the predicted one, in pictures; "." for none. Empty with too many classes."""
+    """Rows the true class, columns the predicted one, in images; "." for none. Empty with too many classes."""
     names, matrix = summary["class_names"], _counting(summary)["confusion_matrix"]
     if len(names) > WIDEST_MATRIX:
         return ""
     width, cell = max(map(len, names)), max(SHORT, len(str(max(map(max, matrix))))) + 1
-    title = f"confusion matrix ({VIEW_NAMES[summary['counts']]}; row: true class, column: predicted){mark_of(summary)}"
+    title = f"confusion matrix ({EVALUATION_NAMES[summary['counts']]}; row: true class, column: predicted){mark_of(summary)}"
     lines = [title, " " * width + "".join(f"{name[:SHORT]:>{cell}}" for name in names)]
     lines += [
         f"{name:{width}}" + "".join(f"{count or '.':>{cell}}" for count in row)
@@ -59,22 +59,22 @@ def confusions_list(summary: dict[str, Any], count: int = 5) -> str:
         return ""
     phrases = [f"{item['label']} taken for {item['prediction']}" for item in found]
     width = max(map(len, phrases))
-    lines = [f"most frequent mistakes ({VIEW_NAMES[summary['counts']]}){mark_of(summary)}"]
+    lines = [f"most frequent mistakes ({EVALUATION_NAMES[summary['counts']]}){mark_of(summary)}"]
     for phrase, item in zip(phrases, found, strict=True):
-        lines.append(f"{phrase:{width}}  {item['count']:6}  {item['share']:6.1%} of {item['label']}")
+        lines.append(f"{phrase:{width}}  {item['count']:6}  {item['fraction']:6.1%} of {item['label']}")
     return "\n".join(lines)
 
 
 def calibration_table(summary: dict[str, Any]) -> str:
     """Confidence against accuracy, and the scores of the probabilities, of either view."""
     rows = {
-        "accuracy": lambda figures: f"{figures['accuracy']['share']:.2%}",
+        "accuracy": lambda figures: f"{figures['accuracy']['fraction']:.2%}",
         "mean confidence": lambda figures: f"{figures['mean_confidence']:.2%}",
         "expected calibration error": lambda figures: f"{figures['expected_calibration_error']:.2%}",
         "negative log-likelihood (nats)": lambda figures: f"{figures['negative_log_likelihood']:.4f}",
         "Brier score (0 to 2)": lambda figures: f"{figures['brier_score']:.4f}",
     }
-    views = views_of(summary["counts"])
+    views = evaluations_of(summary["counts"])
     lines = [f"{'calibration':32}" + "".join(f"{name:>16}" for name in views.values()) + mark_of(summary)]
     for name, text in rows.items():
         lines.append(f"{name:32}" + "".join(f"{text(summary['views'][view]):>16}" for view in views))
@@ -102,5 +102,5 @@ def _by_class(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-def _share(figures: dict[str, Any]) -> str:
-    return f"{figures['share']:.2%} [{100 * figures['low']:.1f}, {100 * figures['high']:.1f}]"
+def _fraction(figures: dict[str, Any]) -> str:
+    return f"{figures['fraction']:.2%} [{100 * figures['low']:.1f}, {100 * figures['high']:.1f}]"

@@ -16,7 +16,7 @@ FAILURES_PER_CLASS = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network said of one picture; the probabilities, 0..1, are those of the two classes."""
+    """What the network said of one image; the probabilities, 0..1, are those of the two classes."""
 
     index: int
     """Position in the test set, as `fastcifar.data.prepared.read_split` returns it."""
@@ -26,7 +26,7 @@ class Answer:
     prediction_probability: float
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         """Whether the prediction is the true class."""
         return self.prediction == self.label
 
@@ -39,7 +39,7 @@ def most_confidently_wrong(logits: Any, labels: Any, count: int = GALLERY_SIZE) 
     return _most_confident(logits, labels, count, right=False)
 
 
-def most_confidently_right(logits: Any, labels: Any, count: int = GALLERY_SIZE) -> list[Answer]:
+def most_confidently_correct(logits: Any, labels: Any, count: int = GALLERY_SIZE) -> list[Answer]:
     """Up to `count` right answers, the most confident first; arguments as above."""
     return _most_confident(logits, labels, count, right=True)
 
@@ -68,16 +68,16 @@ def as_rows(answers: list[Answer], class_names: list[str]) -> list[dict[str, Any
 def _most_confident(logits: Any, labels: Any, count: int, *, right: bool) -> list[Answer]:
     targets = np.asarray(labels)
     classification.accuracy(logits, targets)  # refuses what does not fit
-    shares, predicted = classification.probabilities(logits), classification.predictions(logits)
+    fractions, predicted = classification.probabilities(logits), classification.predictions(logits)
     chosen = np.flatnonzero((predicted == targets) == right)
-    ranked = chosen[np.argsort(-shares[chosen, predicted[chosen]], kind="stable")][:count]
+    ranked = chosen[np.argsort(-fractions[chosen, predicted[chosen]], kind="stable")][:count]
     return [
         Answer(
             index=int(at),
             label=int(targets[at]),
-            label_probability=float(shares[at, targets[at]]),
+            label_probability=float(fractions[at, targets[at]]),
             prediction=int(predicted[at]),
-            prediction_probability=float(shares[at, predicted[at]]),
+            prediction_probability=float(fractions[at, predicted[at]]),
         )
         for at in ranked
     ]

@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 COLUMNS = 5
 TILE_INCHES, CAPTION_INCHES = 1.45, 0.48
-HEAT_SHARE = 0.6
-"""How much of an overlay is heat; the rest is the picture, in grey, so that colour means heat only."""
+HEAT_FRACTION = 0.6
+"""How much of an overlay is heat; the rest is the image, in grey, so that colour means heat only."""
 LUMA = np.array([0.299, 0.587, 0.114])
 """Brightness of red, green and blue (ITU-R BT.601)."""
-WRONG_COLOUR, RIGHT_COLOUR = "#b2182b", "#1a6b2f"
+WRONG_COLOUR, CORRECT_COLOUR = "#b2182b", "#1a6b2f"
 
 
 def gallery_figure(answers: list[Answer], images: np.ndarray, class_names: list[str], title: str = "") -> "Figure":
     """A tile an answer, five a row; `images`: the test set, uint8 (n, 32, 32, 3), which the answers index.
 
-    Above a picture its index, below it the predicted and, where that is another, the true class.
+    Above an image its index, below it the predicted and, where that is another, the true class.
     """
     figure, axes = _grid(len(answers), COLUMNS, title)
     for axis, answer in zip(axes, answers, strict=True):
@@ -57,31 +57,31 @@ def grad_cam_figure(
     class_names: list[str],
     title: str = "",
 ) -> "Figure":
-    """Each picture beside its heat for the predicted class and, where any answer is wrong, for the true class.
+    """Each image beside its heat for the predicted class and, where any answer is wrong, for the true class.
 
     Heats: float (len(answers), 32, 32) in 0..1, as of `GradCam.relative`. The line is where the heat is half its
     largest value, to be seen without colours.
     """
-    any_wrong = any(not answer.is_right for answer in answers)
+    any_wrong = any(not answer.is_correct for answer in answers)
     kinds = [("predicted", predicted_heat)] + ([("true", true_heat)] if any_wrong else [])
-    group = 1 + len(kinds)  # tiles a picture
+    group = 1 + len(kinds)  # tiles an image
     columns = (3 if any_wrong else COLUMNS) * group
     figure, axes = _grid(len(answers) * group, columns, title, tile=1.1, group=group)
     for at, answer in enumerate(answers):
-        picture, *overlays = axes[at * group : (at + 1) * group]
-        picture.imshow(images[answer.index], interpolation="nearest")
-        picture.set_title(f"no. {answer.index}", fontsize=7, color="#555555", pad=2)
+        image, *overlays = axes[at * group : (at + 1) * group]
+        image.imshow(images[answer.index], interpolation="nearest")
+        image.set_title(f"no. {answer.index}", fontsize=7, color="#555555", pad=2)
         for axis, (kind, heat) in zip(overlays, kinds, strict=True):
             label = answer.prediction if kind == "predicted" else answer.label
-            share = answer.prediction_probability if kind == "predicted" else answer.label_probability
+            fraction = answer.prediction_probability if kind == "predicted" else answer.label_probability
             axis.imshow(overlay(images[answer.index], heat[at]), interpolation="nearest")
             if heat[at].max() > 0:
                 axis.contour(heat[at], levels=[0.5], colors="white", linewidths=0.9)
             else:
                 axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", va="center", color="white")
-            colour = "black" if answer.is_right else WRONG_COLOUR if kind == "predicted" else RIGHT_COLOUR
+            colour = "black" if answer.is_correct else WRONG_COLOUR if kind == "predicted" else CORRECT_COLOUR
             axis.set_title(kind if any_wrong else "heat", fontsize=7, color="#555555", pad=2)
-            text = f"{class_names[label]} {share:.1%}"
+            text = f"{class_names[label]} {fraction:.1%}"
             axis.text(0.5, -0.05, text, transform=axis.transAxes, ha="center", va="top", fontsize=7.5, color=colour)
     if answers:
         _heat_bar(figure)
@@ -89,12 +89,12 @@ def grad_cam_figure(
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The picture, uint8 (s, s, 3), in grey under its heat, (s, s) in 0..1, dark to bright: uint8 (s, s, 3)."""
+    """The image, uint8 (s, s, 3), in grey under its heat, (s, s) in 0..1, dark to bright: uint8 (s, s, 3)."""
     from matplotlib import colormaps
 
     colours = 255 * colormaps["inferno"](heat)[..., :3]
     grey = (image @ LUMA)[..., None]
-    return np.rint((1 - HEAT_SHARE) * grey + HEAT_SHARE * colours).astype(np.uint8)
+    return np.rint((1 - HEAT_FRACTION) * grey + HEAT_FRACTION * colours).astype(np.uint8)
 
 
 def _grid(
@@ -106,7 +106,7 @@ def _grid(
     if tiles == 0:
         figure = Figure(figsize=(6, 1.4), dpi=150)
         figure.text(0.5, 0.7, title, ha="center", fontsize=11)
-        figure.text(0.5, 0.3, "there is no such picture", ha="center", fontsize=10, color="#555555")
+        figure.text(0.5, 0.3, "there is no such image", ha="center", fontsize=10, color="#555555")
         return figure, []
     rows, groups, pitch = -(-tiles // columns), columns // group, tile + CAPTION_INCHES
     width, height = tile * columns + 0.15 * groups + extra_width + 0.2, pitch * rows + 0.95
@@ -126,11 +126,11 @@ def _grid(
 def _caption(axis: Any, answer: Answer, class_names: list[str]) -> None:
     axis.set_title(f"no. {answer.index}", fontsize=7, color="#555555", pad=2)
     predicted = f"{class_names[answer.prediction]} {answer.prediction_probability:.1%}"
-    if answer.is_right:
+    if answer.is_correct:
         lines = [(predicted, "black")]
     else:
         true = f"{class_names[answer.label]} {answer.label_probability:.1%}"
-        lines = [(f"said {predicted}", WRONG_COLOUR), (f"is {true}", RIGHT_COLOUR)]
+        lines = [(f"said {predicted}", WRONG_COLOUR), (f"is {true}", CORRECT_COLOUR)]
     for number, (text, colour) in enumerate(lines):
         place = -0.04 - 0.11 * number
         axis.text(0.5, place, text, transform=axis.transAxes, ha="center", va="top", fontsize=8, color=colour)
@@ -144,5 +144,5 @@ def _heat_bar(figure: "Figure") -> None:
     axis.set_yticks([])
     axis.axvline(0.5, color="white", linewidth=0.9)
     axis.set_xticks([0, 0.5, 1], ["0", "half (line)", "largest"], fontsize=7)
-    axis.set_title("heat, relative to the largest of its picture", fontsize=7, pad=2)
+    axis.set_title("heat, relative to the largest of its image", fontsize=7, pad=2)
     axis.tick_params(length=2, pad=1)

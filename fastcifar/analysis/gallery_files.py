@@ -1,4 +1,4 @@
-"""Galleries and Grad-CAM of a run as files in a folder: pictures, and the same facts as JSON."""
+"""Galleries and Grad-CAM of a run as files in a folder: images, and the same facts as JSON."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from fastcifar.analysis.galleries import (
     Answer,
     as_rows,
     failures_by_class,
-    most_confidently_right,
+    most_confidently_correct,
     most_confidently_wrong,
 )
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from fastcifar.analysis.grad_cam import GradCam
-    from fastcifar.runs.load import Bundle
+    from fastcifar.runs.load import TrainedRun
 
 GALLERIES_NAME = "galleries.json"
 
@@ -37,7 +37,7 @@ class Explained:
     true: "GradCam"
 
 
-def explain(bundle: "Bundle", images: np.ndarray, answers: list[Answer], layer: str | None = None) -> Explained:
+def explain(trained: "TrainedRun", images: np.ndarray, answers: list[Answer], layer: str | None = None) -> Explained:
     """Grad-CAM of `answers`, which index `images`, uint8 (n, 32, 32, 3); of one view, in float32.
 
     `layer` as in `grad_cam`. Raises UserError as there.
@@ -47,27 +47,27 @@ def explain(bundle: "Bundle", images: np.ndarray, answers: list[Answer], layer: 
     from fastcifar.analysis.grad_cam import grad_cam
 
     rows = np.array([answer.index for answer in answers], dtype=np.int64)
-    tensors = bundle.transform()(images, rows, rows, 0)
+    tensors = trained.transform()(images, rows, rows, 0)
     heats = [
-        grad_cam(bundle.model, tensors, torch.tensor(classes, dtype=torch.int64), layer)
+        grad_cam(trained.model, tensors, torch.tensor(classes, dtype=torch.int64), layer)
         for classes in ([answer.prediction for answer in answers], [answer.label for answer in answers])
     ]
     return Explained(answers, *heats)
 
 
 def write_galleries(
-    bundle: "Bundle", evaluation: Evaluation, images: np.ndarray, folder: Path, layer: str | None = None
+    trained: "TrainedRun", evaluation: Evaluation, images: np.ndarray, folder: Path, layer: str | None = None
 ) -> list[Path]:
     """Five PNGs and `galleries.json` in `folder`, each atomically; returns their paths.
 
     `images`: the test set that was evaluated, uint8 (n, 32, 32, 3). Shows progress on standard error.
     """
-    logits, labels, names = evaluation.counting_logits, evaluation.labels, evaluation.class_names
-    wrong, right = most_confidently_wrong(logits, labels), most_confidently_right(logits, labels)
+    logits, labels, names = evaluation.primary_logits, evaluation.labels, evaluation.class_names
+    wrong, right = most_confidently_wrong(logits, labels), most_confidently_correct(logits, labels)
     failures = failures_by_class(logits, labels)
-    explained = {"wrong": explain(bundle, images, wrong, layer), "right": explain(bundle, images, right, layer)}
+    explained = {"wrong": explain(trained, images, wrong, layer), "right": explain(trained, images, right, layer)}
     paths: list[Path] = []
-    with progress("galleries", 5, "pictures") as bar:
+    with progress("galleries", 5, "images") as bar:
 
         def save(name: str, figure: "Figure") -> None:
             paths.append(save_figure(figure, folder / name))
@@ -81,7 +81,7 @@ def write_galleries(
         for kind, item in explained.items():
             predicted, true = (cam.relative(images.shape[1]).numpy() for cam in (item.predicted, item.true))
             title = title_of(evaluation, f"Grad-CAM at {item.predicted.layer}, most confidently {kind}")
-            title += "; heat of one view" if evaluation.counts != "plain" else ""
+            title += "; heat of one view" if evaluation.counts != "single_view" else ""
             save(f"grad-cam-{kind}.png", grad_cam_figure(item.answers, images, predicted, true, names, title))
     facts: dict[str, Any] = {
         "dataset": evaluation.dataset,

@@ -1,4 +1,4 @@
-"""Where in a picture the evidence for a class lies: Grad-CAM, for any network of convolutions.
+"""Where in an image the evidence for a class lies: Grad-CAM, for any network of convolutions.
 
 Source: R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization"
 (arXiv 1610.02391), formulas 1 and 2: heat = ReLU(sum over k of alpha_k * A_k), where A_k is channel k of a layer's
@@ -23,9 +23,9 @@ BATCH_SIZE = 50
 
 @dataclass(frozen=True, slots=True)
 class GradCam:
-    """Heat of n pictures: float32 (n, h, w) on the CPU, at least 0, in the resolution and units of `layer`.
+    """Heat of n images: float32 (n, h, w) on the CPU, at least 0, in the resolution and units of `layer`.
 
-    `margin`: by how many pixels the pictures were continued, by their mirror images, at their right and lower border.
+    `margin`: by how many pixels the images were continued, by their mirror images, at their right and lower border.
     """
 
     layer: str
@@ -33,13 +33,13 @@ class GradCam:
     margin: int = 0
 
     def upsampled(self, side: int) -> Tensor:
-        """Float32 (n, side, side) of pictures of `side` pixels, without margin; bilinear between positions' centres."""
+        """Float32 (n, side, side) of images of `side` pixels, without margin; bilinear between positions' centres."""
         whole = side + self.margin
         heat = F.interpolate(self.heat[:, None], (whole, whole), mode="bilinear", align_corners=False)
         return heat[:, 0, :side, :side]
 
     def relative(self, side: int) -> Tensor:
-        """As `upsampled`, each picture's divided by its largest heat: 0..1, all 0 where there is no evidence."""
+        """As `upsampled`, each image's divided by its largest heat: 0..1, all 0 where there is no evidence."""
         heat = self.upsampled(side)
         top = heat.amax((1, 2), keepdim=True)
         return torch.where(top > 0, heat / top.clamp(min=torch.finfo(heat.dtype).tiny), 0)
@@ -48,7 +48,7 @@ class GradCam:
 def grad_cam(
     model: nn.Module, images: Tensor, classes: Tensor, layer: str | None = None, *, batch_size: int = BATCH_SIZE
 ) -> GradCam:
-    """Heat for one class of each picture, by `model` in evaluation mode and in the type of its weights.
+    """Heat for one class of each image, by `model` in evaluation mode and in the type of its weights.
 
     `images`: (n, 3, s, s), normalised as in training. `classes`: int64 (n,), whose logits are explained. `layer`: name
     of a module, as in `model.named_modules()`; None takes layer and margin from `choose_layer`. Weights, gradients,
@@ -72,7 +72,7 @@ def grad_cam(
 
 
 def choose_layer(model: nn.Module, side: int = 32) -> tuple[str, int]:
-    """The last block whose output is at least 8 positions wide, for pictures of `side` pixels, and the margin it needs.
+    """The last block whose output is at least 8 positions wide, for images of `side` pixels, and the margin it needs.
 
     A block is a module made of convolutions and other parts; where no block is fine enough, single convolutions are
     looked at. Last in the order of a forward pass. The margin is 0, or 1 where a pixel more at the right and lower
@@ -85,7 +85,7 @@ def choose_layer(model: nn.Module, side: int = 32) -> tuple[str, int]:
         fine = [name for name, (is_block, width) in with_margin.items() if is_block is kind and width >= COARSEST]
         if fine:
             return fine[-1], int(without[fine[-1]][1] < COARSEST)
-    raise UserError(f"no layer makes maps of {COARSEST}x{COARSEST} or finer of pictures of {side} pixels; name a layer")
+    raise UserError(f"no layer makes maps of {COARSEST}x{COARSEST} or finer of images of {side} pixels; name a layer")
 
 
 def _sides(model: nn.Module, side: int) -> dict[str, tuple[bool, int]]:
@@ -140,7 +140,7 @@ def _heat(model: nn.Module, module: nn.Module, name: str, images: Tensor, classe
         raise UserError(f"the layer {name} runs {len(outputs)} times in a forward pass, but must run once")
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
         raise UserError(f"classes go from {classes.min()} to {classes.max()}, but the network has {logits.shape[1]}")
-    # a picture's logit depends on no other picture, so the gradient of the sum holds each one's own
+    # an image's logit depends on no other image, so the gradient of the sum holds each one's own
     (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs)
     maps = outputs[0].detach()
     return F.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1)).float().cpu()

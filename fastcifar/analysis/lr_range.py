@@ -32,11 +32,11 @@ from fastcifar.loader.base import Loader
 from fastcifar.optim.optimizer import Optimizer, build_optimizer
 from fastcifar.optim.schedules import resolution
 from fastcifar.rng import Purpose, seeded
-from fastcifar.runtime.device import Placement, place
+from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.progress import progress
-from fastcifar.runtime.threads import using
+from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.clock import Stopwatch
-from fastcifar.training.context import Setup
+from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
 from fastcifar.training.warm_up import compile_kernels
 
@@ -86,7 +86,7 @@ def lr_range_test(
 ) -> RangeTest:
     """Trains a network of `config` for up to `iterations` steps, at rates of `optimizer.lr` from `start` to `end`.
 
-    Rates beside `optimizer.lr` grow in proportion to it. Pictures come in the order of the run's first epochs, at the
+    Rates beside `optimizer.lr` grow in proportion to it. Images come in the order of the run's first epochs, at the
     side that they have where its schedule peaks. Nothing is left behind: torch's random numbers and the thread
     counts are as before, and a run of `config` afterwards is the same bit for bit.
 
@@ -95,17 +95,17 @@ def lr_range_test(
     rates = rates_of(kind, start, end, iterations)
     size = _size_at_peak(config)
     config = replace(config, resolution=((1.0, size),))
-    placement = place(config)
-    with using(placement), seeded(config.seed, Purpose.DROPOUT):
-        setup = Setup(config, placement)
-        compile_kernels(placement, {size})
-        watch = Stopwatch(placement.synchronise)
+    runtime = select_runtime(config)
+    with apply_threads(runtime), seeded(config.seed, Purpose.DROPOUT):
+        context = RunContext(config, runtime)
+        compile_kernels(runtime, {size})
+        watch = Stopwatch(runtime.synchronise)
         watch.start()
-        with setup.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
-            model = setup.new_model(loader)
-            setup.before_step(model, 0)
+        with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
+            model = context.new_model(loader)
+            context.before_step(model, 0)
             losses, diverged = losses_on_a_copy(
-                model, build_optimizer(model, config.optimizer, config.batch_size), batches, placement, rates, config
+                model, build_optimizer(model, config.optimizer, config.batch_size), batches, runtime, rates, config
             )
         watch.stop()
     return RangeTest(
@@ -115,7 +115,7 @@ def lr_range_test(
         losses=losses,
         diverged=diverged,
         seconds=watch.seconds,
-        dataset=setup.manifest.dataset,
+        dataset=context.manifest.dataset,
         recipe=config.recipe,
     )
 
@@ -124,7 +124,7 @@ def losses_on_a_copy(
     model: nn.Module,
     optimizer: Optimizer,
     batches: Iterable[tuple[Tensor, Tensor]],
-    placement: Placement,
+    runtime: Runtime,
     rates: np.ndarray,
     config: Config,
 ) -> tuple[np.ndarray, bool]:
@@ -133,7 +133,7 @@ def losses_on_a_copy(
     `optimizer` updates `model`, from whatever state both are in; copies of them are trained, they are left alone.
     """
     model, optimizer = copy.deepcopy((model, optimizer))  # together, so that the one still updates the other
-    step_once = TrainStep(model.train(), optimizer, placement, config.label_smoothing)
+    step_once = TrainStep(model.train(), optimizer, runtime, config.label_smoothing)
     waiting = iter(batches)
     with progress(f"range test of {config.recipe}", len(rates), "steps") as bar:
 
@@ -168,15 +168,15 @@ def sweep(
 def with_rates(config: Config, found: Suggestion) -> Config:
     """`config` with the peak of its schedule at the largest rate and both ends at the smallest.
 
-    Other rates of the optimiser keep their proportion to `lr`. A schedule of steps keeps its shares of the largest.
+    Other rates of the optimiser keep their proportion to `lr`. A schedule of steps keeps its fractions of the largest.
     """
     optimizer: Any = config.optimizer
     factor = found.maximum / optimizer.lr
     others = {f.name: getattr(optimizer, f.name) * factor for f in fields(optimizer) if f.name.endswith("_lr")}
     schedule = config.schedule
     if schedule.anneal != "step":
-        share = found.minimum / found.maximum
-        schedule = replace(schedule, start=share, end=share)
+        fraction = found.minimum / found.maximum
+        schedule = replace(schedule, start=fraction, end=fraction)
     return replace(config, optimizer=replace(optimizer, lr=found.maximum, **others), schedule=schedule)
 
 
@@ -196,9 +196,9 @@ def find_rates(config: Config) -> tuple[Config, str]:
 
 
 def _size_at_peak(config: Config) -> int:
-    share = config.schedule.peak_epoch / config.epochs
-    parts = 10_000  # of a run, whose stages are shares; any number that is fine enough
-    return resolution(min(int(share * parts), parts - 1), parts, config.resolution)
+    fraction = config.schedule.peak_epoch / config.epochs
+    parts = 10_000  # of a run, whose stages are fractions; any number that is fine enough
+    return resolution(min(int(fraction * parts), parts - 1), parts, config.resolution)
 
 
 def _batches(loader: Loader) -> Generator[tuple[Tensor, Tensor]]:

@@ -17,7 +17,7 @@ DEFAULT_METHOD: Method = "bound"
 """The peak that a cycle bears; the other three suggest rates to be held, which a cycle trains too slowly with."""
 FEWEST_POINTS = 8
 SMOOTHING = 0.04
-"""Reach of the smoothing, as a share of the test: so it covers the same range of rates however many steps it has."""
+"""Reach of the smoothing, as a fraction of the test: so it covers the same range of rates however many steps it has."""
 WINDOW, OUTLIER_DEVIATIONS = 7, 5.0
 NOISE = 2.0
 """Standard deviations of the scatter about the average; pure noise falls by less."""

@@ -19,23 +19,23 @@ BINS = 15
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """`right` of `samples`, as a share in 0..1 with its 95% interval; the share of no samples is None."""
+    """`right` of `samples`, as a fraction in 0..1 with its 95% interval; the fraction of no samples is None."""
 
     right: int
     samples: int
-    share: float | None
+    fraction: float | None
     low: float
     high: float
 
 
 @dataclass(frozen=True, slots=True)
 class Confusion:
-    """`count` pictures of class `label` were taken for `prediction`; `share` of the class's pictures, 0..1."""
+    """`count` images of class `label` were taken for `prediction`; `fraction` of the class's images, 0..1."""
 
     label: int
     prediction: int
     count: int
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +67,17 @@ def predictions(logits: Any) -> np.ndarray:
 
 
 def wilson_interval(right: int, samples: int, z: float = Z_975) -> tuple[float, float]:
-    """Interval of a share, within 0..1; (0, 1) of no samples. `z`: quantile of the normal distribution, 1.96 for 95%.
+    """Interval of a fraction, within 0..1; (0, 1) of no samples. `z`: quantile of the normal distribution, 1.96 for 95%.
 
     Source: E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
     if not 0 <= right <= samples:
-        raise UserError(f"{right} right of {samples} samples is no share")
+        raise UserError(f"{right} right of {samples} samples is no fraction")
     if samples == 0:
         return 0.0, 1.0
-    share, z2_n = right / samples, z * z / samples
-    middle = (share + z2_n / 2) / (1 + z2_n)
-    half = z * math.sqrt(share * (1 - share) / samples + z2_n / (4 * samples)) / (1 + z2_n)
+    fraction, z2_n = right / samples, z * z / samples
+    middle = (fraction + z2_n / 2) / (1 + z2_n)
+    half = z * math.sqrt(fraction * (1 - fraction) / samples + z2_n / (4 * samples)) / (1 + z2_n)
     # the ends are 0 and 1 exactly where none or all are right; rounding would put them beside
     return (0.0 if right == 0 else middle - half, 1.0 if right == samples else middle + half)
 
@@ -126,7 +126,7 @@ def reliability(logits: Any, labels: Any, bins: int = BINS) -> list[ReliabilityB
         raise UserError(f"bins is {bins}, but must be at least 1")
     values, targets = _checked(logits, labels)
     confidence = probabilities(values).max(1)
-    is_right = values.argmax(1) == targets
+    is_correct = values.argmax(1) == targets
     edges = np.arange(bins + 1) / bins
     # the first edge at or above; beyond the last one only by rounding
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
@@ -135,7 +135,7 @@ def reliability(logits: Any, labels: Any, bins: int = BINS) -> list[ReliabilityB
         inside = place == number
         samples = int(inside.sum())
         # fsum, here and below: exact, so the order of the samples does not matter
-        means = [math.fsum(column[inside]) / samples if samples else None for column in (confidence, is_right)]
+        means = [math.fsum(column[inside]) / samples if samples else None for column in (confidence, is_correct)]
         found.append(ReliabilityBin(float(edges[number]), float(edges[number + 1]), samples, means[0], means[1]))
     return found
 

@@ -1,4 +1,4 @@
-"""Learning rates as pictures: what a range test measured, what a run plans, and triangular cycles."""
+"""Learning rates as images: what a range test measured, what a run plans, and triangular cycles."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -16,7 +16,7 @@ KEPT = 4
 UNUSED = 3  # references to a buffer nobody uses: the list's, the loop's, and getrefcount's own
 
 
-class Recycler:
+class BufferPool:
     """Hands out buffers; what it handed out is its own again when the last reference to it is gone. Thread-safe."""
 
     def __init__(self) -> None:

@@ -1,9 +1,9 @@
-"""The fused kernel for CPUs: pad, crop, flip, resize, normalise, cut out and cast in one pass over a picture.
+"""The fused kernel for CPUs: pad, crop, flip, resize, normalise, cut out and cast in one pass over an image.
 
-A picture is 3 KB, so everything between its first read and its last write stays in the L1 cache. Its bytes are first
+An image is 3 KB, so everything between its first read and its last write stays in the L1 cache. Its bytes are first
 staged inside a border, so that every crop is a plain load at another position; then one vector operation a row
-(`lanes.py`) flips, normalises and casts. While one picture is converted, the next one is fetched into the cache:
-shuffled pictures lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
+(`lanes.py`) flips, normalises and casts. While one image is converted, the next one is fetched into the cache:
+shuffled images lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
 """
 
 import hashlib
@@ -36,16 +36,16 @@ def _below(hashed, shift, limit):
 
 @numba.njit(inline="always")
 def _mirrored(i):
-    """Index inside the picture for one up to 31 outside of it: reflection that does not repeat the border."""
+    """Index inside the image for one up to 31 outside of it: reflection that does not repeat the border."""
     return -i if i < 0 else (2 * (SIDE - 1) - i if i >= SIDE else i)
 
 
 @numba.njit(inline="always")
-def _stage(staged, picture, pad, reflect):
-    """Copies a picture (32, 96) into the middle of `staged`; with `reflect`, `pad` columns on both sides as well."""
+def _stage(staged, image, pad, reflect):
+    """Copies an image (32, 96) into the middle of `staged`; with `reflect`, `pad` columns on both sides as well."""
     for y in range(SIDE):
         target = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW]
-        source = picture[y]
+        source = image[y]
         for j in range(ROW):
             target[j] = source[j]
     if reflect:
@@ -59,34 +59,34 @@ def _stage(staged, picture, pad, reflect):
 
 @numba.njit(inline="always")
 def _staged_row(y, reflect):
-    """The staged row for row `y` of the padded picture, which reaches from -pad to 31 + pad."""
+    """The staged row for row `y` of the padded image, which reaches from -pad to 31 + pad."""
     return _mirrored(y) if reflect else (y if 0 <= y < SIDE else BLACK_ROW)
 
 
-def _picture_store(cast, mirrored):
-    """Compiled: a staged picture, cropped, to bit patterns in `out`; one loop each, so that it has no branch inside."""
+def _image_store(cast, mirrored):
+    """Compiled: a staged image, cropped, to bit patterns in `out`; one loop each, so that it has no branch inside."""
     store = row_store(cast, mirrored=mirrored)
 
     @numba.njit(inline="always")
-    def store_picture(out, staged, shift_y, shift_x, reflect, scale, bias):
+    def store_image(out, staged, shift_y, shift_x, reflect, scale, bias):
         for y in range(SIDE):
             start = STAGED_ROW * _staged_row(y + shift_y, reflect) + BORDER + CHANNELS * shift_x
             store(out, ROW * y, staged, start, scale, bias)
 
-    return store_picture
+    return store_image
 
 
 row_float32, row_bfloat16, row_float16 = (
     row_store(cast, mirrored=False) for cast in (lambda bits: bits, pixel.bfloat16_bits, pixel.float16_bits)
 )
-store_float32, flip_float32 = (_picture_store(lambda bits: bits, flip) for flip in (False, True))
-store_bfloat16, flip_bfloat16 = (_picture_store(pixel.bfloat16_bits, flip) for flip in (False, True))
-store_float16, flip_float16 = (_picture_store(pixel.float16_bits, flip) for flip in (False, True))
+store_float32, flip_float32 = (_image_store(lambda bits: bits, flip) for flip in (False, True))
+store_bfloat16, flip_bfloat16 = (_image_store(pixel.bfloat16_bits, flip) for flip in (False, True))
+store_float16, flip_float16 = (_image_store(pixel.float16_bits, flip) for flip in (False, True))
 
 
 @numba.njit
 def _store(out, staged, shift_y, shift_x, flip, reflect, scale, bias, kind):
-    """A staged picture to bit patterns, by the loop for `kind` and `flip`."""
+    """A staged image to bit patterns, by the loop for `kind` and `flip`."""
     if kind == BFLOAT16:
         if flip:
             flip_bfloat16(out, staged, shift_y, shift_x, reflect, scale, bias)
@@ -108,7 +108,7 @@ def _area_weights(size):
     """Which rows (or columns) an output row averages: the first of them, int64 (size,), and weights int32 (size, taps).
 
     In units of 1 / (32 * size) of the side an input row spans `size` and an output row 32, so the weights are integers
-    that sum to 32. Rows past the picture have weight 0; the first is moved so that none is read.
+    that sum to 32. Rows past the image have weight 0; the first is moved so that none is read.
     """
     taps = min(SIDE, (SIDE - 1) // size + 2)
     first = np.empty(size, np.int64)
@@ -159,7 +159,7 @@ def _cut(small, staged, shift_y, shift_x, flip, reflect, size):
 
 @numba.njit
 def _store_small(out, small, spill, scale, bias, kind):
-    """Stores a picture smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
+    """Stores an image smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
     length = len(out)
     target = out if length >= ROW else spill
     for k in range((max(length, ROW) + ROW - 1) // ROW):
@@ -185,7 +185,7 @@ def _hole(centre, cutout, size):
 
 @numba.njit(inline="always")
 def _cut_out(out, hashed, cutout):
-    """Sets the hole of a picture (size, 3 * size) to zero, which is the mean."""
+    """Sets the hole of an image (size, 3 * size) to zero, which is the mean."""
     size = out.shape[0]
     top, bottom = _hole(_below(hashed, np.uint64(0), SIDE), cutout, size)
     left, right = _hole(_below(hashed, np.uint64(32), SIDE), cutout, size)

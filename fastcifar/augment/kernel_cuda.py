@@ -1,6 +1,6 @@
-"""The fused kernel for GPUs: gather, pad, crop, flip, resize, normalise, cut out and cast in one pass over a picture.
+"""The fused kernel for GPUs: gather, pad, crop, flip, resize, normalise, cut out and cast in one pass over an image.
 
-A block makes one picture: its 192 threads load the 3072 bytes into shared memory, 16 each, then every thread makes 16
+A block makes one image: its 192 threads load the 3072 bytes into shared memory, 16 each, then every thread makes 16
 bytes of the output at a time. The arithmetic is integers and one fused multiply-add, the same as on the CPU, so the
 bits are those of `reference.py`.
 
@@ -28,7 +28,7 @@ from fastcifar.config import AugmentConfig
 from fastcifar.rng import Purpose
 
 SIDE, CHANNELS = 32, 3
-WORDS = SIDE * SIDE * CHANNELS // 8  # 64-bit words of a picture
+WORDS = SIDE * SIDE * CHANNELS // 8  # 64-bit words of an image
 THREADS = WORDS // 2
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
@@ -65,7 +65,7 @@ def _below(hashed, shift, limit):
 
 @inlined
 def _draw(drawn, seed, epoch, sample, pad, window, flip, cutout):
-    """What happens to one picture, into `drawn`: shift_y, shift_x, flipped, top and left of the hole."""
+    """What happens to one image, into `drawn`: shift_y, shift_x, flipped, top and left of the hole."""
     key = _key(seed, AUGMENT, epoch)
     crop, hole = hash64(key, sample * TWO), hash64(key, sample * TWO + ONE)
     drawn[0] = _below(crop, ZERO, 2 * pad + 1 + SIDE - window) - pad
@@ -79,13 +79,13 @@ def _draw(drawn, seed, epoch, sample, pad, window, flip, cutout):
 
 @inlined
 def _mirrored(i):
-    """Index inside the picture for one up to 31 outside of it: reflection that does not repeat the border."""
+    """Index inside the image for one up to 31 outside of it: reflection that does not repeat the border."""
     return np.int32(-i if i < 0 else (2 * (SIDE - 1) - i if i >= SIDE else i))
 
 
 @inlined
 def _cropped(tile, y, x, channel, window, shift_y, shift_x, flipped, reflect):
-    """A byte of the padded picture, cropped to `window` pixels and flipped, at (y, x); `tile` is the stored picture."""
+    """A byte of the padded image, cropped to `window` pixels and flipped, at (y, x); `tile` is the stored image."""
     y, x = np.int32(y + shift_y), np.int32((window - 1 - x if flipped else x) + shift_x)
     inside = 0 <= y < SIDE and 0 <= x < SIDE
     j = np.int32((_mirrored(y) * SIDE + _mirrored(x)) * CHANNELS + channel)
@@ -112,9 +112,9 @@ def _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect):
 
 
 @inlined
-def _load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout):
-    """A thread's part of the first half: 16 bytes of the stored picture into `tile`, by thread 0 the draws as well."""
-    low, high = load16(pictures, rows[position] * WORDS + 2 * thread)
+def _load(thread, position, tile, drawn, stored, rows, samples, state, seed, pad, window, flip, cutout):
+    """A thread's part of the first half: 16 bytes of the stored image into `tile`, by thread 0 the draws as well."""
+    low, high = load16(stored, rows[position] * WORDS + 2 * thread)
     tile[2 * thread], tile[2 * thread + 1] = low, high
     if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for all
         _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, window, flip, cutout)
@@ -128,7 +128,7 @@ def _maker(kind: int, wide: bool) -> Any:
     cast = CASTS[kind]
 
     @inlined
-    def make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out):
+    def make(thread, image, tile, drawn, reflect, window, cutout, size, scale_and_bias, out):
         shift_y, shift_x, flipped, top, left = drawn[0], drawn[1], drawn[2] != 0, drawn[3], drawn[4]
         row_length = np.int32(CHANNELS * size)
         groups = np.int32(np.uint32(row_length * size) // np.uint32(together))
@@ -158,9 +158,9 @@ def _maker(kind: int, wide: bool) -> Any:
                     if x == size:
                         x, y = np.int32(0), np.int32(y + 1)
             if wide:
-                store16(out, (picture * groups + group) * 2, low, high)
+                store16(out, (image * groups + group) * 2, low, high)
             else:
-                out[picture * groups + group] = low
+                out[image * groups + group] = low
 
     return make
 
@@ -168,24 +168,24 @@ def _maker(kind: int, wide: bool) -> Any:
 def _build(kind: int, wide: bool) -> Callable[..., None]:
     make = _maker(kind, wide)
 
-    def augment(pictures, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out):
+    def augment(stored, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out):
         tile = cuda.shared.array(WORDS, np.uint64)
         drawn = cuda.shared.array(5, np.int32)
-        thread, picture = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
-        _load(thread, state[1] + picture, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout)
+        thread, image = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
+        _load(thread, state[1] + image, tile, drawn, stored, rows, samples, state, seed, pad, window, flip, cutout)
         cuda.syncthreads()
-        make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
+        make(thread, image, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
 
     return augment
 
 
 @cache
 def kernel(kind: int, wide: bool) -> Any:
-    """The kernel, compiled at its first launch, in blocks of THREADS, as many as there are pictures in the batch.
+    """The kernel, compiled at its first launch, in blocks of THREADS, as many as there are images in the batch.
 
-    Arguments: pictures uint64 (n * 384,), at an address that is a multiple of 16; rows and samples int64 (at least
-    state[1] + b,), positions in `pictures` and the data-set indices that key the draws; state int64 (2,), the epoch and
-    the position in `rows` and `samples` of the first picture; seed uint64; pad int32; reflect bool; window int32, the
+    Arguments: stored uint64 (n * 384,), at an address that is a multiple of 16; rows and samples int64 (at least
+    state[1] + b,), positions in `stored` and the data-set indices that key the draws; state int64 (2,), the epoch and
+    the position in `rows` and `samples` of the first image; seed uint64; pad int32; reflect bool; window int32, the
     crop's side: `size`, or 32 for area averages; flip int32, one of FLIPS; cutout and size int32; scale_and_bias
     float32 (6,); out uint64 (b * 3 * size**2 * itemsize / 8,) if `wide`, at an address that is a multiple of 16, else
     the bit patterns as uint16 or uint32 (b * 3 * size**2,).
@@ -194,7 +194,7 @@ def kernel(kind: int, wide: bool) -> Any:
 
 
 def is_wide(kind: int, size: int) -> bool:
-    """Whether a picture is a multiple of 16 bytes, so that it can be stored 16 bytes at a time."""
+    """Whether an image is a multiple of 16 bytes, so that it can be stored 16 bytes at a time."""
     return CHANNELS * size * size * (4 if kind == FLOAT32 else 2) % 16 == 0
 
 
@@ -214,7 +214,7 @@ def launch(
 
     CUDA tensors, all C-contiguous: `out` (b, size, size, 3) in float32, bfloat16 or float16; `images` uint8 (n, 32, 32,
     3) at an address that is a multiple of 16; `state` int64 (2,), the epoch and the position in `rows` of the first
-    picture; `rows` and `samples` int64 (at least that position + b,), see `kernel`; `scale_and_bias` float32 (6,).
+    image; `rows` and `samples` int64 (at least that position + b,), see `kernel`; `scale_and_bias` float32 (6,).
     A row outside [0, n) is read all the same: values in GPU memory cannot be checked without waiting for it.
     """
     count, size = out.shape[:2]
@@ -224,9 +224,9 @@ def launch(
     wide = is_wide(kind, size)
     words = torch.uint64 if wide else (torch.uint32 if kind == FLOAT32 else torch.uint16)
     tensors = (images.view(-1).view(torch.uint64), rows, samples, state, scale_and_bias, out.view(-1).view(words))
-    pictures, rows_, samples_, state_, normalise, bits = (cuda.as_cuda_array(tensor, sync=False) for tensor in tensors)
+    stored, rows_, samples_, state_, normalise, bits = (cuda.as_cuda_array(tensor, sync=False) for tensor in tensors)
     _configured(kind, wide, count, torch.cuda.current_stream().cuda_stream)(
-        pictures, rows_, samples_, state_,
+        stored, rows_, samples_, state_,
         np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_side(config, size)),
         np.int32(FLIPS[config.flip]), np.int32(config.cutout), np.int32(size), normalise, bits,
     )  # fmt: skip

@@ -61,19 +61,19 @@ def augment_one(
     size: int = SIDE,
     dtype: str = "float32",
 ) -> np.ndarray:
-    """One picture, uint8 (32, 32, 3), as bit patterns (size, size, 3) of `dtype`; scale and bias float32 (3,)."""
+    """One image, uint8 (32, 32, 3), as bit patterns (size, size, 3) of `dtype`; scale and bias float32 (3,)."""
     key = stream_key(seed, Purpose.AUGMENT, epoch)
     crop = hash_one(key, 2 * sample)
     window = size if config.small == "crop" else SIDE
     y, x = (below(crop, half, 2 * config.pad + 1 + SIDE - window) for half in (0, 1))
     borders = ((config.pad, config.pad), (config.pad, config.pad), (0, 0))
     padded = np.pad(image, borders, mode="constant" if config.pad_mode == "zero" else "reflect")
-    picture = padded[y : y + window, x : x + window]
+    cropped = padded[y : y + window, x : x + window]
     if is_flipped(config.flip, seed, epoch, sample):
-        picture = picture[:, ::-1]
+        cropped = cropped[:, ::-1]
     if size != window:
-        picture = area_average(picture, size)
-    values = picture.astype(np.float32) * scale + bias
+        cropped = area_average(cropped, size)
+    values = cropped.astype(np.float32) * scale + bias
     if config.cutout:
         hole = hash_one(key, 2 * sample + 1)
         top, left = (below(hole, half, SIDE) - config.cutout // 2 for half in (0, 1))

@@ -1,4 +1,4 @@
-"""`Transform` for pictures in GPU memory: the same pictures, bit for bit, and the host does none of the work."""
+"""`Transform` for images in GPU memory: the same images, bit for bit, and the host does none of the work."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ class CudaTransform:
         self._scale_and_bias = torch.from_numpy(np.concatenate([transform.scale, transform.bias])).to(device)
 
     def __call__(self, images: Tensor, rows: Tensor, samples: Tensor, epoch: int, size: int = SIDE) -> Tensor:
-        """A fresh tensor (b, 3, size, size), channels_last, of the pictures at `rows`; as `Transform.__call__`.
+        """A fresh tensor (b, 3, size, size), channels_last, of the images at `rows`; as `Transform.__call__`.
 
         `images` uint8 (n, 32, 32, 3), `rows` and `samples` int64 (b,), C-contiguous and on the GPU; `epoch` in [0,
         2**63). Raises UserError for another shape, type, device or size. The values of `rows` and `samples` are not
@@ -35,7 +35,7 @@ class CudaTransform:
     def into(self, out: Tensor, images: Tensor, rows: Tensor, samples: Tensor, state: Tensor) -> None:
         """Fills `out` (b, size, size, 3), C-contiguous, of the transform's type; for capture in a CUDA graph.
 
-        `state`, int64 (2,) on the GPU, holds the epoch and the position in `rows` and `samples` of the first picture;
+        `state`, int64 (2,) on the GPU, holds the epoch and the position in `rows` and `samples` of the first image;
         both must be at least b longer than that. It is read when the kernel runs: advance it between replays.
         """
         self._check(out, images, rows, samples, state)
@@ -45,7 +45,7 @@ class CudaTransform:
 
     def _check(self, out: Tensor, images: Tensor, rows: Tensor, samples: Tensor, state: Tensor) -> None:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != (SIDE, SIDE, 3):
-            raise UserError(f"pictures must be uint8 (n, 32, 32, 3), got {images.dtype} {tuple(images.shape)}")
+            raise UserError(f"images must be uint8 (n, 32, 32, 3), got {images.dtype} {tuple(images.shape)}")
         for name, index in (("rows", rows), ("samples", samples), ("state", state)):
             length = 2 if name == "state" else len(rows)
             if index.dtype != torch.int64 or index.ndim != 1 or len(index) != length:
@@ -59,4 +59,4 @@ class CudaTransform:
                 raise UserError(f"tensors must be contiguous and on the GPU, got one on {tensor.device}")
         for tensor in (out, images):
             if tensor.data_ptr() % 16:
-                raise UserError("pictures must start at an address that is a multiple of 16")
+                raise UserError("images must start at an address that is a multiple of 16")

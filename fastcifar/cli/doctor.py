@@ -27,10 +27,10 @@ def facts(data: Path) -> list[tuple[str, str]]:
 
     from fastcifar.config import KERNEL_NAMES, Config
     from fastcifar.runs.record import PACKAGES, code_revision, package_version
-    from fastcifar.runtime.device import cpu_name, default_recipe, place
+    from fastcifar.runtime.device import cpu_name, default_recipe, select_runtime
 
-    placement = place(Config())
-    gpu = torch.cuda.get_device_name() if placement.device.type == "cuda" else "none that torch can use"
+    runtime = select_runtime(Config())
+    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else "none that torch can use"
     return [
         ("fastcifar", f"{fastcifar.__version__}, revision {code_revision() or 'unknown'}"),
         ("python", f"{platform.python_version()} in {sys.prefix}"),
@@ -38,10 +38,10 @@ def facts(data: Path) -> list[tuple[str, str]]:
         *((name, package_version(name) or "not installed") for name in PACKAGES),
         ("cpu", f"{cpu_name()}, {os.cpu_count()} cores"),
         ("gpu", gpu),
-        ("device", str(placement.device)),
-        ("amp", str(placement.dtype).removeprefix("torch.")),
-        ("layers", KERNEL_NAMES[placement.cpu_kernels]),
-        ("threads", str(placement.threads)),
+        ("device", str(runtime.device)),
+        ("amp", str(runtime.dtype).removeprefix("torch.")),
+        ("layers", KERNEL_NAMES[runtime.cpu_kernels]),
+        ("threads", str(runtime.threads)),
         ("recipe", f"{default_recipe()} unless another is named"),
         ("ffcv import", _ffcv()),
         ("cpu kernel", _cpu_kernel()),
@@ -67,12 +67,10 @@ def _cpu_kernel() -> str:
     from fastcifar.augment.transform import Transform
     from fastcifar.config import AugmentConfig
 
-    picture = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(1, 32, 32, 3)
+    image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(1, 32, 32, 3)
     transform = Transform(AugmentConfig(), (0.5,) * 3, (0.25,) * 3)
-    ours = transform(picture, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
-    bits = reference.augment_one(
-        picture[0], AugmentConfig(), transform.scale, transform.bias, seed=0, epoch=0, sample=0
-    )
+    ours = transform(image, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
+    bits = reference.augment_one(image[0], AugmentConfig(), transform.scale, transform.bias, seed=0, epoch=0, sample=0)
     return "equal to the reference" if np.array_equal(ours[0].view(np.uint32), bits) else "DIFFERS from the reference"
 
 
@@ -92,4 +90,4 @@ def _data(folder: Path) -> str:
     except UserError as error:
         return f"none: {error}"
     counts = " + ".join(f"{info.samples} {split}" for split, info in manifest.splits.items())
-    return f"{manifest.dataset} in {folder}, {counts} pictures, content {manifest.content_sha256[:12]}"
+    return f"{manifest.dataset} in {folder}, {counts} images, content {manifest.content_sha256[:12]}"

@@ -27,7 +27,7 @@ class EvaluateArguments:
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """Folder for what is written; by default the run's own."""
     galleries: bool = False
-    """Also the most confidently wrong and right pictures and Grad-CAM, as PNG and galleries.json."""
+    """Also the most confidently wrong and right images and Grad-CAM, as PNG and galleries.json."""
     layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Layer of Grad-CAM; by default the last block with a map of 8x8 or finer."""
 
@@ -40,23 +40,23 @@ def main(arguments: list[str]) -> None:
 
     from fastcifar.analysis.evaluation import evaluate_run, summarise
     from fastcifar.analysis.evaluation_tables import tables
-    from fastcifar.runs.load import load_bundle
+    from fastcifar.runs.load import load_run
     from fastcifar.runs.record import find_run
 
-    bundle = load_bundle(find_run(options.run, options.runs))
+    trained = load_run(find_run(options.run, options.runs))
     if options.layer is not None:
         from fastcifar.analysis.grad_cam import find_layer
 
-        find_layer(bundle.model, options.layer)  # a typing mistake is told now, not after the evaluation
-    evaluation = evaluate_run(bundle, options.data)
+        find_layer(trained.model, options.layer)  # a typing mistake is told now, not after the evaluation
+    evaluation = evaluate_run(trained, options.data)
     summary = summarise(evaluation)
     print(tables(summary), flush=True)  # first: a result is not lost to a full disk
-    folder = bundle.folder if options.out is None else options.out
+    folder = trained.folder if options.out is None else options.out
     try:
         folder.mkdir(parents=True, exist_ok=True)
         paths = write(evaluation, summary, folder)
         if options.galleries:
-            paths += write_pictures(bundle, evaluation, folder, options.data, options.layer)
+            paths += write_images(trained, evaluation, folder, options.data, options.layer)
     except OSError as error:
         raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --out") from None
     print(f"\nwritten to {folder}: {', '.join(path.name for path in paths)}")
@@ -75,7 +75,7 @@ def write(evaluation: Any, summary: dict[str, Any], folder: Path) -> list[Path]:
     from fastcifar.analysis.metrics import confusion_matrix, reliability
     from fastcifar.files import write_json
 
-    logits, labels = evaluation.counting_logits, evaluation.labels
+    logits, labels = evaluation.primary_logits, evaluation.labels
     confusions = confusion_figure(
         confusion_matrix(logits, labels), evaluation.class_names, title_of(evaluation, "Confusion matrix")
     )
@@ -88,10 +88,10 @@ def write(evaluation: Any, summary: dict[str, Any], folder: Path) -> list[Path]:
     ]
 
 
-def write_pictures(bundle: Any, evaluation: Any, folder: Path, data: Path | None, layer: str | None) -> list[Path]:
+def write_images(trained: Any, evaluation: Any, folder: Path, data: Path | None, layer: str | None) -> list[Path]:
     """The galleries and Grad-CAM of the test set; returns their paths."""
     from fastcifar.analysis.gallery_files import write_galleries
     from fastcifar.data.prepared import read_split
 
-    images, _ = read_split(bundle.config.data if data is None else data, "test")
-    return write_galleries(bundle, evaluation, images, folder, layer)
+    images, _ = read_split(trained.config.data if data is None else data, "test")
+    return write_galleries(trained, evaluation, images, folder, layer)

@@ -13,7 +13,7 @@ CARD_NAME = "MODEL_CARD.md"
 
 @dataclass(frozen=True, kw_only=True)
 class ExportArguments:
-    """Write the network of a finished run as one file that takes pictures with values from 0 to 1, and its card."""
+    """Write the network of a finished run as one file that takes images with values from 0 to 1, and its card."""
 
     run: tyro.conf.Positional[str] = "latest"
     """Folder of the run, its name inside --runs, or "latest"."""
@@ -29,15 +29,15 @@ def main(arguments: list[str]) -> None:
     """Parses, exports, prints. Raises UserError."""
     options = parse(ExportArguments, arguments, prog="fastcifar export")
 
-    from fastcifar.runs.load import load_bundle
+    from fastcifar.runs.load import load_run
     from fastcifar.runs.record import find_run
 
-    bundle = load_bundle(find_run(options.run, options.runs))
-    for path in export(bundle, options.format, bundle.folder / "export" if options.out is None else options.out):
+    trained = load_run(find_run(options.run, options.runs))
+    for path in export(trained, options.format, trained.folder / "export" if options.out is None else options.out):
         print(path)
 
 
-def export(bundle: Any, kind: Literal["safetensors", "onnx"], folder: Path) -> list[Path]:
+def export(trained: Any, kind: Literal["safetensors", "onnx"], folder: Path) -> list[Path]:
     """Writes `model.<kind>` and the card into `folder`; returns their paths.
 
     Raises UserError where the folder cannot be written, or the packages for ONNX are missing.
@@ -52,7 +52,7 @@ def export(bundle: Any, kind: Literal["safetensors", "onnx"], folder: Path) -> l
 
     if kind == "onnx":
         check_packages()
-    classifier, metadata = classifier_of(bundle), metadata_of(bundle)
+    classifier, metadata = classifier_of(trained), metadata_of(trained)
     target, card = folder / f"model.{kind}", folder / CARD_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def export(bundle: Any, kind: Literal["safetensors", "onnx"], folder: Path) -> l
             else:
                 state = {name: tensor.contiguous() for name, tensor in classifier.state_dict().items()}
                 save_file(state, temporary, metadata)
-        write_text(card, model_card(bundle))
+        write_text(card, model_card(trained))
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
     return [target, card]

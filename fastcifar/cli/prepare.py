@@ -22,7 +22,7 @@ class Options:
     """Prepares CIFAR-10: finds or downloads it, checks it, writes train.beton, test.beton and manifest.json.
 
     Sources, recognised by their content: cifar-10-python.tar.gz, cifar-10-binary.tar.gz, one of them unpacked, or
-    pictures as train/<class>/*.png and test/<class>/*.png (also .jpg), as a folder, .tar, .tar.gz, .tar.xz or .zip; or
+    images as train/<class>/*.png and test/<class>/*.png (also .jpg), as a folder, .tar, .tar.gz, .tar.xz or .zip; or
     the word synthetic for ten procedural shapes. Without --source and FASTCIFAR_SOURCE: what lies in the output folder,
     else a download. Nothing is done when the folder already holds the wanted set; a failed run leaves it as it was.
     """
@@ -38,7 +38,7 @@ class Options:
     verify: bool = False
     """Only check: recompute the SHA-256 of both betons and read them; prepares nothing."""
     resize: bool = False
-    """Convert pictures that are not 32x32 RGB instead of refusing them; the aspect ratio is not kept."""
+    """Convert images that are not 32x32 RGB instead of refusing them; the aspect ratio is not kept."""
     url: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
     """A mirror of cifar-10-python.tar.gz to try before the known ones; its checksum must be the official one."""
     or_synthetic: bool = False
@@ -105,7 +105,7 @@ def _summary(manifest: Manifest, out: Path) -> str:
     kind = "held-out" if manifest.source.held_out else "test"
     return "\n".join(
         [
-            f"{manifest.dataset} in {out}: {train} train and {test} {kind} pictures, from {manifest.source.name}",
+            f"{manifest.dataset} in {out}: {train} train and {test} {kind} images, from {manifest.source.name}",
             f"{len(names)} classes: {classes}",
             f"mean {_channels(manifest.mean_01)}  std {_channels(manifest.std_01)}  (0..1, red green blue)",
         ]

@@ -23,7 +23,7 @@ class ReportArguments:
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Prepared data for the first run; by default its own, and no pictures if that is gone."""
+    """Prepared data for the first run; by default its own, and no images if that is gone."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The page, ending in .html; by default report.html in the first run's folder."""
 

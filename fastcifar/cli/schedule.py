@@ -1,4 +1,4 @@
-"""`fastcifar schedule`: the learning rates that a recipe plans, or triangular cycles, as a picture."""
+"""`fastcifar schedule`: the learning rates that a recipe plans, or triangular cycles, as an image."""
 
 import sys
 from dataclasses import dataclass, field
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> None:
         figure.savefig(temporary, format="png")
     if options.json:
         write_json(options.out / "schedule.json", facts)
-    print(f"{text}\npicture   {options.out / 'schedule.png'}")
+    print(f"{text}\nimage   {options.out / 'schedule.png'}")
 
 
 def recipe_plan(config: Config) -> tuple[str, dict[str, Any], Any]:
@@ -74,9 +74,9 @@ def recipe_plan(config: Config) -> tuple[str, dict[str, Any], Any]:
         samples = load_manifest(config.data).splits["train"].samples
     except UserError:
         samples = TRAIN_SAMPLES
-        print(f"no prepared data in {config.data}: planned for CIFAR-10's {samples} pictures", file=sys.stderr)
+        print(f"no prepared data in {config.data}: planned for CIFAR-10's {samples} images", file=sys.stderr)
     if config.batch_size > samples:
-        raise UserError(f"batch_size is {config.batch_size}, but the training set has {samples} pictures")
+        raise UserError(f"batch_size is {config.batch_size}, but the training set has {samples} images")
     planned = plan(config, samples // config.batch_size)
     lines = [
         f"{name:8}  {at['lr']:.4g} at iteration {at['iteration']}, epoch {at['epoch']:.2f}"

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastcifar.config import views_of
+from fastcifar.config import evaluations_of
 from fastcifar.data.cifar10 import not_cifar10
 from fastcifar.errors import UserError
 
@@ -61,8 +61,10 @@ def summary(folder: Path, record: dict[str, Any]) -> str:
     clock = record["clock"]
     process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
     resumed = "   (resumed: what was lost is left out)" if record.get("resumed_at") else ""
-    counts = [" (this one counts)" if kind == record["evaluation"] else "" for kind in views_of(record["evaluation"])]
-    _, more = views_of(record["evaluation"]).values()
+    counts = [
+        " (this one counts)" if kind == record["evaluation"] else "" for kind in evaluations_of(record["evaluation"])
+    ]
+    _, more = evaluations_of(record["evaluation"]).values()
     return "\n".join(
         (
             f"test accuracy       {record['test_accuracy']:.2%}{counts[0]}{mark}",

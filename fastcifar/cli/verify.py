@@ -11,7 +11,7 @@ from fastcifar.cli.parsing import parse
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyArguments:
-    """Train a finished run again, from its record, and compare: data order, pictures, losses, weights."""
+    """Train a finished run again, from its record, and compare: data order, images, losses, weights."""
 
     run: tyro.conf.Positional[str] = "latest"
     """Folder of the run, its name inside --runs, or "latest"."""

@@ -13,20 +13,20 @@ from fastcifar.config.components import (
     SpeedNetConfig,
 )
 from fastcifar.config.schema import (
+    EVALUATION_NAMES,
     KERNEL_NAMES,
-    VIEW_NAMES,
     Config,
     CpuKernels,
     ModelConfig,
     OptimizerConfig,
     checkpoint_interval,
-    views_of,
+    evaluations_of,
 )
 
 __all__ = [
+    "EVALUATION_NAMES",
     "KERNEL_NAMES",
     "NO_AUGMENTATION",
-    "VIEW_NAMES",
     "AdamConfig",
     "AugmentConfig",
     "Config",
@@ -41,5 +41,5 @@ __all__ = [
     "SgdConfig",
     "SpeedNetConfig",
     "checkpoint_interval",
-    "views_of",
+    "evaluations_of",
 ]

@@ -31,18 +31,18 @@ def _require_rates(config: Any, *names: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What happens to a training picture, in this order: pad, random crop, flip, resize, cutout."""
+    """What happens to a training image, in this order: pad, random crop, flip, resize, cutout."""
 
     pad: int = 4
-    """Pixels added on each side before the crop, 0 to 16; with 0 a picture of 32 pixels is not cropped."""
+    """Pixels added on each side before the crop, 0 to 16; with 0 an image of 32 pixels is not cropped."""
     pad_mode: Literal["zero", "reflect"] = "zero"
-    """What is added: black pixels, or the picture mirrored at its border without repeating it."""
+    """What is added: black pixels, or the image mirrored at its border without repeating it."""
     flip: Literal["none", "random", "alternating"] = "random"
     """Mirror left to right: never, by a coin each epoch, or every other epoch (arXiv 2404.00498, section 3.6)."""
     cutout: int = 8
     """Side of the square that is replaced by the mean colour, in pixels at 32 (arXiv 1708.04552); 0 turns it off."""
     small: Literal["area", "crop"] = "area"
-    """How pictures below 32 pixels are made: a crop to 32, area-averaged, or a crop to that many pixels."""
+    """How images below 32 pixels are made: a crop to 32, area-averaged, or a crop to that many pixels."""
 
     def __post_init__(self) -> None:
         require(0 <= self.pad <= 16, f"augment.pad is {self.pad}, but must be between 0 and 16 pixels")
@@ -93,7 +93,7 @@ class SpeedNetConfig:
     stem_epochs: float = 3.0
     """For how many epochs the stem's bias learns; then, with fixed filters, the backward pass ends before the stem."""
     stem: Literal["whitening", "learned"] = "whitening"
-    """The stem's filters: fixed ones that whiten patches of training pictures, or drawn ones that learn to the end."""
+    """The stem's filters: fixed ones that whiten patches of training images, or drawn ones that learn to the end."""
     identity: bool = True
     """Whether filters start as the identity on the channels that a block's convolution shares with its input."""
 
@@ -113,7 +113,7 @@ class ResNet18Config:
     """torchvision's ResNet-18 (models/torchvision_resnet.py; arXiv 1512.03385)."""
 
     small_stem: bool = True
-    """A stem for small pictures, 3x3 with stride 1 and no pooling; else that for 224 pixels, 7x7 with both."""
+    """A stem for small images, 3x3 with stride 1 and no pooling; else that for 224 pixels, 7x7 with both."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,9 +220,9 @@ class ScheduleConfig:
     peak_epoch: float = 5.0
     """When the learning rate is highest, in epochs; 0 starts at the peak."""
     start: float = 0.1
-    """Learning rate of the first step as a share of the peak's."""
+    """Learning rate of the first step as a fraction of the peak's."""
     end: float = 0.1
-    """Learning rate of the last step as a share of the peak's; equal to `start` means no annihilation."""
+    """Learning rate of the last step as a fraction of the peak's; equal to `start` means no annihilation."""
     anneal: Literal["linear", "cos", "step"] = "linear"
     """The shape of both sides; `step` stays at `start` until `peak_epoch` and at `end` from there on."""
 
@@ -231,4 +231,4 @@ class ScheduleConfig:
         require(self.peak_epoch >= 0, f"schedule.peak_epoch is {self.peak_epoch}, but must not be negative")
         for name in ("start", "end"):
             value = getattr(self, name)
-            require(0 <= value <= 1, f"schedule.{name} is {value}, but must be a share between 0 and 1")
+            require(0 <= value <= 1, f"schedule.{name} is {value}, but must be a fraction between 0 and 1")

@@ -22,18 +22,21 @@ from fastcifar.config.components import (
 
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
-CpuKernels = Literal["torch", "own", "half"]
-KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "own": "ours", "half": "ours, in float16"}
+CpuKernels = Literal["torch", "winograd", "winograd-fp16"]
+KERNEL_NAMES: dict[str, str] = {"torch": "torch's", "winograd": "ours", "winograd-fp16": "ours, in float16"}
 """The kinds of kernels that layers on a CPU may use, as people read them."""
 OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
-VIEW_NAMES = {"plain": "one view", "mirrored": "mirrored views", "unsure": "six when unsure"}
+EVALUATION_NAMES = {"single_view": "one view", "flip_tta": "mirrored views", "selective_tta": "six when unsure"}
 """The kinds of evaluation, as people read them."""
 
 
-def views_of(evaluation: str) -> dict[str, str]:
+def evaluations_of(evaluation: str) -> dict[str, str]:
     """The two kinds of views a run is evaluated by, and their names: one view, and that of its recipe or mirrored."""
-    kinds = ("plain", evaluation if evaluation in VIEW_NAMES and evaluation != "plain" else "mirrored")
-    return {kind: VIEW_NAMES[kind] for kind in kinds}
+    kinds = (
+        "single_view",
+        evaluation if evaluation in EVALUATION_NAMES and evaluation != "single_view" else "flip_tta",
+    )
+    return {kind: EVALUATION_NAMES[kind] for kind in kinds}
 
 
 def checkpoint_interval(every: str) -> tuple[int, float]:
@@ -55,18 +58,18 @@ class Config:
     epochs: float = 24.0
     """Passes over the training set; a fraction ends within an epoch."""
     batch_size: int = 512
-    """Pictures a step; a last, smaller batch of an epoch is left out."""
+    """Images a step; a last, smaller batch of an epoch is left out."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes, in [0, 1) (arXiv 1512.00567)."""
     resolution: tuple[tuple[float, int], ...] = ((1.0, 32),)
-    """Side of the training pictures: (share of the steps until which, pixels), ascending shares, the last one 1."""
-    evaluation: Literal["plain", "mirrored", "unsure"] = "plain"
-    """The evaluation that counts: one view of a test picture; the mean of the logits of it and its mirror image; or,
-    for the fifth of the pictures that one view is least sure of, of six views, mirrored and moved by a pixel."""
+    """Side of the training images: (fraction of the steps until which, pixels), ascending fractions, the last one 1."""
+    evaluation: Literal["single_view", "flip_tta", "selective_tta"] = "single_view"
+    """The evaluation that counts: one view of a test image; the mean of the logits of it and its mirror image; or,
+    for the fifth of the images that one view is least sure of, of six views, mirrored and moved by a pixel."""
     evaluate_every: int = 0
     """Epochs between evaluations while training, off the train clock; 0 evaluates at the end only."""
     evaluation_batch_size: int = 1000
-    """Pictures a batch in evaluations; no influence on the result."""
+    """Images a batch in evaluations; no influence on the result."""
     model: ModelConfig = field(default_factory=ResNetConfig)
     """The network."""
     optimizer: OptimizerConfig = field(default_factory=SgdConfig)
@@ -74,12 +77,12 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """Learning rate against steps."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """What happens to the training pictures."""
+    """What happens to the training images."""
     loader: Literal["auto", "resident", "stream"] = "auto"
-    """Pictures in memory, or FFCV's streaming reader, with the same batches; auto takes memory where they fit well."""
+    """Images in memory, or FFCV's streaming reader, with the same batches; auto takes memory where they fit well."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Type of the arithmetic in the network; auto takes the fastest that the device supports well."""
-    cpu_kernels: Literal["auto", "half", "own", "torch"] = "auto"
+    cpu_kernels: Literal["auto", "winograd-fp16", "winograd", "torch"] = "auto"
     """Layers on a CPU in float32: torch's kernels, our own, or those with convolutions in float16. auto
     takes ours where the CPU has AVX-512, with float16 where that is part of it and amp is auto."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -121,10 +124,10 @@ class Config:
         self._check_resolution()
 
     def _check_resolution(self) -> None:
-        shares = [share for share, _ in self.resolution]
+        fractions = [fraction for fraction, _ in self.resolution]
         require(
-            bool(shares) and all(a < b for a, b in pairwise([0.0, *shares])) and shares[-1] == 1,
-            f"resolution is {self.resolution}, but its shares must ascend to 1",
+            bool(fractions) and all(a < b for a, b in pairwise([0.0, *fractions])) and fractions[-1] == 1,
+            f"resolution is {self.resolution}, but its fractions must ascend to 1",
         )
         require(
             all(16 <= size <= 32 for _, size in self.resolution),

@@ -1,1 +1,1 @@
-"""From raw pictures to `train.beton`, `test.beton` and `manifest.json`, and back to arrays."""
+"""From raw images to `train.beton`, `test.beton` and `manifest.json`, and back to arrays."""

@@ -1,6 +1,6 @@
-"""Reads FFCV's beton files of 32x32 raw pictures without FFCV, and refuses anything else.
+"""Reads FFCV's beton files of 32x32 raw images without FFCV, and refuses anything else.
 
-FFCV checks two bytes of a file and trusts the rest: a truncated one ends in a crash or in silently wrong pictures.
+FFCV checks two bytes of a file and trusts the rest: a truncated one ends in a crash or in silently wrong images.
 Here every number is checked before it is used. What a beton looks like (version 2, least significant byte first,
 n samples):
 
@@ -8,7 +8,7 @@ n samples):
     offset 24     field, 1041 bytes    u1 type = 2 (RGB image) | 16 bytes name "image" | 1024 bytes arguments = 0
     offset 1065   field, 1041 bytes    u1 type = 1 (integer)   | 16 bytes name "label" | 1024 bytes arguments = 0
     offset 2106   metadata, n x 24     u1 mode = 1 (raw) | u2 width | u2 height | u8 data offset | 3 unused | i8 label
-    next multiple of the page size     pages of pictures: 32 x 32 x 3 bytes each, never across the end of a page
+    next multiple of the page size     pages of images: 32 x 32 x 3 bytes each, never across the end of a page
     table offset  table, n x 24        u8 sample | u8 data offset | u8 size = 3072
     end of file
 """
@@ -42,7 +42,7 @@ MIN_PAGE, MAX_PAGE = 1 << 21, 1 << 31
 def read_beton(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Reads a whole beton: uint8 (n, 32, 32, 3), C-contiguous, and int64 (n,) labels, in the order of the samples.
 
-    The pictures are read straight into the array, page by page: a file that shrinks meanwhile ends in an error, where
+    The images are read straight into the array, page by page: a file that shrinks meanwhile ends in an error, where
     a memory map would end the process. Raises UserError naming the first thing that is wrong.
     """
     with _opened(path) as file:
@@ -129,7 +129,7 @@ def _read_samples(path: Path, file: BinaryIO, header: np.void, size: int) -> np.
     in_file = (offsets >= data_start) & (offsets <= table_start - IMAGE_BYTES)
     _check_all(path, in_file, offsets, "the data offset", f"in {data_start}..{table_start - IMAGE_BYTES}")
     in_page = (offsets - np.uint64(data_start)) % np.uint64(page) <= page - IMAGE_BYTES
-    _check_all(path, in_page, offsets, "the data offset", "a picture within one page")
+    _check_all(path, in_page, offsets, "the data offset", "an image within one page")
     ordered = np.sort(offsets)
     if (np.diff(ordered) < IMAGE_BYTES).any():
         raise _refuse(path, "the data of two samples", "overlapping", "apart")
@@ -150,7 +150,7 @@ def _check_all(path: Path, holds: np.ndarray, values: np.ndarray, what: str, exp
 
 def _read_images(path: Path, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
     images = np.empty((len(offsets), *IMAGE_SHAPE), np.uint8)
-    # Pictures that follow each other in the file are read in one go: normally that is a page, 2730 of them.
+    # Images that follow each other in the file are read in one go: normally that is a page, 2730 of them.
     starts = np.concatenate(([0], np.flatnonzero(np.diff(offsets) != IMAGE_BYTES) + 1)).tolist()
     for start, end in zip(starts, [*starts[1:], len(offsets)], strict=True):
         _read_into(path, file, int(offsets[start]), images[start:end].reshape(-1))

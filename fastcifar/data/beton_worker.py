@@ -21,7 +21,7 @@ WORKER_DIED = 3  # exit status: what the worker printed on standard error is the
 
 
 class _Samples:
-    """What FFCV's writer asks for: a length, and (picture, label) by index."""
+    """What FFCV's writer asks for: a length, and (image, label) by index."""
 
     def __init__(self, descriptor: int, count: int) -> None:
         with os.fdopen(descriptor, "rb") as file:

@@ -23,7 +23,7 @@ _GROUP_END_S = 2.0
 
 
 def beton_bytes_at_most(samples: int) -> int:
-    """An upper bound of the size of a beton of 32x32 raw pictures, in bytes, to ask the disk for beforehand."""
+    """An upper bound of the size of a beton of 32x32 raw images, in bytes, to ask the disk for beforehand."""
     per_page = PAGE_BYTES // 3072
     return (-(-samples // per_page) + 1) * PAGE_BYTES + 2106 + 48 * samples + PAGE_BYTES
 
@@ -53,7 +53,7 @@ def _memory_file(stack: contextlib.ExitStack, name: str) -> int:
 
 
 def _shared(stack: contextlib.ExitStack, split: RawSplit) -> int:
-    """A file in memory with the labels, then the pictures; the child maps it, so they are not held twice."""
+    """A file in memory with the labels, then the images; the child maps it, so they are not held twice."""
     descriptor = _memory_file(stack, "samples")
     with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(split.labels.astype("<i8").data)

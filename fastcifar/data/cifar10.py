@@ -12,7 +12,7 @@ TEST_SAMPLES = 10_000
 # In label order, which for CIFAR-10 is the alphabetical order; so class folders sorted by name get the same labels.
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# `raw_set.content_digest` of the real set: every picture and label, whatever their order and container.
+# `raw_set.content_digest` of the real set: every image and label, whatever their order and container.
 # Computed once from a tree of all 60,000 PNG files.
 CONTENT_SHA256 = "e1d2f759b9804bc3e3169bb3af03c9be43087fa581f6a88b8da86a4caca587dc"
 

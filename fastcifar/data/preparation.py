@@ -123,7 +123,7 @@ def _download(request: Request) -> RawSet:
     def read(path: Path, archive: Archive) -> RawSet:
         raw = open_source(path).read(resize=False)
         if archive.md5 is None and content_digest(raw) != CONTENT_SHA256:
-            raise UserError("its pictures are not those of CIFAR-10")
+            raise UserError("its images are not those of CIFAR-10")
         return raw
 
     return download_set([*own, *request.mirrors], request.out, read, request.patience)

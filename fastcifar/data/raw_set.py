@@ -88,7 +88,7 @@ def _check_split(name: str, split: RawSplit, classes: int) -> None:
     assert images.shape == (len(labels), *IMAGE_SHAPE), images.shape
     assert images.flags.c_contiguous
     if len(labels) == 0:
-        raise UserError(f"the {name} split has no pictures")
+        raise UserError(f"the {name} split has no images")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise UserError(
@@ -99,7 +99,7 @@ def _check_split(name: str, split: RawSplit, classes: int) -> None:
 def hold_out(raw: RawSet, count: int) -> RawSet:
     """`raw` without its test split: `count` train samples take that place, those whose SHA-256 is smallest.
 
-    Which ones these are depends on pictures and labels alone, not on the order in which a source holds them; all else
+    Which ones these are depends on images and labels alone, not on the order in which a source holds them; all else
     stays in its order. `count` 0 is `raw` itself. Raises UserError where fewer than one sample would be left.
     """
     if count == 0:
@@ -157,7 +157,7 @@ def content_digest(raw: RawSet) -> str:
     """SHA-256 over the sorted digests of all samples, so that the order of the samples does not matter.
 
     A sample's digest is the SHA-256 of one byte for the split (0 train, 1 test), the label as 8 bytes, least
-    significant first, and the 3072 bytes of its picture.
+    significant first, and the 3072 bytes of its image.
     """
     total = hashlib.sha256()
     for digest in sorted(digest for i, name in enumerate(SPLITS) for digest in _sample_digests(i, raw.split(name))):

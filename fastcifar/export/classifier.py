@@ -1,4 +1,4 @@
-"""A trained network as others use it: pictures with values from 0 to 1 in, logits out, all it needs in one file.
+"""A trained network as others use it: images with values from 0 to 1 in, logits out, all it needs in one file.
 
 Tensors of such a safetensors file: `mean` and `std`, float32 (3, 1, 1), and `network.<name>`; its metadata are strings,
 those in `JSON_KEYS` as JSON.
@@ -17,7 +17,7 @@ from fastcifar.config import ModelConfig
 from fastcifar.config.toml import KINDS
 from fastcifar.errors import UserError
 from fastcifar.models.build import outline
-from fastcifar.runs.load import Bundle
+from fastcifar.runs.load import TrainedRun
 from fastcifar.runs.record import weights_sha256
 
 FORMAT = "fastcifar classifier 1"
@@ -38,22 +38,22 @@ class Classifier(nn.Module):
         self.register_buffer("mean", torch.tensor(mean_01).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std_01).view(3, 1, 1))
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Logits (n, classes)."""
-        return self.network((pictures - self.mean) / self.std)
+        return self.network((images - self.mean) / self.std)
 
 
-def classifier_of(bundle: Bundle) -> Classifier:
+def classifier_of(trained: TrainedRun) -> Classifier:
     """The network of a finished run with its normalisation, in evaluation mode."""
-    record = bundle.record
-    return Classifier(bundle.model, bundle.class_names, record["mean_01"], record["std_01"]).eval()
+    record = trained.record
+    return Classifier(trained.model, trained.class_names, record["mean_01"], record["std_01"]).eval()
 
 
-def metadata_of(bundle: Bundle) -> dict[str, str]:
+def metadata_of(trained: TrainedRun) -> dict[str, str]:
     """What a file must say about the network in it."""
-    config, record = bundle.config.model, bundle.record
+    config, record = trained.config.model, trained.record
     kind = next(kind for kind, of in KINDS["model"].items() if type(config) is of)
-    values = (bundle.class_names, {"kind": kind, **asdict(config)}, record["mean_01"], record["std_01"])
+    values = (trained.class_names, {"kind": kind, **asdict(config)}, record["mean_01"], record["std_01"])
     return {
         "format": FORMAT,
         "input": "float32 (n, 3, 32, 32), RGB, 0 to 1",

@@ -12,11 +12,11 @@ NEEDED = ("onnx", "onnxscript")
 
 
 def save_onnx(classifier: Classifier, metadata: dict[str, str], target: Path) -> None:
-    """Writes `target`: input `pictures` (n, 3, 32, 32) of any n, output `logits`."""
+    """Writes `target`: input `images` (n, 3, 32, 32) of any n, output `logits`."""
     program = torch.onnx.export(
         classifier,
         (torch.zeros(2, 3, 32, 32),),
-        input_names=["pictures"],
+        input_names=["images"],
         output_names=["logits"],
         dynamic_shapes=({0: torch.export.Dim("n")},),
         dynamo=True,

@@ -1,4 +1,4 @@
-"""What a loader is, and all that both loaders do alike; a loader itself only adds how raw pictures are read.
+"""What a loader is, and all that both loaders do alike; a loader itself only adds how raw images are read.
 
 The order, the augmentation and the hand-over are here once, so two loaders cannot come to differ in them.
 """
@@ -20,14 +20,14 @@ from fastcifar.loader.order import EpochPlan
 
 FULL_SIZE = 32
 TOGETHER = 1000
-"""Pictures read and made by one call if batches are smaller: waking threads takes as long as a hundred pictures."""
+"""Images read and made by one call if batches are smaller: waking threads takes as long as a hundred images."""
 SMALLEST_TYPE = 2  # bytes of a value in a batch
 Array = np.ndarray | Tensor
 """Tensors for loaders that deliver on a GPU."""
 
 
 class Loader(Protocol):
-    """Batches of augmented pictures and their labels, epoch by epoch; also a context manager that closes itself."""
+    """Batches of augmented images and their labels, epoch by epoch; also a context manager that closes itself."""
 
     @property
     def samples(self) -> int:
@@ -56,8 +56,8 @@ class Loader(Protocol):
         """
         ...
 
-    def plain_pictures(self, count: int, transform: Transform) -> Tensor:
-        """About `count` pictures, (n, 3, 32, 32), of the first batches of epoch 0, by a transform of the caller's.
+    def plain_images(self, count: int, transform: Transform) -> Tensor:
+        """About `count` images, (n, 3, 32, 32), of the first batches of epoch 0, by a transform of the caller's.
 
         For what a network takes from the training set before it is trained; as many as there are, if fewer.
         """
@@ -78,13 +78,13 @@ class RawBatches(NamedTuple):
     """Batches as they are stored, all on the device that the loader delivers on; valid until the next are read."""
 
     images: Array  # uint8 (n, 32, 32, 3); n is that of the batches, or the whole set
-    rows: Array  # int64 (b,): where in `images` the pictures of the batches are
+    rows: Array  # int64 (b,): where in `images` the images of the batches are
     samples: Array  # int64 (b,): their indices in the data set
     labels: Tensor  # int64 (b,), fresh memory
 
 
 class BatchLoader(ABC):
-    """The part of a loader that does not depend on where the pictures come from."""
+    """The part of a loader that does not depend on where the images come from."""
 
     def __init__(self, plan: EpochPlan, transform: Transform, size_at: Callable[[int], int] | None) -> None:
         self._plan = plan
@@ -112,8 +112,8 @@ class BatchLoader(ABC):
         self._check_open()
         return self._deliver(number, start, self._plan.batches(number, start))
 
-    def plain_pictures(self, count: int, transform: Transform) -> Tensor:
-        """Pictures by another transform; see `Loader.plain_pictures`."""
+    def plain_images(self, count: int, transform: Transform) -> Tensor:
+        """Images by another transform; see `Loader.plain_images`."""
         self._check_open()
         reads = self._reads(self._plan.batches(0)[: -(-count // self.batch_size)])
         apply = self._on_device(transform)

@@ -10,8 +10,8 @@ import torch
 from fastcifar.data.prepared import load_manifest
 
 BYTES_PER_SAMPLE = 32 * 32 * 3 + 8
-SHARE = 0.5
-"""Of the free memory that pictures may take; the rest is for the network."""
+FRACTION = 0.5
+"""Of the free memory that images may take; the rest is for the network."""
 
 
 Kind = Literal["resident", "stream"]
@@ -33,7 +33,7 @@ def choose_loader(kind: Literal["auto", "resident", "stream"], folder: Path, dev
         return Choice(kind, "")
     needed = BYTES_PER_SAMPLE * sum(info.samples for info in load_manifest(folder).splits.values())
     free = free_bytes(device)
-    fits = needed <= SHARE * free
+    fits = needed <= FRACTION * free
     verdict = f"the data set of {needed / 1e6:.0f} MB {'fits' if fits else 'does not fit'}"
     return Choice("resident" if fits else "stream", f"{verdict} in half of the {free / 1e6:.0f} MB that are free")
 

@@ -1,4 +1,4 @@
-"""Both loaders with the GPU's kernel: raw pictures go to GPU memory and the host never looks at a pixel.
+"""Both loaders with the GPU's kernel: raw images go to GPU memory and the host never looks at a pixel.
 
 Everything is queued on torch's current stream, which must be the same for all batches of an epoch.
 """
@@ -33,7 +33,7 @@ class CudaResidentLoader(ResidentLoader):
     ) -> None:
         self._device = device
         super().__init__(folder, split, transform, **options)
-        self._pictures, self._targets = to_device(self._images, device), to_device(self._labels, device)
+        self._stored, self._targets = to_device(self._images, device), to_device(self._labels, device)
         self._let_go()
 
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
@@ -41,12 +41,12 @@ class CudaResidentLoader(ResidentLoader):
 
     def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
         for samples in _order(reads, self._device):
-            yield RawBatches(self._pictures, samples, samples, self._targets.index_select(0, samples))
+            yield RawBatches(self._stored, samples, samples, self._targets.index_select(0, samples))
 
     def close(self) -> None:
-        """Lets the pictures go; see `Loader.close`."""
+        """Lets the images go; see `Loader.close`."""
         super().close()
-        self._pictures, self._targets = self._pictures[:0].clone(), self._targets[:0].clone()
+        self._stored, self._targets = self._stored[:0].clone(), self._targets[:0].clone()
 
 
 class CudaStreamLoader(StreamLoader):
@@ -72,8 +72,8 @@ class CudaStreamLoader(StreamLoader):
         rows = torch.arange(self._largest_read, device=self._device)
         with self._ffcv_file().read(np.concatenate(reads)) as ffcv_batches:
             for samples, (images, labels) in zip(_order(reads, self._device), ffcv_batches, strict=True):
-                pictures, targets = slots.move(images, labels[:, 0])
-                yield RawBatches(pictures, rows[: len(samples)], samples, targets)
+                moved, targets = slots.move(images, labels[:, 0])
+                yield RawBatches(moved, rows[: len(samples)], samples, targets)
 
 
 def _order(reads: list[np.ndarray], device: torch.device) -> tuple[Tensor, ...]:

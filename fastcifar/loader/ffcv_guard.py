@@ -4,13 +4,13 @@ What FFCV 1.0.2 does on its own, and what is done about it here:
 
 - Its iterator hangs on an error and after the end, and never ends when abandoned. `hand_over.py` replaces that part.
 - Importing it, building a Loader, starting an epoch and the worker each set the thread counts of torch and numba.
-  `_state_kept` puts them back, and `SafeEpoch` does not set them.
+  `_state_kept` puts them back, and `WorkerEpoch` does not set them.
 - Building a Loader marks numba's type of 1-D uint8 arrays as read-only for the whole process, to compile a function
   that reads the file. `_NoReader` leaves that out, as nothing calls it.
 - Every Loader compiles that and its decoders anew (0.6 s). Here there is one of each, compiled once a process, without
   threads of their own, so that they can run beside a parallel kernel whatever numba's threading layer is.
-- It maps the file, and a map of a file that is cut short ends the process. Here every picture is read by `pread`, and a
-  file that was written to since it was opened is an error instead of other pictures.
+- It maps the file, and a map of a file that is cut short ends the process. Here every image is read by `pread`, and a
+  file that was written to since it was opened is an error instead of other images.
 
 FFCV does not check what it reads: hand in only files that `sound_beton` has passed.
 """
@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from fastcifar.errors import UserError
-from fastcifar.loader.positional_read import Identity, identity, read_pictures
-from fastcifar.loader.worker_thread import SafeEpoch
+from fastcifar.loader.positional_read import Identity, identity, read_images
+from fastcifar.loader.worker_thread import WorkerEpoch
 
 BATCHES_AHEAD = 2
 """Reads the worker may be ahead; 3 MB each."""
@@ -74,10 +74,10 @@ def check_ffcv() -> None:
 
 @functools.cache
 def _decoders() -> tuple[Callable[..., np.ndarray], ...]:
-    """One for each of FIELDS: ours for pictures, FFCV's for labels, compiled without parallel code."""
+    """One for each of FIELDS: ours for images, FFCV's for labels, compiled without parallel code."""
     from ffcv.fields.decoders import IntDecoder
 
-    return read_pictures, numba.njit(nogil=True)(IntDecoder().generate_code())
+    return read_images, numba.njit(nogil=True)(IntDecoder().generate_code())
 
 
 class _NoReader:
@@ -97,9 +97,9 @@ class FfcvFile:
     """One beton, read by FFCV in any order; see `read`."""
 
     def __init__(self, path: Path, batch_size: int) -> None:
-        """Raises UserError if FFCV cannot make sense of the file or it does not hold 32x32 pictures and labels."""
+        """Raises UserError if FFCV cannot make sense of the file or it does not hold 32x32 images and labels."""
         self.path = path
-        self._epochs: set[SafeEpoch] = set()
+        self._epochs: set[WorkerEpoch] = set()
         self._beginning, self._closed = threading.Lock(), False
         self._descriptor = os.open(path, os.O_RDONLY)
         self._let_go = weakref.finalize(self, os.close, self._descriptor)
@@ -118,7 +118,7 @@ class FfcvFile:
         return int(self._loader.reader.num_samples)
 
     @contextlib.contextmanager
-    def read(self, order: np.ndarray) -> Iterator[SafeEpoch]:
+    def read(self, order: np.ndarray) -> Iterator[WorkerEpoch]:
         """An iterator over batches of the samples `order` (int64 (n,)): images uint8 (b, 32, 32, 3), labels (b, 1).
 
         Both are views of a ring that are valid until the following `next`. On leaving the block its thread has ended.
@@ -166,10 +166,10 @@ def _ffcv_loader(path: Path, batch_size: int) -> Any:
     if tuple(loader.reader.field_names) != FIELDS:
         raise ValueError(f"its fields are {', '.join(loader.reader.field_names)}, not {', '.join(FIELDS)}")
     if set(loader.reader.metadata["f0"]["mode"]) != {IMAGE_MODES["raw"]}:
-        raise ValueError("its pictures are compressed")
+        raise ValueError("its images are compressed")
     sizes = {(int(h), int(w)) for h, w in np.unique(loader.reader.metadata["f0"][["height", "width"]])}
     if sizes != {(32, 32)}:
-        raise ValueError(f"its pictures are of {sorted(sizes)} pixels, not 32x32")
+        raise ValueError(f"its images are of {sorted(sizes)} pixels, not 32x32")
     nodes = [loader.graph.leaf_nodes[name].id for name in FIELDS]
 
     def decode(batch_indices: np.ndarray, metadata: np.ndarray, storage_state: int, **buffers: Any) -> list:
@@ -185,7 +185,7 @@ def _ffcv_loader(path: Path, batch_size: int) -> Any:
 
 
 @functools.cache
-def _ffcv_classes() -> tuple[Any, type[SafeEpoch], Any]:
+def _ffcv_classes() -> tuple[Any, type[WorkerEpoch], Any]:
     """FFCV's classes, made safe; only when first needed, as importing FFCV takes seconds."""
     from ffcv.loader import Loader
     from ffcv.loader.epoch_iterator import EpochIterator
@@ -194,7 +194,7 @@ def _ffcv_classes() -> tuple[Any, type[SafeEpoch], Any]:
     class SafeLoader(_NoReader, Loader):
         """FFCV's Loader without the marked type."""
 
-    class Epoch(SafeEpoch, EpochIterator):  # type: ignore[misc]
+    class Epoch(WorkerEpoch, EpochIterator):  # type: ignore[misc]
         """FFCV's EpochIterator with the safe hand-over."""
 
     class OpenFile(MemoryContext):

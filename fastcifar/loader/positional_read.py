@@ -1,7 +1,7 @@
-"""Pictures out of a beton by `pread`, where FFCV maps the file: a file that is cut short meanwhile is an error.
+"""Images out of a beton by `pread`, where FFCV maps the file: a file that is cut short meanwhile is an error.
 
 A page of a map that is no longer in its file ends the process with SIGBUS. A read that comes up short can be told, and
-it costs as little: one call for each picture, with Python's lock released for the whole batch.
+it costs as little: one call for each image, with Python's lock released for the whole batch.
 """
 
 import ctypes
@@ -27,10 +27,10 @@ def identity(where: Path | int) -> Identity:
 
 
 @numba.njit(nogil=True)
-def read_pictures(samples: np.ndarray, destination: np.ndarray, metadata: np.ndarray, descriptor: int) -> np.ndarray:
-    """Fills `destination` (b, 32, 32, 3), uint8, with the pictures of `samples` (n,), n <= b; returns those n.
+def read_images(samples: np.ndarray, destination: np.ndarray, metadata: np.ndarray, descriptor: int) -> np.ndarray:
+    """Fills `destination` (b, 32, 32, 3), uint8, with the images of `samples` (n,), n <= b; returns those n.
 
-    `metadata` is FFCV's table of the field, whose pictures must be raw. OSError if the file does not give them. They
+    `metadata` is FFCV's table of the field, whose images must be raw. OSError if the file does not give them. They
     are read straight to where they are wanted, which a copy out of a map is hardly faster than.
     """
     for i in range(len(samples)):
@@ -39,6 +39,6 @@ def read_pictures(samples: np.ndarray, destination: np.ndarray, metadata: np.nda
         while done < IMAGE_BYTES:
             got = _pread(descriptor, target + done, IMAGE_BYTES - done, start + done)
             if got <= 0:
-                raise OSError("a picture is no longer in the file, or the disk cannot be read")
+                raise OSError("an image is no longer in the file, or the disk cannot be read")
             done += got
     return destination[: len(samples)]

@@ -39,7 +39,7 @@ class ResidentLoader(BatchLoader):
             yield RawBatches(self._images, samples, samples, torch.from_numpy(self._labels[samples]))
 
     def close(self) -> None:
-        """Lets the pictures go; see `Loader.close`."""
+        """Lets the images go; see `Loader.close`."""
         super().close()
         self._let_go()
 

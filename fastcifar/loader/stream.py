@@ -47,7 +47,7 @@ class StreamLoader(BatchLoader):
     def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
         with self._ffcv_file().read(np.concatenate(reads)) as ffcv_batches:
             for samples, (images, labels) in zip(reads, ffcv_batches, strict=True):
-                # FFCV writes to this memory again, so the labels are copied; the transform copies the pictures
+                # FFCV writes to this memory again, so the labels are copied; the transform copies the images
                 yield RawBatches(images, np.arange(len(images)), samples, torch.from_numpy(labels[:, 0].copy()))
 
     def _ffcv_file(self) -> FfcvFile:

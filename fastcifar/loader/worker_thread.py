@@ -20,7 +20,7 @@ LOOK_EVERY_S = 0.2
 """How often the two sides of the hand-over look whether the other is still there; not a delay of anything else."""
 
 
-class SafeEpoch(threading.Thread):
+class WorkerEpoch(threading.Thread):
     """The worker thread of one epoch and the iterator over its batches; mixed in before FFCV's EpochIterator.
 
     FFCV supplies the ring of buffers and `run_pipeline`, which fills one slot; the hand-over is here.
@@ -55,7 +55,7 @@ class SafeEpoch(threading.Thread):
                 return True
         return False
 
-    def __iter__(self) -> "SafeEpoch":
+    def __iter__(self) -> "WorkerEpoch":
         return self
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:

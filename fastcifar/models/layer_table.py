@@ -24,20 +24,20 @@ class Layer:
     depth: int
     """0 for the network itself, 1 for its stages, ..."""
     shape: tuple[int, ...]
-    """Of its output for one picture: (channels, height, width), or (features,)."""
+    """Of its output for one image: (channels, height, width), or (features,)."""
     parameters: int
     flops: int
-    """Forward, for one picture: two per multiply-add in convolutions and linear layers; all else is left out."""
+    """Forward, for one image: two per multiply-add in convolutions and linear layers; all else is left out."""
 
 
 def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer]:
-    """Every module for a picture of `size` pixels, the network itself first, in the order of the forward pass.
+    """Every module for an image of `size` pixels, the network itself first, in the order of the forward pass.
 
     It runs on the meta device: no weights are drawn, no memory is taken, no data is needed.
     """
     model = outline(config, classes).eval()
     names = {id(module): name for name, module in model.named_modules()}
-    # one picture is enough: batch norm is in its evaluation mode
+    # one image is enough: batch norm is in its evaluation mode
     found = torchinfo.summary(model, (1, 3, size, size), device="meta", verbose=0, depth=99).summary_list
     own = {names[info.layer_id]: forward_flops(info.module, info.output_size) for info in found if info.is_leaf_layer}
     return [
@@ -54,7 +54,7 @@ def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer
 
 
 def forward_flops(module: nn.Module, output: Sequence[int]) -> int:
-    """FLOPs of one picture through a convolution or a linear layer by its `output` (n, c, s, s) or (n, c); else 0."""
+    """FLOPs of one image through a convolution or a linear layer by its `output` (n, c, s, s) or (n, c); else 0."""
     if not isinstance(module, nn.Conv2d | nn.Linear):
         return 0
     return 2 * module.weight.numel() * math.prod(output[2:])  # each weight meets every position of the output map
@@ -91,5 +91,5 @@ def layer_table(config: ModelConfig, classes: int = 10, size: int = 32) -> str:
         for row in cells
     ]
     rule = "-" * len(lines[0])
-    what = f"one picture of {size}x{size}, {classes} classes; forward, two FLOP per multiply-add"
+    what = f"one image of {size}x{size}, {classes} classes; forward, two FLOP per multiply-add"
     return "\n".join([what, rule, lines[0], rule, *lines[1:-1], rule, lines[-1]])

@@ -1,6 +1,6 @@
 """The brief's ResNet: prep layer, a residual layer, a plain layer, a residual layer, max-pool 4, linear.
 
-6,573,130 parameters and 758.5 MFLOP forward per picture (two per multiply-add) with the default options; the options
+6,573,130 parameters and 758.5 MFLOP forward per image (two per multiply-add) with the default options; the options
 give the published variants.
 """
 
@@ -76,6 +76,6 @@ class ResNet(nn.Module):
         """Logits (b, classes)."""
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
         # max-pool 4 as published, which sees 4x4 of the 7x7 map of the variant without padding and pooling; smaller
-        # pictures make smaller maps, and the variant that pads but does not pool a map of 8x8
+        # images make smaller maps, and the variant that pads but does not pool a map of 8x8
         x = F.max_pool2d(x, min(4, x.size(2)))
         return self.linear(x.amax((2, 3))) * self.logit_scale

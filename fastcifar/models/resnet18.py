@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 (arXiv 1512.03385), by default with a stem for small pictures: 11,173,962 parameters."""
+"""torchvision's ResNet-18 (arXiv 1512.03385), by default with a stem for small images: 11,173,962 parameters."""
 
 from torch import nn
 

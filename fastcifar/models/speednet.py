@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from fastcifar.config import CpuKernels, SpeedNetConfig
 from fastcifar.nn.conv_norm_act import activate, conv_norm_act
 
-WHITENING_PICTURES = 5000
-"""Enough for the stem: its filters come from the covariance of 12 numbers a patch, and a picture has 961 patches."""
+WHITENING_IMAGES = 5000
+"""Enough for the stem: its filters come from the covariance of 12 numbers a patch, and an image has 961 patches."""
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
 
@@ -39,9 +39,9 @@ class Block(nn.Module):
 
 
 class SpeedNet(nn.Module):
-    """(b, 3, s, s), s from 16 to 32, to logits (b, classes); the pictures normalised, the logits scaled.
+    """(b, 3, s, s), s from 16 to 32, to logits (b, classes); the images normalised, the logits scaled.
 
-    The stem is fixed by `whiten` from training pictures before the first step, and only its bias learns, unless the
+    The stem is fixed by `whiten` from training images before the first step, and only its bias learns, unless the
     configuration has its filters drawn and learn as well. BN has no learned scale: the filters' own norms carry it.
     """
 

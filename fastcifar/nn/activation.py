@@ -48,15 +48,15 @@ def gelu(x: Any) -> Any:
 
 def gelu_slope(x: Any) -> Any:
     """Its derivative."""
-    share, bell = _normal(x)
-    return share + x * bell * (2 * np.pi) ** -0.5
+    fraction, bell = _normal(x)
+    return fraction + x * bell * (2 * np.pi) ** -0.5
 
 
 def _sigmoid(x: Any) -> Any:
     size = x.where(x.above(0.0), 0.0 - x)
     small = exponential(0.0 - size)
-    share = 1.0 / (small + 1.0)
-    return share.where(x.above(0.0), small * share)
+    fraction = 1.0 / (small + 1.0)
+    return fraction.where(x.above(0.0), small * fraction)
 
 
 def silu(x: Any) -> Any:
@@ -66,8 +66,8 @@ def silu(x: Any) -> Any:
 
 def silu_slope(x: Any) -> Any:
     """Its derivative."""
-    share = _sigmoid(x)
-    return share + x * share * (1.0 - share)
+    fraction = _sigmoid(x)
+    return fraction + x * fraction * (1.0 - fraction)
 
 
 def relu(x: Any) -> Any:

@@ -39,11 +39,11 @@ def conv_norm_act(
 ) -> Tensor:
     """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
 
-    activation: "gelu", "relu" or "silu". `kernels` other than torch's are taken where they can be: "own", or "half",
+    activation: "gelu", "relu" or "silu". `kernels` other than torch's are taken where they can be: "winograd", or "winograd-fp16",
     the same with all between the convolution's input and its norm in float16.
     """
     if kernels != "torch" and serves(x, conv, norm, pool=pool):
-        half = kernels == "half"
+        half = kernels == "winograd-fp16"
         if norm.training:
             return _Trained.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, activation, pool, half)
         scale, shift = _running(conv, norm)

@@ -1,6 +1,6 @@
 """Batch norm and activation in one pass over memory, and their gradients in two, on a CPU (arXiv 1502.03167).
 
-Values are (rows, channels): all pixels of all pictures, the channels a multiple of 16. A row is handled sixteen
+Values are (rows, channels): all pixels of all images, the channels a multiple of 16. A row is handled sixteen
 channels at a time; sums run in float32 over a few hundred rows and in float64 beyond, a thread's rows in one part each,
 so they repeat for the same number of threads.
 """

@@ -62,9 +62,9 @@ class Cycles:
 def cyclic(step: int, config: Cycles) -> float:
     """Learning rate of `step` >= 0; equal to torch's CyclicLR with step_size_up = step_size."""
     cycle = step // (2 * config.step_size)
-    share = 1 - abs(step / config.step_size - 2 * cycle - 1)  # 0 at the ends of a cycle, 1 in its middle
+    fraction = 1 - abs(step / config.step_size - 2 * cycle - 1)  # 0 at the ends of a cycle, 1 in its middle
     scale = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": math.pow(config.gamma, step)}[config.kind]
-    return config.base + config.amplitude * share * scale
+    return config.base + config.amplitude * fraction * scale
 
 
 def cyclic_rates(config: Cycles) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""SGD, Adam and Muon. A step is told its learning rate as a share of the peak: no optimiser has a clock of its own."""
+"""SGD, Adam and Muon. A step is told its learning rate as a lr_scale of the peak: no optimiser has a clock of its own."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -21,8 +21,8 @@ class Optimizer(Protocol):
     capturable: bool
     """Whether a step may be recorded in a CUDA graph: it reads nothing on the host but its arguments."""
 
-    def step(self, share: float | Tensor) -> None:
-        """One update at `share` of the peak learning rates; a 0-d tensor on the device where a graph records it."""
+    def step(self, lr_scale: float | Tensor) -> None:
+        """One update at `lr_scale` of the peak learning rates; a 0-d tensor on the device where a graph records it."""
         ...
 
     def zero_grad(self) -> None:
@@ -59,9 +59,9 @@ class Sgd:
         self.param_groups = [{"params": self.parameters}]
 
     @torch.no_grad()
-    def step(self, share: float | Tensor) -> None:
+    def step(self, lr_scale: float | Tensor) -> None:
         """One update; parameters without a gradient are left alone."""
-        lr = self.lr * share
+        lr = self.lr * lr_scale
         for i, weight in enumerate(self.parameters):
             gradient = weight.grad
             if gradient is None:
@@ -115,9 +115,9 @@ class Adam:
         self.param_groups = [{"params": self.parameters}]
 
     @torch.no_grad()
-    def step(self, share: float | Tensor) -> None:
+    def step(self, lr_scale: float | Tensor) -> None:
         """One update; parameters without a gradient are left alone."""
-        lr = self.lr * float(share)
+        lr = self.lr * float(lr_scale)
         self.count += 1
         count = int(self.count)
         step_size = lr / (1 - self.beta1**count)
@@ -184,7 +184,7 @@ class Muon:
         self.param_groups = [{"params": self.filters}]
 
     @torch.no_grad()
-    def step(self, share: float | Tensor) -> None:
+    def step(self, lr_scale: float | Tensor) -> None:
         """One update; filters of the same shape are orthogonalised in one stack."""
         updates: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
         for weight, velocity in zip(self.filters, self.velocity, strict=True):
@@ -200,7 +200,7 @@ class Muon:
             for (weight, _), update in zip(stack, turned, strict=True):
                 weight.mul_(len(weight) ** 0.5 / weight.norm())
                 out, inputs, height, width = weight.shape
-                _descend(weight, update.view(out, height, width, inputs).permute(0, 3, 1, 2), self.lr * share)
+                _descend(weight, update.view(out, height, width, inputs).permute(0, 3, 1, 2), self.lr * lr_scale)
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -220,10 +220,10 @@ class Combined:
         self.capturable = all(part.capturable for part in self.parts)
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
-    def step(self, share: float | Tensor) -> None:
+    def step(self, lr_scale: float | Tensor) -> None:
         """One update of each part."""
         for part in self.parts:
-            part.step(share)
+            part.step(lr_scale)
 
     def zero_grad(self) -> None:
         """Forgets the gradients of each part."""
@@ -281,5 +281,5 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig, batch_size: int) 
 
 
 def _nesterov(parameters: Sequence[Tensor], lr: float, config: MuonConfig) -> Sgd:
-    decay = config.weight_decay / lr  # so that it takes the same share off a weight whatever the learning rate
+    decay = config.weight_decay / lr  # so that it takes the same lr_scale off a weight whatever the learning rate
     return Sgd(parameters, lr=lr, momentum=config.sgd_momentum, nesterov=True, weight_decay=decay)

@@ -11,9 +11,9 @@ def total_steps(epochs: float, steps_per_epoch: int) -> int:
 
 
 def one_cycle(step: int, total: int, peak: float, config: ScheduleConfig) -> float:
-    """Learning rate of `step` in [0, total) as a share of the peak's.
+    """Learning rate of `step` in [0, total) as a fraction of the peak's.
 
-    `peak` is the share of the run at which the rate is highest. The convention is that of torch's OneCycleLR with
+    `peak` is the fraction of the run at which the rate is highest. The convention is that of torch's OneCycleLR with
     pct_start = peak, div_factor = 1 / start and final_div_factor = start / end: the highest rate falls on step
     peak * total - 1, the last one on total - 1. With `anneal` "step" the rate is `start` up to that step and `end`
     behind it.
@@ -27,14 +27,14 @@ def one_cycle(step: int, total: int, peak: float, config: ScheduleConfig) -> flo
     return _anneal(1.0, config.end, (step - top) / (last - top) if last > top else 0.0, config.anneal)
 
 
-def _anneal(begin: float, end: float, share: float, shape: str) -> float:
+def _anneal(begin: float, end: float, fraction: float, shape: str) -> float:
     if shape == "cos":
-        return end + (begin - end) / 2 * (1 + math.cos(math.pi * share))
-    return begin + (end - begin) * share
+        return end + (begin - end) / 2 * (1 + math.cos(math.pi * fraction))
+    return begin + (end - begin) * fraction
 
 
 def resolution(step: int, total: int, stages: tuple[tuple[float, int], ...]) -> int:
-    """Side of the pictures of `step` in [0, total), in pixels; `stages` are (share of the steps until which, side)."""
+    """Side of the images of `step` in [0, total), in pixels; `stages` are (fraction of the steps until which, side)."""
     for until, side in stages:
         if step < until * total:
             return side

@@ -4,9 +4,9 @@ from fastcifar.config import AugmentConfig, Config, FfcvNetConfig, MuonConfig, S
 
 
 def airbench94() -> Config:
-    """The recipe of K. Jordan's airbench94_muon: whole pictures, batch 2,000, Muon, 8 epochs; 94.0% as published.
+    """The recipe of K. Jordan's airbench94_muon: whole images, batch 2,000, Muon, 8 epochs; 94.0% as published.
 
-    Published with six views of every test picture; here of those that one view is unsure of. The rate of the stem's
+    Published with six views of every test image; here of those that one view is unsure of. The rate of the stem's
     bias falls with all others, not to zero within the three epochs for which it learns.
     """
     return Config(
@@ -14,7 +14,7 @@ def airbench94() -> Config:
         epochs=8,
         batch_size=2000,
         label_smoothing=0.2,
-        evaluation="unsure",
+        evaluation="selective_tta",
         model=SpeedNetConfig(widths=(64, 256, 256), activation="gelu", logit_scale=1 / 256),
         optimizer=MuonConfig(lr=0.24, momentum=0.6, steps=3, bias_lr=0.053, head_lr=0.67, weight_decay=0.004),
         schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
@@ -34,7 +34,7 @@ def hiverge94() -> Config:
         epochs=7.63,
         batch_size=batch_size,
         label_smoothing=0.09,
-        evaluation="unsure",
+        evaluation="selective_tta",
         model=SpeedNetConfig(
             widths=(64, 256, 256), activation="silu", bn_momentum=1 - 0.5566, logit_scale=1 / 256, stem_epochs=0.19
         ),
@@ -62,7 +62,7 @@ def ffcv_example() -> Config:
         epochs=24,
         batch_size=512,
         label_smoothing=0.1,
-        evaluation="mirrored",
+        evaluation="flip_tta",
         model=FfcvNetConfig(),
         optimizer=SgdConfig(lr=0.5, momentum=0.9, weight_decay=5e-4),
         schedule=ScheduleConfig(peak_epoch=5, start=0, end=0),

@@ -21,7 +21,7 @@ def resnet24() -> Config:
 
 
 def cpu90() -> Config:
-    """90% on a CPU: a narrow network that sees small pictures first, Muon, six views of the unsure pictures."""
+    """90% on a CPU: a narrow network that sees small images first, Muon, six views of the unsure images."""
     return _speed(
         recipe="cpu90",
         epochs=4.5,
@@ -32,7 +32,7 @@ def cpu90() -> Config:
 
 
 def cpu94() -> Config:
-    """94% on a CPU: airbench94 with two epochs more, smaller pictures first, a stem whose bias learns only briefly."""
+    """94% on a CPU: airbench94 with two epochs more, smaller images first, a stem whose bias learns only briefly."""
     return _speed(
         recipe="cpu94",
         epochs=10,
@@ -55,7 +55,7 @@ def fast90() -> Config:
 
 
 def fast94() -> Config:
-    """94% on a GPU: airbench94 with smaller pictures first; neither tuned nor measured on one yet."""
+    """94% on a GPU: airbench94 with smaller images first; neither tuned nor measured on one yet."""
     return _speed(
         recipe="fast94",
         epochs=8,
@@ -73,17 +73,17 @@ def smoke() -> Config:
         epochs=2,
         batch_size=250,
         resolution=((0.7, 16), (1.0, 32)),
-        evaluation="plain",
+        evaluation="single_view",
         evaluate_every=1,
         model=SpeedNetConfig(widths=(32, 64, 128), activation="relu", logit_scale=1 / 128),
     )
 
 
 def _speed(**fields: Any) -> Config:
-    """What the speed recipes share: Muon from its peak to zero, label smoothing, alternating flips, six views."""
+    """What the speed recipes fraction: Muon from its peak to zero, label smoothing, alternating flips, six views."""
     shared = Config(
         label_smoothing=0.2,
-        evaluation="unsure",
+        evaluation="selective_tta",
         optimizer=MuonConfig(),
         schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),

@@ -148,7 +148,7 @@ def newest_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
-class Timetable:
+class CheckpointSchedule:
     """When the next checkpoint is due, by steps or by seconds."""
 
     def __init__(self, every: str) -> None:

@@ -28,7 +28,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
+class TrainedRun:
     """What a run leaves for later use; the weights were checked against the record."""
 
     folder: Path
@@ -47,7 +47,7 @@ class Bundle:
 
 
 def load_facts(folder: Path) -> dict[str, Any]:
-    """The record of a finished run, as `load_record`, after a look at what a bundle takes from it; raises UserError."""
+    """The record of a finished run, as `load_record`, after a look at what a trained run takes from it; raises UserError."""
     record = load_record(folder)
     missing = [key for key in CHECKS if key not in record]
     if missing:
@@ -60,7 +60,7 @@ def load_facts(folder: Path) -> dict[str, Any]:
     return record
 
 
-def load_bundle(folder: Path) -> Bundle:
+def load_run(folder: Path) -> TrainedRun:
     """Loads a finished run; raises UserError for one that is incomplete, damaged or changed since."""
     record = load_facts(folder)
     config = load_config(folder / CONFIG_NAME)
@@ -76,4 +76,4 @@ def load_bundle(folder: Path) -> Bundle:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f"{path} does not fit the network of {folder / CONFIG_NAME}: {error}") from None
-    return Bundle(folder, record, config, model.eval())
+    return TrainedRun(folder, record, config, model.eval())

@@ -19,7 +19,7 @@ import fastcifar
 from fastcifar.config import Config
 from fastcifar.errors import UserError
 from fastcifar.files import atomic_path, read_at_most
-from fastcifar.runtime.device import Placement, cpu_name
+from fastcifar.runtime.device import Runtime, cpu_name
 
 LARGEST_RECORD = 16 << 20  # bytes; it has some 4 kB
 RECORD_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME = (
@@ -95,11 +95,11 @@ def weights_sha256(state: dict[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def environment(placement: Placement) -> dict[str, Any]:
+def environment(runtime: Runtime) -> dict[str, Any]:
     """Versions, hardware and code revision, as a record keeps them."""
-    hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": placement.threads}
-    if placement.device.type == "cuda":
-        hardware["gpu"] = torch.cuda.get_device_name(placement.device)
+    hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": runtime.threads}
+    if runtime.device.type == "cuda":
+        hardware["gpu"] = torch.cuda.get_device_name(runtime.device)
     return {
         "versions": {
             "fastcifar": fastcifar.__version__,
@@ -107,7 +107,7 @@ def environment(placement: Placement) -> dict[str, Any]:
             **{name: package_version(name) for name in PACKAGES},
         },
         "hardware": hardware,
-        "cpu_kernels": placement.cpu_kernels,
+        "cpu_kernels": runtime.cpu_kernels,
         "system": platform.platform(),
         "code_revision": code_revision(),
     }

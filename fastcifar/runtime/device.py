@@ -14,7 +14,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Runtime:
     """A run's device, the type of its network's arithmetic, its CPU threads, and whose layers it uses."""
 
     device: torch.device
@@ -33,8 +33,8 @@ class Placement:
             torch.cuda.synchronize(self.device)
 
 
-def place(config: Config) -> Placement:
-    """The placement that `config` asks for; raises UserError for a device that is not there or a type it lacks."""
+def select_runtime(config: Config) -> Runtime:
+    """The runtime that `config` asks for; raises UserError for a device that is not there or a type it lacks."""
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
         raise UserError("device is cuda, but torch sees no GPU here; use --device cpu, or look at the driver")
@@ -43,7 +43,7 @@ def place(config: Config) -> Placement:
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError(f"amp is bfloat16, but {torch.cuda.get_device_name()} lacks it; use --amp float16")
     threads = torch.get_num_threads() if config.threads is None else config.threads
-    return Placement(device, dtype, threads, _cpu_kernels(config, device, dtype))
+    return Runtime(device, dtype, threads, _cpu_kernels(config, device, dtype))
 
 
 def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> CpuKernels:
@@ -51,11 +51,17 @@ def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> Cp
     if device.type != "cpu" or dtype != torch.float32:
         return "torch"
     flags = cpu_facts()[1]
-    if config.cpu_kernels == "half" and "avx512_fp16" not in flags:
+    if config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in flags:
         raise UserError("cpu_kernels is half, but this CPU has no AVX-512 for float16; use --cpu-kernels own")
     if config.cpu_kernels != "auto":
         return config.cpu_kernels
-    return "half" if "avx512_fp16" in flags and config.amp == "auto" else "own" if "avx512f" in flags else "torch"
+    return (
+        "winograd-fp16"
+        if "avx512_fp16" in flags and config.amp == "auto"
+        else "winograd"
+        if "avx512f" in flags
+        else "torch"
+    )
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:

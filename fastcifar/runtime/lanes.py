@@ -1,4 +1,4 @@
-"""One row of a picture as one vector: 96 lanes of LLVM's own vector type, for loops that must not depend on luck.
+"""One row of an image as one vector: 96 lanes of LLVM's own vector type, for loops that must not depend on luck.
 
 A compiler's auto-vectoriser gives up at a flip, at an unaligned start or at two arrays that might overlap, and halves
 the width on CPUs where 512 bits once were slow. Written as vectors, a row is six 512-bit registers, or twelve of 256,

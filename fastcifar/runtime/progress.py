@@ -13,10 +13,10 @@ PLAIN_LINE_EVERY_S = 5.0
 class Progress(Protocol):
     """Told how far the work is; cheap enough to be told at every step."""
 
-    def update(self, done: float, share: float | None = None, **fields: str) -> None:
+    def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
         """`done` of the total; `fields` are shown as `name value` behind the rate and the time left.
 
-        `share` of the work that is done, 0 to 1, where it is not that of the units: some take longer than others.
+        `fraction` of the work that is done, 0 to 1, where it is not that of the units: some take longer than others.
         """
         ...
 
@@ -45,24 +45,24 @@ class _PlainProgress:
         self.rate = _Rate(first)
         self.last: float | None = None
 
-    def update(self, done: float, share: float | None = None, **fields: str) -> None:
+    def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
         now = time.monotonic()
         if done < self.total and now - self.printed < PLAIN_LINE_EVERY_S:
             return
         if done == self.last:
             return
         self.printed, self.last = now, done
-        if share is None:
-            share = done / self.total if self.total else 1.0
-        print(self._line(done, share, now - self.started, fields), file=self.stream, flush=True)
+        if fraction is None:
+            fraction = done / self.total if self.total else 1.0
+        print(self._line(done, fraction, now - self.started, fields), file=self.stream, flush=True)
 
-    def _line(self, done: float, share: float, seconds: float, fields: dict[str, str]) -> str:
+    def _line(self, done: float, fraction: float, seconds: float, fields: dict[str, str]) -> str:
         rate = self.rate.update(done) if done < self.total else (done - self.first) / max(seconds, 1e-9)
-        going = share > self.begin and done < self.total
-        left = f"{seconds * (1 - share) / (share - self.begin):.0f} s left" if going else f"{seconds:.1f} s"
+        going = fraction > self.begin and done < self.total
+        left = f"{seconds * (1 - fraction) / (fraction - self.begin):.0f} s left" if going else f"{seconds:.1f} s"
         extra = "".join(f"  {name} {value}" for name, value in fields.items())
         amounts = f"{done:.0f}/{self.total:.0f} {self.unit}".rstrip()
-        return f"{self.label}  {amounts} ({share:.0%})  {rate:.1f} {self.unit}/s  {left}{extra}"
+        return f"{self.label}  {amounts} ({fraction:.0%})  {rate:.1f} {self.unit}/s  {left}{extra}"
 
 
 class _RichProgress:
@@ -72,9 +72,9 @@ class _RichProgress:
         self.bar, self.total, self.unit, self.rate = bar, total, unit, _Rate(first)
         self.task = bar.add_task(label, total=total, rate="", extra="")
 
-    def update(self, done: float, share: float | None = None, **fields: str) -> None:
+    def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
         extra = "  ".join(f"{name} {value}" for name, value in fields.items())
-        completed = done if share is None else share * self.total
+        completed = done if fraction is None else fraction * self.total
         self.bar.update(self.task, completed=completed, rate=f"{self.rate.update(done):.1f} {self.unit}/s", extra=extra)
 
 
@@ -90,7 +90,7 @@ def progress(
 ) -> Iterator[Progress]:
     """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere.
 
-    Of what was done before, `first` are the units and `begin` is the share of the work.
+    Of what was done before, `first` are the units and `begin` is the fraction of the work.
     """
     output = sys.stderr if stream is None else stream
     if not output.isatty() or os.environ.get("TERM") == "dumb":

@@ -7,28 +7,28 @@ from collections.abc import Iterator
 
 import torch
 
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 LARGEST_INT = 2**31 - 1
 
 
 @contextlib.contextmanager
-def using(placement: Placement) -> Iterator[None]:
-    """Torch's and numba's thread counts as `placement` says inside, and as they were before outside.
+def apply_threads(runtime: Runtime) -> Iterator[None]:
+    """Torch's and numba's thread counts as `runtime` says inside, and as they were before outside.
 
     With kernels of ours numba's threading layer is chosen as well, which it allows once in a process.
     """
     import numba
 
-    if placement.cpu_kernels != "torch":
+    if runtime.cpu_kernels != "torch":
         # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after
         # each operation, then do them; threads of another library would have to share the cores with those
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
     torch_before, numba_before = torch.get_num_threads(), numba.get_num_threads()
-    torch.set_num_threads(placement.threads)
+    torch.set_num_threads(runtime.threads)
     try:
-        numba.set_num_threads(min(placement.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+        numba.set_num_threads(min(runtime.threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
         yield
     finally:
         torch.set_num_threads(torch_before)
@@ -36,7 +36,7 @@ def using(placement: Placement) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def repeating(wanted: bool, device: torch.device) -> Iterator[None]:
+def deterministic_operations(wanted: bool, device: torch.device) -> Iterator[None]:
     """Inside, operations on a GPU whose bits may differ from one time to the next are refused, if `wanted`."""
     if not wanted or device.type != "cuda":
         yield

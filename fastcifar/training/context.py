@@ -13,38 +13,38 @@ from fastcifar.loader import open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.choice import Kind, choose_loader
 from fastcifar.models.build import build_model, use_kernels
-from fastcifar.models.speednet import WHITENING_PICTURES, SpeedNet
+from fastcifar.models.speednet import WHITENING_IMAGES, SpeedNet
 from fastcifar.optim.schedules import resolution, total_steps
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 
 
-class Setup:
+class RunContext:
     """The parts of a run of `config`; raises UserError for data that is missing or too small for a batch."""
 
-    def __init__(self, config: Config, placement: Placement) -> None:
-        self.config, self.placement = config, placement
+    def __init__(self, config: Config, runtime: Runtime) -> None:
+        self.config, self.runtime = config, runtime
         self.manifest = load_manifest(config.data)
         samples = self.manifest.splits["train"].samples
         if config.batch_size > samples:
-            raise UserError(f"batch_size is {config.batch_size}, but the training set has {samples} pictures")
+            raise UserError(f"batch_size is {config.batch_size}, but the training set has {samples} images")
         self.classes = len(self.manifest.class_names)
         self.steps_per_epoch = samples // config.batch_size
         self.total = total_steps(config.epochs, self.steps_per_epoch)
         self.loader_kind: Kind
-        self.loader_kind, reason = choose_loader(config.loader, config.data, placement.device)
+        self.loader_kind, reason = choose_loader(config.loader, config.data, runtime.device)
         if reason and self.loader_kind == "stream":
             print(f"loader stream: {reason}", file=sys.stderr, flush=True)
 
     def open(self, split: Literal["train", "test"]) -> Loader:
-        """A loader of one split: training pictures shuffled and augmented, test pictures as they are."""
+        """A loader of one split: training images shuffled and augmented, test images as they are."""
         config, is_train = self.config, split == "train"
-        # float32 pictures for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
+        # float32 images for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
         transform = Transform(
             config.augment if is_train else NO_AUGMENTATION,
             self.manifest.mean_01,
             self.manifest.std_01,
             seed=config.seed,
-            dtype=self.placement.dtype,
+            dtype=self.runtime.dtype,
         )
         return open_loader(
             self.loader_kind,
@@ -56,7 +56,7 @@ class Setup:
             shuffle=is_train,
             drop_last=is_train,
             size_at=self._size_at if is_train else None,
-            device=self.placement.device,
+            device=self.runtime.device,
         )
 
     def _size_at(self, step: int) -> int:
@@ -67,9 +67,9 @@ class Setup:
         model = build_model(self.config.model, self.classes, self.config.seed)
         if isinstance(model, SpeedNet) and not model.stem.weight.requires_grad:
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
-            model.whiten(loader.plain_pictures(WHITENING_PICTURES, plain).cpu())
-        use_kernels(model, self.placement.cpu_kernels)
-        return model.to(self.placement.device)
+            model.whiten(loader.plain_images(WHITENING_IMAGES, plain).cpu())
+        use_kernels(model, self.runtime.cpu_kernels)
+        return model.to(self.runtime.device)
 
     def before_step(self, model: nn.Module, step: int) -> None:
         """Brings the network into the state in which it takes `step`, whatever came before."""

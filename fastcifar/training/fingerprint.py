@@ -8,26 +8,26 @@ import torch
 from fastcifar.loader.base import Loader
 from fastcifar.loader.order import epoch_order
 from fastcifar.runs.record import weights_sha256
-from fastcifar.training.context import Setup
+from fastcifar.training.context import RunContext
 
 EPOCHS = 3
 """Of as many the order is looked at: enough to see any change of the rule."""
 
 
-def fingerprints(setup: Setup, loader: Loader) -> dict[str, str]:
-    """SHA-256 of the data order, of the first and the last batch's pictures and labels, and of the initial weights."""
-    samples = setup.manifest.splits["train"].samples
+def fingerprints(context: RunContext, loader: Loader) -> dict[str, str]:
+    """SHA-256 of the data order, of the first and the last batch's images and labels, and of the initial weights."""
+    samples = context.manifest.splits["train"].samples
     order = hashlib.sha256()
     for epoch in range(EPOCHS):
-        order.update(epoch_order(samples, setup.config.seed, epoch).astype("<i8").tobytes())
-    pictures = hashlib.sha256()
-    for step in (0, setup.total - 1):
-        images, labels = next(iter(loader.epoch(*divmod(step, setup.steps_per_epoch))))
+        order.update(epoch_order(samples, context.config.seed, epoch).astype("<i8").tobytes())
+    pixels = hashlib.sha256()
+    for step in (0, context.total - 1):
+        images, labels = next(iter(loader.epoch(*divmod(step, context.steps_per_epoch))))
         nhwc = images.permute(0, 2, 3, 1).contiguous().cpu()
-        pictures.update(nhwc.view(torch.uint8).numpy().tobytes())
-        pictures.update(labels.cpu().numpy().astype(np.int64).tobytes())
+        pixels.update(nhwc.view(torch.uint8).numpy().tobytes())
+        pixels.update(labels.cpu().numpy().astype(np.int64).tobytes())
     return {
         "order": order.hexdigest(),
-        "pictures": pictures.hexdigest(),
-        "initial weights": weights_sha256(setup.new_model(loader).state_dict()),
+        "images": pixels.hexdigest(),
+        "initial weights": weights_sha256(context.new_model(loader).state_dict()),
     }

@@ -10,13 +10,13 @@ from torch import Tensor
 from fastcifar.errors import RunFailedError
 
 CHANCE_WINDOW = 5000
-"""Pictures over which the accuracy is held against chance; fewer would stop runs that learn."""
+"""Images over which the accuracy is held against chance; fewer would stop runs that learn."""
 EARLIEST = 50_000
-"""Pictures before which no run is judged: a climb to a high rate begins worse than guessing, and recovers."""
+"""Images before which no run is judged: a climb to a high rate begins worse than guessing, and recovers."""
 
 
 class History:
-    """Losses and right answers of the steps, as metrics in JSON lines, and the two reasons to stop a run early."""
+    """Losses and correct answers of the steps, as metrics in JSON lines, and the two reasons to stop a run early."""
 
     def __init__(self, file: TextIO, *, total: int, batch_size: int, classes: int) -> None:
         self.file, self.total, self.batch_size, self.classes = file, total, batch_size, classes
@@ -27,17 +27,17 @@ class History:
         self._window = max(1, CHANCE_WINDOW // batch_size)
         self._judged = False
 
-    def add(self, facts: dict[str, Any], loss: Tensor, right: Tensor) -> None:
+    def add(self, facts: dict[str, Any], loss: Tensor, num_correct: Tensor) -> None:
         """Remembers a step's 0-d tensors, without waiting for them; `facts` are written beside them."""
-        self._pending.append((facts, loss, right))
+        self._pending.append((facts, loss, num_correct))
 
     def flush(self) -> None:
         """Reads what is pending and writes it; raises RunFailedError on a loss that is not finite, or at chance."""
         if not self._pending:
             return
         losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
-        right = torch.stack([right for _, _, right in self._pending]).tolist()
-        accuracies = [count / self.batch_size for count in right]
+        num_correct = torch.stack([num_correct for _, _, num_correct in self._pending]).tolist()
+        accuracies = [count / self.batch_size for count in num_correct]
         for (facts, _, _), loss, accuracy in zip(self._pending, losses, accuracies, strict=True):
             finite = loss if math.isfinite(loss) else None
             self.write({"kind": "step", **facts, "loss": finite, "train_accuracy": accuracy})
@@ -70,10 +70,10 @@ class History:
         if self._judged or early or len(self._recent) < self._window:
             return
         self._judged = True
-        chance, pictures = 1 / self.classes, len(self._recent) * self.batch_size
+        chance, images = 1 / self.classes, len(self._recent) * self.batch_size
         accuracy = sum(self._recent) / len(self._recent)
         # four standard deviations: of 30,000 runs that guess one gets through; one that learns is far above
-        if accuracy < chance + 4 * math.sqrt(chance * (1 - chance) / pictures):
+        if accuracy < chance + 4 * math.sqrt(chance * (1 - chance) / images):
             raise RunFailedError(
                 f"after {step + 1} of {self.total} steps the training accuracy is {accuracy:.1%}, no better than "
                 f"guessing among {self.classes} classes; change the learning rate, or look at the data"

@@ -11,11 +11,11 @@ from fastcifar.training.history import History
 
 
 class RunProgress:
-    """Shows steps and epochs, and judges the time left by pixels: a step on small pictures is a quick one."""
+    """Shows steps and epochs, and judges the time left by pixels: a step on small images is a quick one."""
 
     def __init__(self, bar: Progress, config: Config, *, total: int, steps_per_epoch: int, dataset: str) -> None:
         self.bar, self.epochs, self.steps_per_epoch = bar, config.epochs, steps_per_epoch
-        self.shares = _shares(total, config.resolution)
+        self.fractions = _fractions(total, config.resolution)
         self.lasting: dict[str, str] = {} if dataset == "cifar10" else {"data": dataset}
 
     def show(self, done: int, history: History) -> None:
@@ -23,18 +23,18 @@ class RunProgress:
         fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.epochs:g}"}
         if not math.isnan(history.loss):
             fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
-        self.bar.update(done, self.shares[done - 1], **fields, **self.lasting)
+        self.bar.update(done, self.fractions[done - 1], **fields, **self.lasting)
 
     def tested(self, accuracy: float) -> None:
         """Keeps a test accuracy, as a fraction, in view."""
         self.lasting["test"] = f"{accuracy:.1%}"
 
 
-def share_of_pixels(done: int, total: int, stages: tuple[tuple[float, int], ...]) -> float:
-    """The share of a run's pixels that are behind it after `done` steps of `total`."""
-    return float(_shares(total, stages)[done - 1]) if done else 0.0
+def fraction_of_pixels(done: int, total: int, stages: tuple[tuple[float, int], ...]) -> float:
+    """The fraction of a run's pixels that are behind it after `done` steps of `total`."""
+    return float(_fractions(total, stages)[done - 1]) if done else 0.0
 
 
-def _shares(total: int, stages: tuple[tuple[float, int], ...]) -> np.ndarray:
+def _fractions(total: int, stages: tuple[tuple[float, int], ...]) -> np.ndarray:
     pixels = np.cumsum([resolution(step, total, stages) ** 2 for step in range(total)])
     return pixels / pixels[-1]

@@ -16,7 +16,7 @@ class TrainingState:
 
     def __init__(self, step: TrainStep, history: History) -> None:
         self._step, self._history = step, history
-        self._device = step.placement.device
+        self._device = step.runtime.device
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors themselves, by name, and the rest for JSON; waits for the device."""

@@ -8,32 +8,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.optim.optimizer import Optimizer
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 
 
 class TrainStep:
     """Trains a model on one batch at a time; float16 gets a gradient scaler, as its range needs one."""
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, placement: Placement, label_smoothing: float) -> None:
-        self.model, self.optimizer, self.placement = model, optimizer, placement
+    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float) -> None:
+        self.model, self.optimizer, self.runtime = model, optimizer, runtime
         self.label_smoothing = label_smoothing
-        self.scaler = torch.amp.GradScaler(placement.device.type) if placement.dtype == torch.float16 else None
+        self.scaler = torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None
 
-    def __call__(self, images: Tensor, labels: Tensor, share: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (mean over the batch) and number of right answers, as 0-d tensors on the device.
+    def __call__(self, images: Tensor, labels: Tensor, lr_scale: float | Tensor) -> tuple[Tensor, Tensor]:
+        """Loss (mean over the batch) and number of correct answers, as 0-d tensors on the device.
 
-        `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `share` of the peak learning rate.
+        `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `lr_scale` of the peak learning rate.
         """
-        with self.placement.autocast:
+        with self.runtime.autocast:
             logits = self.model(images)
         logits = logits.float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self.scaler is None:
             loss.backward()
-            self.optimizer.step(share)
+            self.optimizer.step(lr_scale)
         else:
             self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer, share)  # type: ignore[arg-type]  (ours has what it uses: param_groups)
+            self.scaler.step(self.optimizer, lr_scale)  # type: ignore[arg-type]  (ours has what it uses: param_groups)
             self.scaler.update()
         self.optimizer.zero_grad()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()

@@ -7,14 +7,14 @@ from typing import Any, TextIO
 
 from torch import nn
 
-from fastcifar.config import Config, views_of
+from fastcifar.config import Config, evaluations_of
 from fastcifar.config.toml import to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.loader.base import Loader
 from fastcifar.optim.optimizer import build_optimizer
 from fastcifar.rng import Purpose, seeded
-from fastcifar.runs.checkpoint import Checkpoint, Timetable, newest_checkpoint, write_checkpoint
+from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_checkpoint, write_checkpoint
 from fastcifar.runs.record import (
     CONFIG_NAME,
     METRICS_NAME,
@@ -26,12 +26,12 @@ from fastcifar.runs.record import (
     weights_sha256,
 )
 from fastcifar.runs.resume import check_data, check_same, note_changes, only_one, unfinished
-from fastcifar.runtime.device import place
+from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
-from fastcifar.runtime.threads import repeating, using
+from fastcifar.runtime.threads import apply_threads, deterministic_operations
 from fastcifar.training.clock import Clock, process_seconds
-from fastcifar.training.context import Setup
-from fastcifar.training.evaluation import accuracy, cross_entropy, predict_logits, predict_more_views
+from fastcifar.training.context import RunContext
+from fastcifar.training.evaluation import accuracy, cross_entropy, predict_logits, predict_tta
 from fastcifar.training.failures import explained, how_to_resume
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.flops import training_flops
@@ -39,7 +39,7 @@ from fastcifar.training.graph import GraphStep
 from fastcifar.training.history import History
 from fastcifar.training.interrupt import Interrupts
 from fastcifar.training.loop import training_steps
-from fastcifar.training.run_progress import RunProgress, share_of_pixels
+from fastcifar.training.run_progress import RunProgress, fraction_of_pixels
 from fastcifar.training.state import TrainingState
 from fastcifar.training.step import TrainStep
 from fastcifar.training.warm_up import compile_kernels
@@ -55,8 +55,8 @@ def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, A
     RunFailedError for a run that cannot be finished; InterruptedRunError after Ctrl-C or SIGTERM, when a checkpoint
     has been written. The folder then holds the metrics up to there, and no record.
     """
-    placement = place(config)
-    setup = Setup(config, placement)
+    runtime = select_runtime(config)
+    context = RunContext(config, runtime)
     if resume is None:
         folder = make_run_folder(config)
         write_text(folder / CONFIG_NAME, to_toml(config))
@@ -65,24 +65,24 @@ def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, A
         check_same(folder, config)
     with (
         only_one(folder),
-        using(placement),
-        repeating(config.deterministic, placement.device),
+        apply_threads(runtime),
+        deterministic_operations(config.deterministic, runtime.device),
         seeded(config.seed, Purpose.DROPOUT),
         explained(config.batch_size, folder),
     ):
-        return folder, _Run(setup, folder, newest_checkpoint(folder)).execute()
+        return folder, _Run(context, folder, newest_checkpoint(folder)).execute()
 
 
 class _Run:
     """One training run, from opened data to written record."""
 
-    def __init__(self, setup: Setup, folder: Path, saved: Checkpoint | None) -> None:
-        self.setup, self.folder, self.saved = setup, folder, saved
-        self.config, self.placement, self.manifest = setup.config, setup.placement, setup.manifest
-        self.steps_per_epoch, self.total = setup.steps_per_epoch, setup.total
-        self.environment = environment(self.placement)  # now, as the source may change while the run goes on
-        self.clock = Clock(self.placement.synchronise)
-        self.timetable = Timetable(self.config.checkpoint_every)
+    def __init__(self, context: RunContext, folder: Path, saved: Checkpoint | None) -> None:
+        self.context, self.folder, self.saved = context, folder, saved
+        self.config, self.runtime, self.manifest = context.config, context.runtime, context.manifest
+        self.steps_per_epoch, self.total = context.steps_per_epoch, context.total
+        self.environment = environment(self.runtime)  # now, as the source may change while the run goes on
+        self.clock = Clock(self.runtime.synchronise)
+        self.checkpoint_schedule = CheckpointSchedule(self.config.checkpoint_every)
         self.train_accuracy = math.nan  # of the last epoch
         self.resumed_at: list[int] = []
 
@@ -90,28 +90,28 @@ class _Run:
         if self.saved is not None:
             check_data(self.folder, self.saved.facts["dataset_sha256"], self.manifest.content_sha256)
             note_changes(self.saved.facts, self.environment)
-        compile_kernels(self.placement, {size for _, size in self.config.resolution})
+        compile_kernels(self.runtime, {size for _, size in self.config.resolution})
         self.clock.run.start()
         self.clock.train.start()
         with (
-            self.setup.open("train") as loader,
-            self.setup.open("test") as self.test,
+            self.context.open("train") as loader,
+            self.context.open("test") as self.test,
             self._metrics() as self.file,
             Interrupts() as self.interrupts,
         ):
-            self.model = self.setup.new_model(loader)
+            self.model = self.context.new_model(loader)
             optimizer = build_optimizer(self.model, self.config.optimizer, self.config.batch_size)
-            kind = GraphStep if self.config.graph and self.placement.device.type == "cuda" else TrainStep
-            self.step_once = kind(self.model, optimizer, self.placement, self.config.label_smoothing)
+            kind = GraphStep if self.config.graph and self.runtime.device.type == "cuda" else TrainStep
+            self.step_once = kind(self.model, optimizer, self.runtime, self.config.label_smoothing)
             self.history = History(
-                self.file, total=self.total, batch_size=self.config.batch_size, classes=self.setup.classes
+                self.file, total=self.total, batch_size=self.config.batch_size, classes=self.context.classes
             )
             self.state = TrainingState(self.step_once, self.history)
             self._train(loader, 0 if self.saved is None else self._restore(self.saved))
             self.clock.train.stop()
             plain, more = self._evaluate(self.model)
-            self.fingerprints = fingerprints(self.setup, loader)
-        if self.timetable.ever:
+            self.fingerprints = fingerprints(self.context, loader)
+        if self.checkpoint_schedule.ever:
             self._write_checkpoint(self.total, keep=1)
         return self._save(self.model, plain, more)
 
@@ -126,8 +126,8 @@ class _Run:
 
     def _train(self, loader: Loader, first: int) -> None:
         config = self.config
-        read_every = max(1, self.total // READS_PER_RUN) if self.placement.device.type == "cpu" else self.total
-        begin = share_of_pixels(first, self.total, config.resolution)
+        read_every = max(1, self.total // READS_PER_RUN) if self.runtime.device.type == "cpu" else self.total
+        begin = fraction_of_pixels(first, self.total, config.resolution)
         with progress(f"{config.recipe} seed {config.seed}", self.total, "steps", first=first, begin=begin) as bar:
             shown = RunProgress(
                 bar,
@@ -136,9 +136,9 @@ class _Run:
                 steps_per_epoch=self.steps_per_epoch,
                 dataset=self.manifest.dataset,
             )
-            for number, share, loss, right in training_steps(self.setup, self.step_once, loader, first):
-                done, lr = number + 1, config.optimizer.lr * share
-                self.history.add({"step": number, "epoch": number / self.steps_per_epoch, "lr": lr}, loss, right)
+            for number, lr_scale, loss, num_correct in training_steps(self.context, self.step_once, loader, first):
+                done, lr = number + 1, config.optimizer.lr * lr_scale
+                self.history.add({"step": number, "epoch": number / self.steps_per_epoch, "lr": lr}, loss, num_correct)
                 if done % read_every == 0:
                     self.history.flush()
                 shown.show(done, self.history)
@@ -148,7 +148,7 @@ class _Run:
         if done % self.steps_per_epoch == 0 or done == self.total:
             self._finish_epoch(math.ceil(done / self.steps_per_epoch), done, shown)
         received = self.interrupts.received
-        if received is not None or (self.timetable.due(done) and done < self.total):
+        if received is not None or (self.checkpoint_schedule.due(done) and done < self.total):
             self._write_checkpoint(done, self.config.checkpoint_keep)
         if received is not None:
             message = f"stopped after step {done} of {self.total}; go on with {how_to_resume(self.folder)}"
@@ -160,7 +160,7 @@ class _Run:
         every = self.config.evaluate_every
         if every and epoch % every == 0 and done < self.total:
             with self.clock.evaluation():
-                answers = predict_logits(self.model, self.test.epoch(0), self.placement)
+                answers = predict_logits(self.model, self.test.epoch(0), self.runtime)
                 facts["test_accuracy"] = accuracy(*answers)
                 facts["test_loss"] = cross_entropy(*answers, self.config.label_smoothing)
             shown.tested(facts["test_accuracy"])
@@ -200,14 +200,14 @@ class _Run:
 
     def _evaluate(self, model: nn.Module) -> tuple[float, float]:
         """Accuracy with one view and with more; the run clock stops once the one that counts is known."""
-        _, kind = views_of(self.config.evaluation)
-        plain, labels = predict_logits(model, self.test.epoch(0), self.placement)
+        _, kind = evaluations_of(self.config.evaluation)
+        plain, labels = predict_logits(model, self.test.epoch(0), self.runtime)
         plain_accuracy = accuracy(plain, labels)
-        if self.config.evaluation == "plain":
+        if self.config.evaluation == "single_view":
             self.clock.run.stop()
-        more = predict_more_views(model, self.test.epoch(0), self.placement, kind, plain)
+        more = predict_tta(model, self.test.epoch(0), self.runtime, kind, plain)
         more_accuracy = accuracy(more, labels)
-        if self.config.evaluation != "plain":
+        if self.config.evaluation != "single_view":
             self.clock.run.stop()
         return plain_accuracy, more_accuracy
 
@@ -222,11 +222,11 @@ class _Run:
             "epochs": config.epochs,
             "steps": self.total,
             "batch_size": config.batch_size,
-            "flops": training_flops(self.setup),
+            "flops": training_flops(self.context),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "device": str(self.placement.device),
-            "amp": str(self.placement.dtype).removeprefix("torch."),
-            "loader": self.setup.loader_kind,
+            "device": str(self.runtime.device),
+            "amp": str(self.runtime.dtype).removeprefix("torch."),
+            "loader": self.context.loader_kind,
             "evaluation": config.evaluation,
             "test_accuracy": plain,
             "test_accuracy_tta": more,

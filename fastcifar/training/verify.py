@@ -16,10 +16,10 @@ from fastcifar.recipes import load_config
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, environment, load_record, weights_sha256
 from fastcifar.runs.resume import environment_changes
-from fastcifar.runtime.device import place
+from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
-from fastcifar.runtime.threads import repeating, using
-from fastcifar.training.context import Setup
+from fastcifar.runtime.threads import apply_threads, deterministic_operations
+from fastcifar.training.context import RunContext
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.loop import training_steps
 from fastcifar.training.step import TrainStep
@@ -30,7 +30,7 @@ LOSSES_READ = 50  # steps between two looks at the losses: each waits for the de
 def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) -> str:
     """Trains again the first `steps` of the run in `folder`, or all of it and to its weights; says what was the same.
 
-    Raises RunFailedError with the first quantity that differs (data order, pictures, initial weights, the loss of a
+    Raises RunFailedError with the first quantity that differs (data order, images, initial weights, the loss of a
     step, the last weights) and with what changed of versions, hardware and code; UserError for a run that cannot be
     compared: other data, no such device, no fingerprints in its record.
     """
@@ -42,22 +42,22 @@ def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) 
         if isinstance(error, UserError):
             raise
         raise UserError(f"{folder} has no fingerprints to compare with: an earlier version trained it") from None
-    setup = Setup(config, place(config))
-    if setup.manifest.content_sha256 != saved_digest:
-        raise UserError(f"{config.data} is not what {folder} was trained on: name the right data with --data")
-    placement, last = setup.placement, setup.total if steps is None else min(steps, setup.total)
+    context = RunContext(config, select_runtime(config))
+    if context.manifest.content_sha256 != saved_digest:
+        raise UserError(f"{config.data} is not what {folder} was trained on: name the num_correct data with --data")
+    runtime, last = context.runtime, context.total if steps is None else min(steps, context.total)
     with (
-        using(placement),
-        repeating(config.deterministic, placement.device),
+        apply_threads(runtime),
+        deterministic_operations(config.deterministic, runtime.device),
         seeded(config.seed, Purpose.DROPOUT),
-        setup.open("train") as loader,
+        context.open("train") as loader,
     ):
-        differs = _first_difference(setup, loader, expected, _losses(folder), last, record["weights_sha256"])
+        differs = _first_difference(context, loader, expected, _losses(folder), last, record["weights_sha256"])
     if differs is not None:
-        changes = environment_changes(record, environment(placement)) or ["nothing of versions, hardware or code"]
+        changes = environment_changes(record, environment(runtime)) or ["nothing of versions, hardware or code"]
         raise RunFailedError(f"{folder} does not repeat: {differs}. Changed since: {'; '.join(changes)}")
     compared = f"{', '.join(expected)}, the loss of {last} steps"
-    weights = f" and the weights {record['weights_sha256'][:12]}" if last == setup.total else ""
+    weights = f" and the weights {record['weights_sha256'][:12]}" if last == context.total else ""
     return f"the same: {compared}{weights}"
 
 
@@ -82,18 +82,18 @@ def _losses(folder: Path) -> list[float]:
 
 
 def _first_difference(
-    setup: Setup, loader: Loader, expected: dict[str, str], losses: list[float], last: int, weights: str
+    context: RunContext, loader: Loader, expected: dict[str, str], losses: list[float], last: int, weights: str
 ) -> str | None:
-    for name, digest in fingerprints(setup, loader).items():
+    for name, digest in fingerprints(context, loader).items():
         if expected.get(name) != digest:
             return f"{name} {digest[:12]}, was {str(expected.get(name))[:12]}"
-    model = setup.new_model(loader)
-    optimizer = build_optimizer(model, setup.config.optimizer, setup.config.batch_size)
-    step_once = TrainStep(model, optimizer, setup.placement, setup.config.label_smoothing)
+    model = context.new_model(loader)
+    optimizer = build_optimizer(model, context.config.optimizer, context.config.batch_size)
+    step_once = TrainStep(model, optimizer, context.runtime, context.config.label_smoothing)
     unread: list[torch.Tensor] = []
     done = 0
-    with progress(f"verifying {setup.config.recipe} seed {setup.config.seed}", last, "steps") as bar:
-        for step in training_steps(setup, step_once, loader):
+    with progress(f"verifying {context.config.recipe} seed {context.config.seed}", last, "steps") as bar:
+        for step in training_steps(context, step_once, loader):
             unread.append(step.loss)
             if len(unread) == LOSSES_READ or step.number + 1 == last:
                 for loss in torch.stack(unread).tolist():
@@ -105,7 +105,7 @@ def _first_difference(
             bar.update(step.number + 1)
             if step.number + 1 == last:
                 break
-    if last < setup.total:
+    if last < context.total:
         return None
     found = weights_sha256(model.state_dict())
     return None if found == weights else f"the weights are {found[:12]}, were {weights[:12]}, though no loss differs"

@@ -9,24 +9,24 @@ from fastcifar.augment.transform import SIDE, Transform
 from fastcifar.augment.transform_cuda import CudaTransform
 from fastcifar.config import NO_AUGMENTATION
 from fastcifar.nn.conv_norm_act import warm_up
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 
 
-def compile_kernels(placement: Placement, sizes: Iterable[int]) -> None:
+def compile_kernels(runtime: Runtime, sizes: Iterable[int]) -> None:
     """Compiles the kernels of a run, or loads them from the disk cache; on the process clock only.
 
-    `sizes`: the sides of the training pictures, some of which have a kernel of their own on a GPU.
+    `sizes`: the sides of the training images, some of which have a kernel of their own on a GPU.
     """
-    picture, row = np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, np.int64)
-    for dtype in {placement.dtype, torch.float32}:  # float32 for the pictures that a network is initialised with
+    image, row = np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, np.int64)
+    for dtype in {runtime.dtype, torch.float32}:  # float32 for the images that a network is initialised with
         transform = Transform(NO_AUGMENTATION, (0.5,) * 3, (0.5,) * 3, dtype=dtype)
-        if placement.device.type != "cuda":
-            transform(picture, row, row, 0)
+        if runtime.device.type != "cuda":
+            transform(image, row, row, 0)
             continue
-        on_gpu = CudaTransform(transform, placement.device)
-        pictures, rows = (torch.from_numpy(array).to(placement.device) for array in (picture, row))
+        on_gpu = CudaTransform(transform, runtime.device)
+        images, rows = (torch.from_numpy(array).to(runtime.device) for array in (image, row))
         for size in {SIDE, *sizes}:
-            on_gpu(pictures, rows, rows, 0, size)
-    placement.synchronise()
-    if placement.cpu_kernels != "torch":
-        warm_up(placement.cpu_kernels)
+            on_gpu(images, rows, rows, 0, size)
+    runtime.synchronise()
+    if runtime.cpu_kernels != "torch":
+        warm_up(runtime.cpu_kernels)

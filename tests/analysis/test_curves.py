@@ -1,4 +1,4 @@
-"""The curves of a run: the picture is written, the running mean is a mean."""
+"""The curves of a run: the image is written, the running mean is a mean."""
 
 import json
 import shutil
@@ -24,11 +24,11 @@ def test_running_mean(values: list[float], window: int) -> None:
 def test_curves_are_written(finished: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     assert draw_curves(folder) == folder / "curves.png"
-    with Image.open(folder / "curves.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert picture.size == (1650, 510)
-        assert len(picture.convert("RGB").getcolors(1 << 20) or []) > 50
+    with Image.open(folder / "curves.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert image.size == (1650, 510)
+        assert len(image.convert("RGB").getcolors(1 << 20) or []) > 50
     assert not list(folder.glob(".*"))
 
 

@@ -14,19 +14,19 @@ from fastcifar.analysis.evaluation_tables import (
 
 
 def evaluation(dataset: str = "cifar10", classes: int = 3) -> Evaluation:
-    """Six pictures: of class 0 two right and one taken for 1; of class 1 all three right, one only if mirrored."""
+    """Six images: of class 0 two right and one taken for 1; of class 1 all three right, one only if mirrored."""
     labels = np.array([0, 0, 0, 1, 1, 1])
     plain = np.zeros((6, classes), np.float32)
     plain[range(6), [0, 0, 1, 1, 1, 0]] = 2
     mirrored = plain.copy()
     mirrored[5, 1] = 5
     names = ["cat", "automobile", "dog", *(f"c{number}" for number in range(3, classes))]
-    return Evaluation(names, dataset, "plain", labels, {"plain": plain, "mirrored": mirrored})
+    return Evaluation(names, dataset, "single_view", labels, {"single_view": plain, "flip_tta": mirrored})
 
 
-def test_accuracy_table_leaves_out_classes_without_pictures() -> None:
+def test_accuracy_table_leaves_out_classes_without_images() -> None:
     assert accuracy_table(summarise(evaluation())).splitlines() == [
-        "class       pictures         one view (counts)            mirrored views",
+        "class       images         one view (counts)            mirrored views",
         "cat                3       66.67% [20.8, 93.9]       66.67% [20.8, 93.9]",
         "automobile         3       66.67% [20.8, 93.9]     100.00% [43.9, 100.0]",
         "all                6       66.67% [30.0, 90.3]       83.33% [43.6, 97.0]",
@@ -61,7 +61,7 @@ def test_calibration_table() -> None:
 
 def test_nothing_wrong_and_many_classes() -> None:
     perfect = Evaluation(
-        ["a", "b"], "custom", "plain", np.array([0, 1]), dict.fromkeys(("plain", "mirrored"), np.eye(2))
+        ["a", "b"], "custom", "single_view", np.array([0, 1]), dict.fromkeys(("single_view", "flip_tta"), np.eye(2))
     )
     assert confusions_list(summarise(perfect)) == ""
     assert confusion_table(summarise(evaluation(classes=21))) == ""

@@ -12,7 +12,7 @@ from fastcifar.analysis.galleries import (
     Answer,
     as_rows,
     failures_by_class,
-    most_confidently_right,
+    most_confidently_correct,
     most_confidently_wrong,
 )
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure, overlay
@@ -34,11 +34,11 @@ def test_most_confident_first_and_ties_by_index() -> None:
     wrong = most_confidently_wrong(LOGITS, LABELS)
     assert [answer.index for answer in wrong] == [1, 0, 2]
     first = wrong[0]
-    assert (first.label, first.prediction, first.is_right) == (0, 1, False)
+    assert (first.label, first.prediction, first.is_correct) == (0, 1, False)
     assert (first.label_probability, first.prediction_probability) == pytest.approx((0.1, 0.8))
-    right = most_confidently_right(LOGITS, LABELS)
+    right = most_confidently_correct(LOGITS, LABELS)
     assert [answer.index for answer in right] == [4, 3]
-    assert all(answer.is_right and answer.label_probability == answer.prediction_probability for answer in right)
+    assert all(answer.is_correct and answer.label_probability == answer.prediction_probability for answer in right)
 
 
 def test_failures_of_each_class() -> None:
@@ -52,14 +52,14 @@ def test_any_gallery_is_the_head_of_the_sorted_answers(seed: int, samples: int, 
     rng = np.random.default_rng(seed)
     logits = rng.integers(0, 3, (samples, 3)).astype(float)  # many ties
     labels = rng.integers(0, 3, samples)
-    for chosen, right in ((most_confidently_wrong, False), (most_confidently_right, True)):
+    for chosen, right in ((most_confidently_wrong, False), (most_confidently_correct, True)):
         answers = chosen(logits, labels, count)
         total = int(((logits.argmax(1) == labels) == right).sum())
         assert len(answers) == min(count, total)
         assert answers == chosen(logits, labels, samples)[:count]
         keys = [(-answer.prediction_probability, answer.index) for answer in answers]
         assert keys == sorted(keys)
-        assert all(answer.is_right == right and labels[answer.index] == answer.label for answer in answers)
+        assert all(answer.is_correct == right and labels[answer.index] == answer.label for answer in answers)
 
 
 def test_rows_for_json() -> None:
@@ -76,7 +76,7 @@ def test_the_gallery_s_captions() -> None:
     ]
     np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), IMAGES[1])
     assert figure.axes[0].images[0].get_interpolation() == "nearest"
-    assert texts(gallery_figure(most_confidently_right(LOGITS, LABELS), IMAGES, NAMES))[:2] == [
+    assert texts(gallery_figure(most_confidently_correct(LOGITS, LABELS), IMAGES, NAMES))[:2] == [
         "cat 90.0%",
         "ship 60.0%",
     ]
@@ -85,7 +85,7 @@ def test_the_gallery_s_captions() -> None:
 def test_figures_of_nothing_say_so() -> None:
     heat = np.zeros((0, 32, 32))
     for figure in (gallery_figure([], IMAGES, NAMES, "T"), grad_cam_figure([], IMAGES, heat, heat, NAMES, "T")):
-        assert [text.get_text() for text in figure.texts] == ["T", "there is no such picture"]
+        assert [text.get_text() for text in figure.texts] == ["T", "there is no such image"]
     assert "no mistake" in texts(failures_figure([[], [], []], IMAGES, NAMES))
 
 
@@ -102,7 +102,7 @@ def test_heat_of_wrong_and_of_right_answers() -> None:
     wrong = most_confidently_wrong(LOGITS, LABELS)
     found = texts(grad_cam_figure(wrong, IMAGES, heat, heat[::-1], NAMES))
     assert [found.count(kind) for kind in ("predicted", "true", "none")] == [3, 3, 4]
-    right = most_confidently_right(LOGITS, LABELS)
+    right = most_confidently_correct(LOGITS, LABELS)
     found = texts(grad_cam_figure(right, IMAGES, heat[:2], heat[:2], NAMES))
     assert [found.count(kind) for kind in ("heat", "true", "none")] == [2, 0, 1]
 

@@ -38,7 +38,7 @@ def network(name: str) -> nn.Module:
     return build_model(CONFIGS[name], 10, seed=1)
 
 
-def pictures(count: int, side: int = 32) -> Tensor:
+def random_images(count: int, side: int = 32) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
@@ -77,7 +77,7 @@ def test_no_evidence_is_no_heat() -> None:
 )
 def test_equal_to_captum_s_at_the_chosen_layer(name: str, layer: str, margin: int, side: int) -> None:
     model = network(name)
-    images, classes = pictures(3), torch.tensor([0, 7, 7])
+    images, classes = random_images(3), torch.tensor([0, 7, 7])
     assert choose_layer(model) == (layer, margin)
     cam = grad_cam(model, images, classes, batch_size=2)
     assert (cam.layer, cam.margin, tuple(cam.heat.shape)) == (layer, margin, (3, side, side))
@@ -91,7 +91,7 @@ def test_equal_to_captum_s_at_the_chosen_layer(name: str, layer: str, margin: in
 
 def test_a_layer_by_name_is_equal_to_captum_s() -> None:
     model = network("speed").eval()
-    images, classes = pictures(2), torch.tensor([3, 4])
+    images, classes = random_images(2), torch.tensor([3, 4])
     cam = grad_cam(model, images, classes, "blocks.1.conv1")
     expected = LayerGradCam(model, model.get_submodule("blocks.1.conv1")).attribute(
         images, classes, relu_attributions=True
@@ -113,36 +113,36 @@ def test_the_network_is_left_as_it_was(name: str) -> None:
     modes = [module.training for module in model.modules()]
     learns = [parameter.requires_grad for parameter in model.parameters()]
     with torch.no_grad():
-        first = grad_cam(model, pictures(2), torch.tensor([1, 2])).heat
+        first = grad_cam(model, random_images(2), torch.tensor([1, 2])).heat
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == learns
     assert all((parameter.grad == 1).all() for parameter in model.parameters() if parameter.grad is not None)
     assert not any(module._forward_hooks or module._backward_hooks for module in model.modules())
-    assert torch.equal(first, grad_cam(model, pictures(2), torch.tensor([1, 2])).heat)
+    assert torch.equal(first, grad_cam(model, random_images(2), torch.tensor([1, 2])).heat)
 
 
 def test_frozen_networks_and_inference_mode() -> None:
     model = network("resnet")
-    expected = grad_cam(model, pictures(2), torch.tensor([1, 2])).heat
+    expected = grad_cam(model, random_images(2), torch.tensor([1, 2])).heat
     model.requires_grad_(False)
     with torch.inference_mode():
-        cam = grad_cam(model, pictures(2).clone(), torch.tensor([1, 2]))
+        cam = grad_cam(model, random_images(2).clone(), torch.tensor([1, 2]))
     assert torch.equal(cam.heat, expected)
 
 
 def test_modes_and_hooks_after_an_error() -> None:
     model = network("resnet").train()
     with pytest.raises(RuntimeError):
-        grad_cam(model, pictures(1)[:, :2], torch.tensor([1]), "layer2")
+        grad_cam(model, random_images(1)[:, :2], torch.tensor([1]), "layer2")
     with pytest.raises(ZeroDivisionError), evaluating(model):
         _ = 1 / model.training  # evaluation mode is False
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_no_pictures_have_no_heat() -> None:
-    cam = grad_cam(network("resnet"), pictures(0), torch.empty(0, dtype=torch.int64))
+def test_no_images_have_no_heat() -> None:
+    cam = grad_cam(network("resnet"), random_images(0), torch.empty(0, dtype=torch.int64))
     assert cam.heat.shape[0] == 0
     assert cam.relative(32).shape == (0, 32, 32)
 
@@ -164,7 +164,7 @@ def test_a_margin_is_cut_off_again() -> None:
 )
 def test_layers_that_are_refused(layer: str, text: str) -> None:
     with pytest.raises(UserError) as caught:
-        grad_cam(network("resnet"), pictures(1), torch.tensor([1]), layer)
+        grad_cam(network("resnet"), random_images(1), torch.tensor([1]), layer)
     assert str(caught.value).startswith(text)
 
 
@@ -173,16 +173,14 @@ def test_what_else_is_refused() -> None:
     with pytest.raises(
         UserError, match=r"^images \(1, 3, 32, 32\) and classes \(2,\) must be \(n, 3, s, s\) and \(n,\)$"
     ):
-        grad_cam(model, pictures(1), torch.tensor([1, 2]))
+        grad_cam(model, random_images(1), torch.tensor([1, 2]))
     with pytest.raises(UserError, match=r"^classes go from 10 to 10, but the network has 10$"):
-        grad_cam(model, pictures(1), torch.tensor([10]))
+        grad_cam(model, random_images(1), torch.tensor([10]))
     shared = nn.ReLU()
     twice = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Conv2d(4, 4, 3), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UserError, match=r"^the layer 1 runs 2 times in a forward pass, but must run once$"):
-        grad_cam(twice, pictures(1), torch.tensor([1]), "1")
-    with pytest.raises(
-        UserError, match=r"^no layer makes maps of 8x8 or finer of pictures of 31 pixels; name a layer$"
-    ):
+        grad_cam(twice, random_images(1), torch.tensor([1]), "1")
+    with pytest.raises(UserError, match=r"^no layer makes maps of 8x8 or finer of images of 31 pixels; name a layer$"):
         choose_layer(nn.Sequential(nn.Conv2d(3, 4, 31), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)), 31)
 
 

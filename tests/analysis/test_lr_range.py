@@ -25,7 +25,7 @@ from fastcifar.config import AdamConfig, Config, MuonConfig, ResNetConfig, Sched
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.optim.optimizer import Sgd, build_optimizer
 from fastcifar.recipes import RECIPES
-from fastcifar.runtime.device import place
+from fastcifar.runtime.device import select_runtime
 from fastcifar.training.trainer import train
 
 SMALL = ResNetConfig(width=4, dropout=0.1)  # dropout draws random numbers
@@ -71,7 +71,9 @@ def test_model_and_optimizer_are_left_alone(optimizer: Any, tiny: Config) -> Non
         trained.zero_grad()
     model.eval()
     before = state_of([model, trained])
-    losses, _ = losses_on_a_copy(model, trained, [batch] * 10, place(config), rates_of("linear", 0.01, 0.1, 10), config)
+    losses, _ = losses_on_a_copy(
+        model, trained, [batch] * 10, select_runtime(config), rates_of("linear", 0.01, 0.1, 10), config
+    )
     assert len(losses) == 10
     assert losses[-1] < losses[0]  # the copy did learn, by the copied optimiser
     assert equal(state_of([model, trained]), before)
@@ -111,10 +113,10 @@ def test_every_recipe(recipe: str, small_data: Path) -> None:
     assert np.isfinite(test.losses).all()
 
 
-def test_pictures_have_the_size_of_the_peak(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_have_the_size_of_the_peak(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def looking(self: Any, images: torch.Tensor, labels: torch.Tensor, share: float) -> tuple[torch.Tensor, ...]:
+    def looking(self: Any, images: torch.Tensor, labels: torch.Tensor, fraction: float) -> tuple[torch.Tensor, ...]:
         sizes.append(images.shape[2])
         return torch.tensor(1.0), torch.tensor(0)
 

@@ -56,12 +56,12 @@ def test_wilson_interval_solves_its_quadratic_and_is_symmetric(right: int, wrong
         assert (low, high) == (0, 1)
         return
     assert 0 <= low <= right / samples <= high <= 1
-    for end in (low, high):  # its definition: the shares that lie 1.96 standard errors of their own away
+    for end in (low, high):  # its definition: the fractions that lie 1.96 standard errors of their own away
         assert (right / samples - end) ** 2 == pytest.approx(1.959964**2 * end * (1 - end) / samples, abs=1e-12)
 
 
-def test_wilson_of_what_is_no_share() -> None:
-    with pytest.raises(UserError, match=r"^3 right of 2 samples is no share$"):
+def test_wilson_of_what_is_no_fraction() -> None:
+    with pytest.raises(UserError, match=r"^3 right of 2 samples is no fraction$"):
         c.wilson_interval(3, 2)
 
 

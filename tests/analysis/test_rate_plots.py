@@ -1,4 +1,4 @@
-"""What the pictures of learning rates show, read back from their axes."""
+"""What the images of learning rates show, read back from their axes."""
 
 import math
 from typing import Any

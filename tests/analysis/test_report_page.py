@@ -109,7 +109,7 @@ def test_all_is_there(html: str, finished: Any) -> None:
 def test_figures_of_synthetic_data_are_marked(html: str) -> None:
     shown = re.findall(r"<(h1|h2|caption|figcaption|title)[^>]*>(.*?)</\1>", html, re.DOTALL)
     without = [text for _, text in shown if "synthetic data, not CIFAR-10" not in text]
-    # what is left says nothing that was measured: the plan, the layers, the settings, the captions of single pictures
+    # what is left says nothing that was measured: the plan, the layers, the settings, the captions of single images
     allowed = r"What the configuration plans|^Network|^Layers with|^Configuration|^Environment|^What the run was made"
     assert [text for text in without if not re.search(allowed + r"|^no\. \d+$|^(said |is )?\w+ [\d.]+%$", text)] == []
 
@@ -127,12 +127,12 @@ def test_nothing_comes_from_outside(html: str) -> None:
     assert "url(http" not in html
 
 
-def test_every_picture_decodes_and_is_described(html: str) -> None:
-    pictures = Page(html).all("img")
-    assert len(pictures) > 25 + 25 * 2
-    for picture in pictures:
-        assert picture["alt"]
-        content = base64.b64decode(str(picture["src"]).removeprefix("data:image/png;base64,"), validate=True)
+def test_every_image_decodes_and_is_described(html: str) -> None:
+    images = Page(html).all("img")
+    assert len(images) > 25 + 25 * 2
+    for image in images:
+        assert image["alt"]
+        content = base64.b64decode(str(image["src"]).removeprefix("data:image/png;base64,"), validate=True)
         with Image.open(io.BytesIO(content)) as decoded:
             decoded.load()
             assert decoded.size in {(32, 32), (128, 128)}
@@ -168,8 +168,10 @@ def test_hostile_texts_stay_texts(finished: Any, tmp_path: Path, small_data: Pat
     )
     real = report_page.evaluate_run
 
-    def with_names(bundle: Any, data: Path | None) -> Any:
-        evaluation = real(replace(bundle, record=bundle.record | {"class_names": finished.record["class_names"]}), data)
+    def with_names(trained: Any, data: Path | None) -> Any:
+        evaluation = real(
+            replace(trained, record=trained.record | {"class_names": finished.record["class_names"]}), data
+        )
         return replace(evaluation, class_names=names, dataset=HOSTILE)
 
     monkeypatch.setattr(report_page, "evaluate_run", with_names)
@@ -188,7 +190,7 @@ def test_without_the_data(finished: Any, tmp_path: Path, capsys: pytest.CaptureF
     config.write_text(config.read_text().replace(str(finished.config.data), str(gone)))
     made = build_report([folder])
     page = Page(made)
-    assert capsys.readouterr().err.startswith(f"without pictures: no prepared data in {gone}")
+    assert capsys.readouterr().err.startswith(f"without images: no prepared data in {gone}")
     assert f"could not be read: no prepared data in {gone}" in page.text
     assert page.all("img") == []
     assert [name for name in SECTIONS if name in page.ids()] == [
@@ -214,9 +216,11 @@ def test_answers_that_are_not_those_of_the_record(html: str, finished: Any, tmp_
 def test_two_runs_of_the_same_settings(finished: Any, second: Path) -> None:
     page = Page(build_report([finished.folder, second]))
     first, other = finished.record["test_accuracy_tta"], json.loads((second / "record.json").read_text())
-    shares = [100 * first, 100 * other["test_accuracy_tta"]]
-    half = 12.7062 * abs(shares[0] - shares[1]) / 2  # t of one degree of freedom; s / sqrt(2) is half the difference
-    assert f"{sum(shares) / 2:.2f}% ± {half:.2f}" in page.text
+    fractions = [100 * first, 100 * other["test_accuracy_tta"]]
+    half = (
+        12.7062 * abs(fractions[0] - fractions[1]) / 2
+    )  # t of one degree of freedom; s / sqrt(2) is half the difference
+    assert f"{sum(fractions) / 2:.2f}% ± {half:.2f}" in page.text
     assert "2 runs compared" in page.text
     assert "only the seeds differ" in page.text
     assert {finished.folder.name, second.name} <= set(page.text.split())
@@ -322,7 +326,7 @@ def luminance(colour: str) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-def test_pictures_keep_their_pixels() -> None:
+def test_images_keep_their_pixels() -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert (decoded(png_uri(image)) == image).all()
     heat = np.zeros((32, 32))

@@ -25,12 +25,12 @@ def compare(config: AugmentConfig, size: int, kind: int, epoch: int) -> None:
         np.int32(kernel_cuda.FLIPS[config.flip]), np.int32(config.cutout), np.int32(size),
         np.concatenate([SCALE, BIAS]), out.view(np.uint64) if wide else out,
     )  # fmt: skip
-    for i, picture in enumerate(out.reshape(count, size, size, 3), FIRST):
+    for i, image in enumerate(out.reshape(count, size, size, 3), FIRST):
         expected = reference.augment_one(
             IMAGES[ORDER[i]], config, SCALE, BIAS,
             seed=SEED, epoch=epoch, sample=int(SAMPLES[i]), size=size, dtype=DTYPES[kind],
         )  # fmt: skip
-        assert np.array_equal(picture, expected), (config, size, DTYPES[kind], epoch, i)
+        assert np.array_equal(image, expected), (config, size, DTYPES[kind], epoch, i)
 
 
 def main() -> None:

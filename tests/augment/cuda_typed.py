@@ -43,16 +43,14 @@ def driver(kind: int, wide: bool) -> Any:
     load, make = kernel_cuda._load, kernel_cuda._maker(kind, wide)
 
     @numba.njit
-    def run(
-        blocks, pictures, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out
-    ):
+    def run(blocks, images, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out):
         tile, drawn = np.empty(kernel_cuda.WORDS, np.uint64), np.empty(5, np.int32)
-        for picture in range(blocks):
+        for image in range(blocks):
             for thread in range(THREADS):
-                position = state[1] + picture
-                load(thread, position, tile, drawn, pictures, rows, samples, state, seed, pad, window, flip, cutout)
+                position = state[1] + image
+                load(thread, position, tile, drawn, images, rows, samples, state, seed, pad, window, flip, cutout)
             for thread in range(THREADS):
-                make(thread, picture, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
+                make(thread, image, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
 
     return run
 
@@ -66,12 +64,12 @@ def compare(run: Any, config: AugmentConfig, bias: np.ndarray, size: int, kind: 
         np.int32(kernel_cuda.FLIPS[config.flip]), np.int32(config.cutout), np.int32(size),
         np.concatenate([SCALE, bias]), out.view(np.uint64) if wide else out,
     )  # fmt: skip
-    for i, picture in enumerate(out.reshape(count, size, size, 3), 1):
+    for i, image in enumerate(out.reshape(count, size, size, 3), 1):
         expected = reference.augment_one(
             IMAGES[ROWS[i]], config, SCALE, bias,
             seed=SEED, epoch=epoch, sample=int(SAMPLES[i]), size=size, dtype=DTYPES[kind],
         )  # fmt: skip
-        assert np.array_equal(picture, expected), (config, size, DTYPES[kind], epoch, i)
+        assert np.array_equal(image, expected), (config, size, DTYPES[kind], epoch, i)
 
 
 def main() -> None:

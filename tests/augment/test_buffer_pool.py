@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import torch
 
-from fastcifar.augment.buffer_pool import ALIGNMENT, KEPT, Recycler
+from fastcifar.augment.buffer_pool import ALIGNMENT, KEPT, BufferPool
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
 
@@ -15,25 +15,25 @@ def address(array: np.ndarray) -> int:
 
 
 def test_a_buffer_comes_back_when_nothing_holds_it():
-    recycler = Recycler()
-    buffer = recycler.take(1000)
+    pool = BufferPool()
+    buffer = pool.take(1000)
     first = address(buffer)
     tensor = torch.from_numpy(buffer).view(torch.bfloat16)
     del buffer
     view = tensor.view(50, 10)[3:].float  # a method holds its tensor
     del tensor
-    assert address(recycler.take(1000)) != first
+    assert address(pool.take(1000)) != first
     del view
-    assert first in {address(kept) for kept in [recycler.take(1000) for _ in range(2)]}
+    assert first in {address(kept) for kept in [pool.take(1000) for _ in range(2)]}
 
 
 def test_sizes_alignment_and_how_many_are_kept():
-    recycler = Recycler()
-    held = [recycler.take(size) for size in (0, 1, 64, 3071, *[500] * 20)]
+    pool = BufferPool()
+    held = [pool.take(size) for size in (0, 1, 64, 3071, *[500] * 20)]
     assert [len(buffer) for buffer in held] == [0, 1, 64, 3071, *[500] * 20]
     assert all(address(buffer) % ALIGNMENT == 0 for buffer in held[1:])  # an empty one has no address of its own
     assert len({address(buffer) for buffer in held[1:]}) == len(held) - 1
-    assert len(recycler._buffers) == KEPT
+    assert len(pool._buffers) == KEPT
 
 
 def test_batches_that_are_kept_are_never_written_to_again():
@@ -67,11 +67,11 @@ def test_what_a_backward_pass_still_needs_is_kept():
 
 
 def test_threads_never_get_the_same_buffer():
-    recycler, clashes = Recycler(), []
+    pool, clashes = BufferPool(), []
 
     def work(value: int) -> None:
         for _ in range(2000):
-            buffer = recycler.take(256)
+            buffer = pool.take(256)
             buffer[:] = value
             if (buffer != value).any():
                 clashes.append(value)

@@ -1,6 +1,6 @@
-"""Orders and pictures of a seed, pinned for good: a version that changes them cannot repeat the runs of those before.
+"""Orders and images of a seed, pinned for good: a version that changes them cannot repeat the runs of those before.
 
-The pictures are a formula, so that the digests depend on nothing but the rules of order and augmentation.
+The images are a formula, so that the digests depend on nothing but the rules of order and augmentation.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ ORDERS = {
     (1, 0): "334e478d17ed5728",
     (9223372036854775807, 1000): "0d3368feb519d1e1",
 }
-PICTURES = {
+IMAGES = {
     ("zero", "random", torch.float32, 32): "efb1879189ab74ca",
     ("reflect", "alternating", torch.bfloat16, 32): "f0c42c222d5077d5",
     ("zero", "none", torch.float16, 24): "10f4a6470ca1469c",
@@ -41,10 +41,10 @@ def test_orders(seed: int, epoch: int) -> None:
     assert digest(epoch_order(50_000, seed, epoch).astype("<i8")) == ORDERS[seed, epoch]
 
 
-@pytest.mark.parametrize(("pad_mode", "flip", "dtype", "size"), PICTURES)
-def test_pictures(pad_mode: str, flip: str, dtype: torch.dtype, size: int) -> None:
+@pytest.mark.parametrize(("pad_mode", "flip", "dtype", "size"), IMAGES)
+def test_images(pad_mode: str, flip: str, dtype: torch.dtype, size: int) -> None:
     config = AugmentConfig(pad=4, pad_mode=pad_mode, flip=flip, cutout=8)  # type: ignore[arg-type]
     transform = Transform(config, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), seed=7, dtype=dtype)
     rows = np.arange(64)
     batch = transform(images(), rows, rows + 1000, 3, size).permute(0, 2, 3, 1).contiguous()
-    assert digest(batch.view(torch.uint8).numpy()) == PICTURES[pad_mode, flip, dtype, size]
+    assert digest(batch.view(torch.uint8).numpy()) == IMAGES[pad_mode, flip, dtype, size]

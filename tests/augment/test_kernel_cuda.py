@@ -43,7 +43,7 @@ def test_ptx_loads_and_stores_16_bytes_and_spills_nothing(capability: tuple[int,
     text = ptx(capability, kind)
     assert f".target sm_{capability[0]}{capability[1]}" in text
     assert re.findall(r"st\.global\S*", text) == ["st.global.v2.u64"]  # the only store to memory
-    assert len(re.findall(r"ld\.global\.v2\.u64", text)) == 1  # the picture's bytes; the others are single numbers
+    assert len(re.findall(r"ld\.global\.v2\.u64", text)) == 1  # the image's bytes; the others are single numbers
     assert ".local" not in text
     assert "fma.rn.f32" in text
 
@@ -90,7 +90,7 @@ def test_what_the_kernel_could_not_bear_is_refused() -> None:
     transform = CudaTransform(Transform(AugmentConfig(), MEAN, STD), torch.device("cpu"))  # checks come before the GPU
     images, rows = torch.from_numpy(IMAGES), torch.arange(4)
     cases: list[tuple[Any, str]] = [
-        ((images.float(), rows, rows, 0), r"pictures must be uint8 \(n, 32, 32, 3\), got torch\.float32"),
+        ((images.float(), rows, rows, 0), r"images must be uint8 \(n, 32, 32, 3\), got torch\.float32"),
         ((images, rows, rows[:2], 0), r"samples must be int64 \(4,\), got torch\.int64 \(2,\)"),
         ((images, rows.int(), rows, 0), r"rows must be int64 \(4,\), got torch\.int32"),
         ((images, rows, rows, 0, 33), "the output size is 33, but must be between 1 and 32"),

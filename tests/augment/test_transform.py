@@ -75,7 +75,7 @@ def test_kernel_equals_reference_anywhere(config, seed, epoch, sample, size, dty
     assert np.array_equal(bits(batch)[0], expected(transform, 1, sample, epoch, size, dtype))
 
 
-def test_same_pictures_for_any_batch_size_order_and_thread_count():
+def test_same_images_for_any_batch_size_order_and_thread_count():
     transform = Transform(AugmentConfig(), MEAN, STD, seed=1)
     rows = np.arange(len(IMAGES))
     whole = transform(IMAGES, rows, rows, 2)
@@ -143,7 +143,7 @@ def test_cutout_fills_with_the_mean_and_is_clipped_at_the_border():
     assert heights.min() == widths.min() == 4  # a centre on the border keeps half
 
 
-def test_plain_pictures_agree_with_torchvision():
+def test_plain_images_agree_with_torchvision():
     transform = Transform(NO_AUGMENTATION, MEAN, STD)
     rows = np.arange(len(IMAGES))
     theirs = tv.normalize(
@@ -158,30 +158,30 @@ def test_a_crop_is_one_of_torchvisions(mode, theirs):
     ours = (transform(IMAGES[:1], np.zeros(9, np.int64), np.arange(9), 0) * 255).round().to(torch.uint8)
     padded = tv.pad(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2), [4], padding_mode=theirs)[0]
     crops = {padded[:, y : y + 32, x : x + 32].numpy().tobytes() for y in range(9) for x in range(9)}
-    assert all(picture.contiguous().numpy().tobytes() in crops for picture in ours)
+    assert all(image.contiguous().numpy().tobytes() in crops for image in ours)
 
 
 @pytest.mark.parametrize(("mode", "theirs"), [("zero", "constant"), ("reflect", "reflect")])
-def test_small_crops_are_all_windows_of_the_padded_picture_and_none_is_favoured(mode, theirs):
+def test_small_crops_are_all_windows_of_the_padded_image_and_none_is_favoured(mode, theirs):
     config = AugmentConfig(pad=1, pad_mode=mode, flip="none", cutout=0, small="crop")
     samples = np.arange(49_000)
     batch = Transform(config, (0.0,) * 3, (1.0,) * 3)(IMAGES[:1], np.zeros(len(samples), np.int64), samples, 0, 28)
     ours = (batch * 255).round().to(torch.uint8).contiguous().flatten(1).numpy()
     padded = tv.pad(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2), [1], padding_mode=theirs)[0]
     windows = [padded[:, y : y + 28, x : x + 28].numpy().tobytes() for y in range(7) for x in range(7)]
-    drawn = Counter(picture.tobytes() for picture in ours)
+    drawn = Counter(image.tobytes() for image in ours)
     assert set(drawn) == set(windows)
     assert max(abs(count - 1000) for count in drawn.values()) < 5 * 1000**0.5
 
 
-def test_both_ways_to_small_pictures_are_the_same_at_32():
+def test_both_ways_to_small_images_are_the_same_at_32():
     rows = np.arange(len(IMAGES))
     area, crop = (Transform(AugmentConfig(small=small), MEAN, STD)(IMAGES, rows, rows, 1) for small in ("area", "crop"))
     assert torch.equal(area, crop)
 
 
 @pytest.mark.parametrize("size", [16, 20, 24, 32])
-def test_smaller_pictures_are_area_averages(size: int):
+def test_smaller_images_are_area_averages(size: int):
     ours = reference.area_average(IMAGES[0], size)
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2).double(), size=(size, size), mode="area"
@@ -219,9 +219,9 @@ def test_keys_differ_between_crop_and_flip():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"images": IMAGES.astype(np.float32)}, "pictures must be uint8 (n, 32, 32, 3), got float32 (40, 32, 32, 3)"),
-        ({"images": IMAGES[:, :, :31]}, "pictures must be uint8 (n, 32, 32, 3), got uint8 (40, 32, 31, 3)"),
-        ({"rows": np.array([0, 40])}, "rows reach from 0 to 40, but there are 40 pictures"),
+        ({"images": IMAGES.astype(np.float32)}, "images must be uint8 (n, 32, 32, 3), got float32 (40, 32, 32, 3)"),
+        ({"images": IMAGES[:, :, :31]}, "images must be uint8 (n, 32, 32, 3), got uint8 (40, 32, 31, 3)"),
+        ({"rows": np.array([0, 40])}, "rows reach from 0 to 40, but there are 40 images"),
         ({"rows": np.array([-1, 3])}, "rows reach from -1 to 3"),
         ({"samples": np.array([0.0, 1.0])}, "samples must be int64 (2,), got float64 (2,)"),
         ({"samples": np.array([0])}, "samples must be int64 (2,), got int64 (1,)"),

@@ -17,7 +17,7 @@ def record(lever: str, seed: int, plain: float, more: float, run_s: float) -> di
     return {
         "lever": lever, "seed": seed, "recipe": "cpu90", "dataset": "cifar10", "dataset_sha256": "f" * 64,
         "epochs": 4.5, "device": "cpu",
-        "amp": "float32", "cpu_kernels": "half", "evaluation": "unsure", "hardware": {"cpu": "x"}, "versions": {},
+        "amp": "float32", "cpu_kernels": "winograd-fp16", "evaluation": "selective_tta", "hardware": {"cpu": "x"}, "versions": {},
         "code_revision": "abc", "test_accuracy": plain, "test_accuracy_tta": more, "train_accuracy": 0.9,
         "clock": {"train_s": run_s - 1, "run_s": run_s, "process_s": run_s + 1}, "weights_sha256": "0",
     }  # fmt: skip
@@ -67,7 +67,7 @@ def test_the_report_has_a_section_for_it():
         (["--runs", "0"], "runs is 0, but must be at least 1"),
         (["--recipe", "resnet24"], "recipe is 'resnet24', but must be one of the speed network and Muon"),
         (["--recipe", "nix"], "recipe is 'nix', but must be one of"),
-        (["--only", "cropz"], "no lever begins with 'cropz': choose one of 'the recipe', 'small pictures first"),
+        (["--only", "cropz"], "no lever begins with 'cropz': choose one of 'the recipe', 'small images first"),
     ],
 )
 def test_mistakes(arguments: list[str], text: str):

@@ -32,11 +32,11 @@ def test_loaders(small_data: Path, tmp_path: Path, capsys):
     result = run(loaders.main, capsys, out, "--data", small_data, "--batch-size", 50, "--only", *chosen)
     assert tuple(result["contestants"]) == chosen
     for one in result["contestants"].values():
-        assert one["pictures"] == 100
-        assert set(one["pictures_per_s"]) == SUMMARY
-        rate = one["pictures"] / one["epoch_s"]["median"]
-        assert one["pictures_per_s"]["median"] == pytest.approx(rate)
-        ours = result["contestants"]["resident"]["pictures_per_s"]["median"]
+        assert one["images"] == 100
+        assert set(one["images_per_s"]) == SUMMARY
+        rate = one["images"] / one["epoch_s"]["median"]
+        assert one["images_per_s"]["median"] == pytest.approx(rate)
+        ours = result["contestants"]["resident"]["images_per_s"]["median"]
         assert one["times_ours"]["median"] == pytest.approx(rate / ours)
     assert result["contestants"][result["contestants"]["resident"]["torchvision"]]["times_torchvision"]["median"] == 1
     assert result["contestants"]["torchvision-pil-1"]["workers_mib"] > 0
@@ -53,7 +53,7 @@ def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert (result["what"], result["recipe"], result["n"], result["batch_size"]) == ("layers", "smoke", 1, 8)
     assert list(result["steps"]) == ["16", "20"]
     for kinds in result["steps"].values():
-        assert list(kinds)[:2] == ["torch", "own"]
+        assert list(kinds)[:2] == ["torch", "winograd"]
         assert all(set(one["step_s"]) == set(one["torch_over_this"]) == SUMMARY for one in kinds.values())
         assert kinds["torch"]["torch_over_this"]["median"] == 1
     assert "20 px, torch's " in printed
@@ -63,16 +63,16 @@ def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
 
 @pytest.mark.parametrize("kind", ["numpy", "torchvision-pil", "torchvision-v2", "stream"])
 @pytest.mark.parametrize("augment", [True, False])
-def test_peers_deliver_the_same_kind_of_pictures(small_data: Path, kind: str, augment: bool):
+def test_peers_deliver_the_same_kind_of_images(small_data: Path, kind: str, augment: bool):
     if kind == "numpy" and not augment:
         pytest.skip("it only augments")
-    setting = Setting(data=small_data, augment=augment, batch_size=50, device="cpu", threads=1, pictures=120)
+    setting = Setting(data=small_data, augment=augment, batch_size=50, device="cpu", threads=1, num_images=120)
     feed = build_feed(kind, setting)
-    assert feed.pictures == (100 if augment else 120)
+    assert feed.num_images == (100 if augment else 120)
     batches = list(feed.epoch(0))
     whole = 2 if augment else 3
     assert len(batches) == whole
-    assert sum(len(labels) for _, labels in batches) == feed.pictures
+    assert sum(len(labels) for _, labels in batches) == feed.num_images
     images, labels = batches[0]
     assert (tuple(images.shape), str(images.dtype), str(labels.dtype)) == (
         (50, 3, 32, 32),
@@ -81,7 +81,7 @@ def test_peers_deliver_the_same_kind_of_pictures(small_data: Path, kind: str, au
     )
     assert abs(float(images.mean())) < 0.5  # normalised
     if augment:
-        holes = (images == 0).all(1).sum((1, 2))  # the mean colour, within the picture for torchvision
+        holes = (images == 0).all(1).sum((1, 2))  # the mean colour, within the image for torchvision
         assert (holes >= (16 if kind in ("numpy", "stream") else 64)).all()
 
 
@@ -93,11 +93,11 @@ def test_kernels(small_data: Path, tmp_path: Path, capsys, monkeypatch):
         ("fresh", 64, "float32"), ("fresh", 64, "bfloat16"), ("kept", 64, "float32"), ("kept", 64, "bfloat16"),
     ]  # fmt: skip
     for case in result["cases"]:
-        assert case["bytes_per_picture"] == 3072 + 16 + 3072 * (4 if case["dtype"] == "float32" else 2)
-        moved = 64 * case["bytes_per_picture"] / case["call_s"]["median"] / 1e9
+        assert case["bytes_per_image"] == 3072 + 16 + 3072 * (4 if case["dtype"] == "float32" else 2)
+        moved = 64 * case["bytes_per_image"] / case["call_s"]["median"] / 1e9
         assert case["gb_per_s"]["median"] == pytest.approx(moved)
-        share = case["gb_per_s"]["median"] / case["copy_gb_per_s"]["median"]
-        assert case["share_of_copy"]["median"] == pytest.approx(share)
+        fraction = case["gb_per_s"]["median"] / case["copy_gb_per_s"]["median"]
+        assert case["fraction_of_copy"]["median"] == pytest.approx(fraction)
 
 
 def test_epochs(small_data: Path, tmp_path: Path, capsys):
@@ -108,7 +108,7 @@ def test_epochs(small_data: Path, tmp_path: Path, capsys):
     for one in result["stages"].values():
         parts = sum(one[part]["median"] for part in epochs.PARTS)
         assert one["epoch_s"]["median"] == pytest.approx(parts)
-        assert (one["pictures"], one["test_pictures"]) == (100, 50)
+        assert (one["images"], one["test_images"]) == (100, 50)
     first, last = result["stages"].values()
     assert last["times_first"]["median"] == pytest.approx(first["epoch_s"]["median"] / last["epoch_s"]["median"])
     assert first["times_first"]["median"] == first["times_before"]["median"] == 1
@@ -118,7 +118,7 @@ def test_epochs(small_data: Path, tmp_path: Path, capsys):
 def test_ffcvs_own_operations_deliver_too(small_data: Path, tmp_path: Path, capsys):
     arguments = ("--data", small_data, "--batch-size", 50, "--only", "ffcv", "ffcv-lookup")
     result = run(loaders.main, capsys, tmp_path / "x.json", *arguments)
-    assert [one["pictures"] for one in result["contestants"].values()] == [100, 100]
+    assert [one["images"] for one in result["contestants"].values()] == [100, 100]
 
 
 @pytest.mark.parametrize(
@@ -145,4 +145,4 @@ def test_overhead(small_data: Path, tmp_path: Path, capsys):
     result = run(overhead.main, capsys, tmp_path / "x.json", "--data", small_data, "--recipe", "smoke")
     assert list(result["steps"]) == ["16", "32"]
     for one in result["steps"].values():
-        assert one["own_share"] == pytest.approx(result["own_us"]["median"] / 1e6 / one["step_s"]["median"])
+        assert one["own_fraction"] == pytest.approx(result["own_us"]["median"] / 1e6 / one["step_s"]["median"])

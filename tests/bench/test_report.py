@@ -18,10 +18,10 @@ SHARED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def raced(seconds: list[float], pictures: int = 1000) -> dict[str, Any]:
+def raced(seconds: list[float], images: int = 1000) -> dict[str, Any]:
     return {
         "turns": [{"epoch_s": s, "first_batch_s": s / 10} for s in seconds], "warm_up": {"first_batch_s": 1.5},
-        "build_s": 0.5, "memory_mib": 100.0, "workers_mib": 20.0, "gpu_memory_mib": None, "pictures": pictures,
+        "build_s": 0.5, "memory_mib": 100.0, "workers_mib": 20.0, "gpu_memory_mib": None, "images": images,
     }  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def epochs_result() -> dict[str, Any]:
     def stage(seconds: list[float]) -> dict[str, Any]:
         turn = {"data_s": 0.25, "evaluation_s": 0.5, "loss": 2.0, "right": 3}
         turns = [{**turn, "step_s": s - 0.75} for s in seconds]
-        facts = {"pictures": 100, "test_pictures": 50, "build_s": 1.0, "memory_mib": 1.0, "workers_mib": 0.0}
+        facts = {"images": 100, "test_images": 50, "build_s": 1.0, "memory_mib": 1.0, "workers_mib": 0.0}
         return {"turns": turns, "warm_up": turns[0], **facts}
 
     stages = epochs.compare({"plain": stage([4.0, 8.0]), "+ one": stage([2.0, 4.0]), "+ two": stage([1.0, 2.0])})
@@ -47,7 +47,7 @@ def epochs_result() -> dict[str, Any]:
 
 def kernels_result() -> dict[str, Any]:
     def case(batch: int, dtype: str, output: str) -> dict[str, Any]:
-        keys = ("call_s", "pictures_per_s", "gb_per_s", "copy_gb_per_s", "share_of_copy")
+        keys = ("call_s", "images_per_s", "gb_per_s", "copy_gb_per_s", "fraction_of_copy")
         shape = {"batch": batch, "dtype": dtype, "threads": 2, "output": output}
         return {**shape, **{key: summary([0.5, 0.7]) for key in keys}}
 

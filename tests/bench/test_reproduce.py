@@ -66,7 +66,7 @@ def test_what_is_planned() -> None:
 
 def run(config: Config, test: float = 0.9, **changes: Any) -> dict[str, Any]:
     record = {
-        "dataset": "cifar10", "device": "cpu", "amp": "float32", "cpu_kernels": "own",
+        "dataset": "cifar10", "device": "cpu", "amp": "float32", "cpu_kernels": "winograd",
         "hardware": {"cpu": "A CPU", "threads": 2}, "versions": {"torch": "2"}, "code_revision": code_revision(),
     }  # fmt: skip
     return {
@@ -193,5 +193,5 @@ def test_a_finished_run_is_known_by_its_values(
     monkeypatch.setattr(reproduce, "figures", lambda folder, record: {"folder": folder})
     assert reproduce._finished(config) == {"folder": tmp_path / "run"}
     assert reproduce._finished(replace(config, seed=1)) is None
-    record["dataset_sha256"] = "0" * 64  # the folder had other pictures then
+    record["dataset_sha256"] = "0" * 64  # the folder had other images then
     assert reproduce._finished(config) is None

@@ -8,10 +8,10 @@ from fastcifar.errors import UserError
 from fastcifar.runs.record import code_revision
 
 
-def record(seed: int, plain: float, mirrored: float, evaluation: str = "mirrored", run_s: float = 10.0) -> dict:
+def record(seed: int, plain: float, mirrored: float, evaluation: str = "flip_tta", run_s: float = 10.0) -> dict:
     return {
         "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "dataset_sha256": "f" * 64, "epochs": 5, "steps": 500,
-        "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32", "cpu_kernels": "own",
+        "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32", "cpu_kernels": "winograd",
         "hardware": {"cpu": "x"}, "versions": {"torch": "2"},
         "evaluation": evaluation, "code_revision": code_revision(),
         "test_accuracy": plain, "test_accuracy_tta": mirrored,
@@ -23,12 +23,12 @@ def test_summary_counts_the_view_that_the_recipe_declared():
     runs = [record(0, 0.89, 0.90, run_s=10), record(1, 0.90, 0.91, run_s=30), record(2, 0.91, 0.92, run_s=20)]
     result = summarise(runs, 0.905)
     assert result["mean"] == pytest.approx(0.91)
-    assert result["share_at_target"] == pytest.approx(2 / 3)
+    assert result["fraction_at_target"] == pytest.approx(2 / 3)
     assert result["test_accuracy"]["mean"] == pytest.approx(0.90)
     assert result["clock"]["run_s"] == {"median": 20, "min": 10, "max": 30}
     assert result["n"] == 3
     assert result["flops"] == 2e13
-    assert summarise([run | {"evaluation": "plain"} for run in runs], 0.9)["mean"] == pytest.approx(0.90)
+    assert summarise([run | {"evaluation": "single_view"} for run in runs], 0.9)["mean"] == pytest.approx(0.90)
 
 
 def test_runs_of_another_revision_are_not_taken_up(tmp_path):
@@ -38,7 +38,7 @@ def test_runs_of_another_revision_are_not_taken_up(tmp_path):
     assert _finished(tmp_path / "missing.json") == []
 
 
-def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path, monkeypatch):
+def test_runs_on_other_images_are_not_taken_up(small_data, tmp_path, monkeypatch):
     manifest = json.loads((small_data / "manifest.json").read_text())
     manifest["splits"]["test"]["sha256"] = "0" * 64
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -52,7 +52,7 @@ def test_runs_on_other_pictures_are_not_taken_up(small_data, tmp_path, monkeypat
         partial_path("cpu90", tmp_path / "nowhere")
 
 
-def test_other_pictures_are_part_of_the_name():
+def test_other_images_are_part_of_the_name():
     assert subject_of(record(0, 0.9, 0.9)) == "cpu90"
     assert subject_of(record(0, 0.9, 0.9) | {"dataset": "custom"}) == "cpu90-custom-ffffff"
 

@@ -91,7 +91,7 @@ def test_doctor_without_data(tmp_path: Path, command: Command) -> None:
 
 def test_doctor_with_data(small_data: Path, command: Command) -> None:
     done = command("doctor", small_data)
-    assert f"data:         synthetic in {small_data}, 600 train + 200 test pictures, content " in done.out
+    assert f"data:         synthetic in {small_data}, 600 train + 200 test images, content " in done.out
 
 
 def test_doctor_s_arguments(command: Command, tmp_path: Path) -> None:

@@ -39,12 +39,12 @@ def test_plain_lines_are_throttled_and_carry_rate_and_time_left(now: SimpleNames
     ]
 
 
-def test_the_rate_is_that_of_late_and_the_time_left_follows_the_share_of_the_work(now: SimpleNamespace) -> None:
+def test_the_rate_is_that_of_late_and_the_time_left_follows_the_fraction_of_the_work(now: SimpleNamespace) -> None:
     stream = io.StringIO()
     with progress("train", 100, "steps", stream) as bar:
-        for done, share in ((50, 0.2), (60, 0.4), (100, 1.0)):
+        for done, fraction in ((50, 0.2), (60, 0.4), (100, 1.0)):
             now.seconds += 10
-            bar.update(done, share)
+            bar.update(done, fraction)
     assert stream.getvalue().splitlines() == [
         "train  50/100 steps (20%)  5.0 steps/s  40 s left",
         "train  60/100 steps (40%)  1.0 steps/s  30 s left",

@@ -13,7 +13,7 @@ from PIL import Image
 from fastcifar.analysis.evaluation import evaluate_run, summarise
 from fastcifar.data.prepared import write_set
 from fastcifar.data.sources.synthetic import synthetic_set
-from fastcifar.runs.load import load_bundle
+from fastcifar.runs.load import load_run
 
 Command = Callable[..., Any]
 
@@ -25,16 +25,16 @@ def copy(finished: Any, tmp_path: Path) -> Path:
 
 
 def test_figures_equal_those_of_the_record(finished: Any) -> None:
-    summary = summarise(evaluate_run(load_bundle(finished.folder), finished.config.data))
+    summary = summarise(evaluate_run(load_run(finished.folder), finished.config.data))
     record, views = finished.record, summary["views"]
-    assert views["plain"]["accuracy"]["share"] == record["test_accuracy"]
-    assert views["mirrored"]["accuracy"]["share"] == record["test_accuracy_tta"]
-    assert (summary["dataset"], summary["samples"], summary["counts"]) == ("synthetic", 200, "mirrored")
+    assert views["single_view"]["accuracy"]["fraction"] == record["test_accuracy"]
+    assert views["flip_tta"]["accuracy"]["fraction"] == record["test_accuracy_tta"]
+    assert (summary["dataset"], summary["samples"], summary["counts"]) == ("synthetic", 200, "flip_tta")
     for view in views.values():
         assert list(view["per_class"]) == record["class_names"] == summary["class_names"]
         assert all(figures["samples"] == 20 for figures in view["per_class"].values())
-        mean = sum(figures["share"] for figures in view["per_class"].values()) / 10
-        assert mean == pytest.approx(view["accuracy"]["share"])
+        mean = sum(figures["fraction"] for figures in view["per_class"].values()) / 10
+        assert mean == pytest.approx(view["accuracy"]["fraction"])
         assert sum(map(sum, view["confusion_matrix"])) == 200
 
 
@@ -43,7 +43,7 @@ def test_the_table(copy: Path, finished: Any, command: Command) -> None:
     assert done.code == 0
     assert done.err.startswith("evaluation  400/400 views (100%)")
     head, *rows, note = done.out.split("\n\n")[0].splitlines()
-    assert head == "class         pictures                  one view   mirrored views (counts)"
+    assert head == "class         images                  one view   mirrored views (counts)"
     assert note == "in brackets: 95% interval (Wilson), in percent"
     assert [row.split()[0] for row in rows] == [*finished.record["class_names"], "all"]
     assert all(row.endswith("]  [synthetic data, not CIFAR-10]") for row in rows)
@@ -59,7 +59,7 @@ def test_what_is_written(copy: Path, tmp_path: Path, command: Command) -> None:
     assert sorted(copy.iterdir()) == before
     assert sorted(path.name for path in out.iterdir()) == ["confusion.png", "evaluation.json", "reliability.png"]
     summary = json.loads((out / "evaluation.json").read_text())
-    assert summary == summarise(evaluate_run(load_bundle(copy)))
+    assert summary == summarise(evaluate_run(load_run(copy)))
     first = (out / "evaluation.json").read_bytes()
     assert command("evaluate", copy, "--out", out).code == 0
     assert (out / "evaluation.json").read_bytes() == first
@@ -68,18 +68,18 @@ def test_what_is_written(copy: Path, tmp_path: Path, command: Command) -> None:
 def test_galleries(copy: Path, command: Command) -> None:
     done = command("evaluate", copy, "--galleries", "--layer", "blocks.0")
     assert done.code == 0
-    assert "galleries  5/5 pictures (100%)" in done.err
+    assert "galleries  5/5 images (100%)" in done.err
     facts = json.loads((copy / "galleries.json").read_text())
-    evaluation = evaluate_run(load_bundle(copy))
-    wrong = int((evaluation.counting_logits.argmax(1) != evaluation.labels).sum())
+    evaluation = evaluate_run(load_run(copy))
+    wrong = int((evaluation.primary_logits.argmax(1) != evaluation.labels).sum())
     assert len(facts["wrong"]) == min(25, wrong)
     assert len(facts["right"]) == 25
     for kind in ("wrong", "right"):
         assert facts["grad_cam"][kind]["layer"] == "blocks.0"
         assert facts["grad_cam"][kind]["map"] == [15, 15]
         for name in (f"gallery-{kind}.png", f"grad-cam-{kind}.png", "gallery-classes.png"):
-            with Image.open(copy / name) as picture:
-                picture.load()
+            with Image.open(copy / name) as image:
+                image.load()
     assert not list(copy.glob(".*.part"))
 
 

@@ -20,7 +20,7 @@ from fastcifar.data.prepared import read_split
 from fastcifar.errors import UserError
 from fastcifar.export.classifier import classifier_of, load_classifier, metadata_of
 from fastcifar.models.build import build_model
-from fastcifar.runs.load import Bundle, load_bundle
+from fastcifar.runs.load import TrainedRun, load_run
 from fastcifar.runs.record import weights_sha256
 
 Command = Callable[..., Any]
@@ -31,20 +31,20 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-def our_logits(bundle: Bundle, images: np.ndarray) -> torch.Tensor:
+def our_logits(trained: TrainedRun, images: np.ndarray) -> torch.Tensor:
     rows = np.arange(len(images))
     with torch.inference_mode():
-        return bundle.model(bundle.transform()(images, rows, rows, 0))
+        return trained.model(trained.transform()(images, rows, rows, 0))
 
 
-def pictures_01(images: np.ndarray) -> torch.Tensor:
+def images_01(images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
 @pytest.fixture(scope="module")
 def exported(finished: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    export(load_bundle(finished.folder), "safetensors", folder)
+    export(load_run(finished.folder), "safetensors", folder)
     return folder
 
 
@@ -60,8 +60,8 @@ def test_reloaded_logits_are_ours_over_the_test_set(finished: Any, exported: Pat
     images, labels = read_split(small_data, "test")
     classifier = load_classifier(exported / "model.safetensors")
     with torch.inference_mode():
-        logits = classifier(pictures_01(images))
-    torch.testing.assert_close(logits, our_logits(load_bundle(finished.folder), images), rtol=TOLERANCE, atol=TOLERANCE)
+        logits = classifier(images_01(images))
+    torch.testing.assert_close(logits, our_logits(load_run(finished.folder), images), rtol=TOLERANCE, atol=TOLERANCE)
     assert (logits.argmax(1).numpy() == labels).mean() == pytest.approx(finished.record["test_accuracy"])
     assert classifier.class_names == finished.record["class_names"]
 
@@ -69,7 +69,7 @@ def test_reloaded_logits_are_ours_over_the_test_set(finished: Any, exported: Pat
 def test_the_file_says_what_it_is(finished: Any, exported: Path) -> None:
     with safe_open(exported / "model.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    assert metadata == metadata_of(load_bundle(finished.folder))
+    assert metadata == metadata_of(load_run(finished.folder))
     assert metadata["format"] == "fastcifar classifier 1"
     assert json.loads(metadata["classes"]) == finished.record["class_names"]
     assert json.loads(metadata["mean_01"]) == finished.record["mean_01"]
@@ -81,7 +81,7 @@ def test_the_file_says_what_it_is(finished: Any, exported: Path) -> None:
 def test_the_card(finished: Any, exported: Path) -> None:
     card, record = (exported / "MODEL_CARD.md").read_text(), finished.record
     assert card.startswith(
-        "# smoke, a classifier of pictures of 32x32\n\n**Trained on a synthetic set, not on CIFAR-10.**"
+        "# smoke, a classifier of images of 32x32\n\n**Trained on a synthetic set, not on CIFAR-10.**"
     )
     for fact in (
         f"| test accuracy, one view | {record['test_accuracy']:.2%} |",
@@ -107,14 +107,14 @@ def test_the_card_s_code_runs(exported: Path, small_data: Path, monkeypatch: pyt
     "model", [ResNetConfig(width=4, conv_bias=True), ResNet18Config(), SpeedNetConfig(widths=(8,))]
 )
 def test_every_network(model: ModelConfig, finished: Any, tmp_path: Path) -> None:
-    bundle = load_bundle(finished.folder)
+    trained = load_run(finished.folder)
     network = build_model(model, 10, 5).eval()
-    record = bundle.record | {"weights_sha256": weights_sha256(network.state_dict())}
-    bundle = replace(bundle, model=network, config=replace(bundle.config, model=model), record=record)
-    export(bundle, "safetensors", tmp_path)
+    record = trained.record | {"weights_sha256": weights_sha256(network.state_dict())}
+    trained = replace(trained, model=network, config=replace(trained.config, model=model), record=record)
+    export(trained, "safetensors", tmp_path)
     x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        found, expected = load_classifier(tmp_path / "model.safetensors")(x), classifier_of(bundle)(x)
+        found, expected = load_classifier(tmp_path / "model.safetensors")(x), classifier_of(trained)(x)
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
@@ -130,13 +130,13 @@ def test_onnx_runtime_gives_our_logits_over_the_test_set(
     model = onnx.load(tmp_path / "model.onnx")  # another reader than torch's
     onnx.checker.check_model(model)
     written = {entry.key: entry.value for entry in model.metadata_props}
-    assert metadata_of(load_bundle(finished.folder)).items() <= written.items()
+    assert metadata_of(load_run(finished.folder)).items() <= written.items()
     images, _ = read_split(small_data, "test")
     blocks = re.findall(r"```python\n(.*?)```", (tmp_path / "MODEL_CARD.md").read_text(), re.DOTALL)
     names: dict[str, Any] = {"images_nhwc": images}
     monkeypatch.chdir(tmp_path)
     exec(blocks[0], names)
-    expected = our_logits(load_bundle(finished.folder), images)
+    expected = our_logits(load_run(finished.folder), images)
     torch.testing.assert_close(torch.from_numpy(names["logits"]), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 

@@ -31,7 +31,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("prepare") / "new" / "data"
     result = run("--source", "synthetic", "--out", str(out), *SMALL)
     assert result.returncode == 0, result.stderr
-    assert f"synthetic in {out}: 120 train and 30 test pictures, from synthetic" in result.stdout
+    assert f"synthetic in {out}: 120 train and 30 test images, from synthetic" in result.stdout
     assert "10 classes: checkerboard, columns" in result.stdout
     assert "(0..1, red green blue)" in result.stdout
     assert "done in " in result.stdout
@@ -93,9 +93,9 @@ def test_mistakes_are_one_line_and_exit_2(arguments: list[str], text: str, tmp_p
     assert result.stdout == ""
 
 
-def test_held_out_pictures_are_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_held_out_images_are_called_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--source", "synthetic", "--out", str(tmp_path), *SMALL, "--hold-out", "20"])
-    assert f"synthetic in {tmp_path}: 100 train and 20 held-out pictures, from synthetic" in capsys.readouterr().out
+    assert f"synthetic in {tmp_path}: 100 train and 20 held-out images, from synthetic" in capsys.readouterr().out
 
 
 def test_unknown_option() -> None:

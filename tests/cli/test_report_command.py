@@ -14,8 +14,8 @@ from fastcifar.files import write_text
 Command = Callable[..., Any]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PROBE = """<script>addEventListener("load", () => {
-  const pictures = [...document.images], loaded = pictures.filter(picture => picture.naturalWidth > 0);
-  parent.postMessage([innerWidth, document.scrollingElement.scrollWidth, pictures.length, loaded.length], "*");
+  const images = [...document.images], loaded = images.filter(image => image.naturalWidth > 0);
+  parent.postMessage([innerWidth, document.scrollingElement.scrollWidth, images.length, loaded.length], "*");
 });</script></body>"""
 FRAMES = """<!DOCTYPE html><pre id="found"></pre><script>addEventListener("message",
   event => document.getElementById("found").append(JSON.stringify(event.data)));</script>
@@ -67,8 +67,8 @@ def test_a_browser_shows_it(copy: Path, command: Command) -> None:
     shown = browse(page.with_name("frames.html"), "--virtual-time-budget=10000").stdout
     sizes = sorted(tuple(map(int, found)) for found in re.findall(r"\[(\d+),(\d+),(\d+),(\d+)\]", shown))
     assert [window for window, _, _, _ in sizes] == [390, 1280], shown[:500]
-    for window, needed, pictures, loaded in sizes:
-        assert pictures == loaded > 75
+    for window, needed, images, loaded in sizes:
+        assert images == loaded > 75
         assert needed == window
 
 

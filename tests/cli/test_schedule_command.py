@@ -1,4 +1,4 @@
-"""`fastcifar schedule`: plans and cycles as pictures and numbers."""
+"""`fastcifar schedule`: plans and cycles as images and numbers."""
 
 import json
 from collections.abc import Callable
@@ -16,8 +16,8 @@ Command = Callable[..., Any]
 def test_every_recipe_can_be_drawn_without_data(recipe: str, tmp_path: Path, command: Command) -> None:
     done = command("schedule", "--recipe", recipe, "--data", tmp_path / "none", "--out", tmp_path)
     assert done.code == 0, done
-    assert done.err == f"no prepared data in {tmp_path / 'none'}: planned for CIFAR-10's 50000 pictures\n"
-    assert done.out.splitlines()[-1] == f"picture   {tmp_path / 'schedule.png'}"
+    assert done.err == f"no prepared data in {tmp_path / 'none'}: planned for CIFAR-10's 50000 images\n"
+    assert done.out.splitlines()[-1] == f"image   {tmp_path / 'schedule.png'}"
     assert [path.name for path in tmp_path.iterdir()] == ["schedule.png"]
     assert (tmp_path / "schedule.png").read_bytes().startswith(b"\x89PNG")
 
@@ -43,7 +43,7 @@ def test_cycles(kind: str, tmp_path: Path, command: Command) -> None:
     flags = ["--base", 0.1, "--amplitude", 0.4, "--step-size", 10, "--cycles", 2, "--gamma", 0.9, "--out", tmp_path]
     done = command("schedule", "--kind", kind, "--json", *flags)
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"{kind}: 40 iterations between 0.1 and 0.5\npicture   {tmp_path / 'schedule.png'}\n"
+    assert done.out == f"{kind}: 40 iterations between 0.1 and 0.5\nimage   {tmp_path / 'schedule.png'}\n"
     cycles = json.loads((tmp_path / "schedule.json").read_text())
     assert (cycles["kind"], cycles["peak"], cycles["amplitude"]) == (kind, 0.5, pytest.approx(0.4))
     assert len(cycles["rates"]) == 41
@@ -58,7 +58,7 @@ def test_cycles(kind: str, tmp_path: Path, command: Command) -> None:
         (["--kind", "triangular", "--amplitude", "0"], "peak is 0.001, but must be above base, 0.001, and at most"),
         (["--kind", "triangular", "--peak", "1", "--amplitude", "1"], "--peak and --amplitude say the same"),
         (["--kind", "triangular", "--step-size", "0"], "step_size is 0, but must be at least 1"),
-        (["--batch-size", "60000"], "batch_size is 60000, but the training set has 50000 pictures"),
+        (["--batch-size", "60000"], "batch_size is 60000, but the training set has 50000 images"),
     ],
 )
 def test_mistakes(arguments: list[str], text: str, tmp_path: Path, command: Command) -> None:

@@ -55,7 +55,7 @@ def test_help_reads_well(command: Command) -> None:
     assert "--config FILE reads fields from TOML first" in shown
     assert "Recipe: resnet24 (The brief: its ResNet, batch 512, 24 epochs" in shown
     assert "Others: cpu90, cpu94, fast90, fast94, smoke" in shown
-    assert "--batch-size INT Pictures a step; a last, smaller batch of an epoch is left out. (default: 512)" in shown
+    assert "--batch-size INT Images a step; a last, smaller batch of an epoch is left out. (default: 512)" in shown
 
 
 def test_a_run_of_the_command(small_data: Path, tmp_path: Path, command: Command) -> None:

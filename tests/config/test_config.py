@@ -64,7 +64,7 @@ KINDS = [
         (lambda: MuonConfig(sgd_momentum=1), "optimizer.sgd_momentum is 1, but must be at least 0 and below 1"),
         (lambda: MuonConfig(steps=-1), "optimizer.steps is -1, but must be between 0 and 20"),
         (lambda: ScheduleConfig(peak_epoch=-1), "schedule.peak_epoch is -1, but must not be negative"),
-        (lambda: ScheduleConfig(start=2), "schedule.start is 2, but must be a share between 0 and 1"),
+        (lambda: ScheduleConfig(start=2), "schedule.start is 2, but must be a fraction between 0 and 1"),
         (lambda: Config(seed=-1), "seed is -1, but must be between 0 and 2**63 - 1"),
         (lambda: Config(seed=2**63), "seed is 9223372036854775808, but must be between 0 and 2**63 - 1"),
         (lambda: Config(epochs=0), "epochs is 0, but must be above 0 and at most a million"),
@@ -75,8 +75,8 @@ KINDS = [
         (lambda: Config(evaluate_every=-1), "evaluate_every is -1, but must not be negative"),
         (lambda: Config(threads=0), "threads is 0, but must be 1 to 1024"),
         (lambda: Config(epochs=3), "schedule.peak_epoch is 5, but the run ends at epoch 3; lower it"),
-        (lambda: Config(resolution=()), "resolution is (), but its shares must ascend to 1"),
-        (lambda: Config(resolution=((0.5, 32),)), "resolution is ((0.5, 32),), but its shares must ascend to 1"),
+        (lambda: Config(resolution=()), "resolution is (), but its fractions must ascend to 1"),
+        (lambda: Config(resolution=((0.5, 32),)), "resolution is ((0.5, 32),), but its fractions must ascend to 1"),
         (
             lambda: Config(resolution=((1.0, 33),)),
             "resolution is ((1.0, 33),), but its sides must be between 16 and 32 pixels",
@@ -94,11 +94,11 @@ def test_refused_values(build: Callable[[], Any], text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shares", [(0.6, 0.4, 1.0), (0.4, 0.4, 1.0), (0.0, 1.0), (-0.5, 1.0), (0.5, 2.0), (math.nan, 1.0)]
+    "fractions", [(0.6, 0.4, 1.0), (0.4, 0.4, 1.0), (0.0, 1.0), (-0.5, 1.0), (0.5, 2.0), (math.nan, 1.0)]
 )
-def test_shares_must_ascend(shares: tuple[float, ...]) -> None:
-    with pytest.raises(UserError, match="but its shares must ascend to 1"):
-        Config(resolution=tuple((share, 32) for share in shares))
+def test_fractions_must_ascend(fractions: tuple[float, ...]) -> None:
+    with pytest.raises(UserError, match="but its fractions must ascend to 1"):
+        Config(resolution=tuple((fraction, 32) for fraction in fractions))
 
 
 FLOATS = [(kind, item.name) for kind in KINDS for item in dataclasses.fields(kind) if isinstance(item.default, float)]
@@ -111,7 +111,7 @@ def test_no_field_takes_nan_or_infinity(kind: Callable[..., Any], name: str, val
         kind(**{name: value})
 
 
-def test_smallest_pictures_of_four_blocks() -> None:
+def test_smallest_images_of_four_blocks() -> None:
     assert Config(model=SpeedNetConfig(widths=(8, 8, 8, 8)), resolution=((1.0, 17),))
 
 

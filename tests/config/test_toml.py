@@ -24,7 +24,7 @@ from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
 from fastcifar.recipes import RECIPES, load_config
 
-shares = st.floats(0, 1)
+fractions = st.floats(0, 1)
 below_one = st.floats(0, 1, exclude_max=True)
 rates = st.floats(1e-12, 1e9)
 decays = st.floats(0, 1e6)
@@ -97,7 +97,7 @@ CONFIGS = st.builds(
     batch_size=st.integers(1, 10**6),
     label_smoothing=below_one,
     resolution=RESOLUTIONS,
-    evaluation=st.sampled_from(["plain", "mirrored", "unsure"]),
+    evaluation=st.sampled_from(["single_view", "flip_tta", "selective_tta"]),
     evaluate_every=st.integers(0, 100),
     evaluation_batch_size=st.integers(1, 10**6),
     model=MODELS,
@@ -105,8 +105,8 @@ CONFIGS = st.builds(
     schedule=st.builds(
         ScheduleConfig,
         peak_epoch=st.floats(0, 10),
-        start=shares,
-        end=shares,
+        start=fractions,
+        end=fractions,
         anneal=st.sampled_from(["linear", "cos", "step"]),
     ),
     augment=st.builds(
@@ -217,7 +217,7 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
         ("seed = 1.5", "Error parsing --seed: invalid literal for int() with base 10: '1.5'"),
         ("amp = 'int8'", "invalid choice 'int8' for argument '--amp'. Expected one of"),
         ("resolution = [0.5]", "Error parsing --resolution: Could not find valid parse for arguments: ['0.5']"),
-        ("resolution = []", "Error parsing Config: resolution is (), but its shares must ascend to 1"),
+        ("resolution = []", "Error parsing Config: resolution is (), but its fractions must ascend to 1"),
         ("[model]\nconv_bias = 'yes'", "{path} has model.conv_bias = 'yes', but that is true or false"),
     ],
 )

@@ -30,7 +30,7 @@ np.savez(sys.argv[2], images=np.concatenate([b[0] for b in batches]), labels=np.
 """
 
 
-def test_read_split_gives_the_pictures_that_were_written(written: Path, small_set: RawSet) -> None:
+def test_read_split_gives_the_images_that_were_written(written: Path, small_set: RawSet) -> None:
     images, labels = read_split(written, "train")
     assert images.dtype == np.uint8
     assert labels.dtype == np.int64
@@ -73,7 +73,7 @@ def test_several_pages_in_any_order(tmp_path: Path, encode: Callable[..., bytes]
     np.testing.assert_array_equal(found_labels, labels)
 
 
-def test_pictures_are_read_fast(tmp_path: Path, encode: Callable[..., bytes]) -> None:
+def test_images_are_read_fast(tmp_path: Path, encode: Callable[..., bytes]) -> None:
     images = np.zeros((20_000, 32, 32, 3), np.uint8)
     path = tmp_path / "large.beton"
     path.write_bytes(encode(images, np.zeros(20_000, np.int64)))

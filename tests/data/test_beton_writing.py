@@ -29,7 +29,7 @@ from fastcifar.data.prepared import (
 )
 from fastcifar.errors import RunFailedError, UserError
 
-# Writes 40,000 random pictures into argv[1], as a command would: FFCV's worker has about a second of work.
+# Writes 40,000 random images into argv[1], as a command would: FFCV's worker has about a second of work.
 WRITE = """
 import sys, numpy as np
 from pathlib import Path
@@ -226,7 +226,7 @@ def test_a_set_that_reads_back_otherwise_is_not_kept(prepared: Path, small_set: 
 
 
 def other_set(small_set: RawSet) -> RawSet:
-    """Of the same sizes in bytes, with other pictures."""
+    """Of the same sizes in bytes, with other images."""
     splits = {
         name: RawSplit(images_nhwc=255 - small_set.split(name).images_nhwc, labels=small_set.split(name).labels)
         for name in ("train", "test")
@@ -252,7 +252,7 @@ def test_a_crash_between_the_moves(
     with pytest.raises(SystemExit):
         write_set(other_set(small_set), prepared)
     monkeypatch.undo()
-    for split in ("train", "test"):  # the old pictures or an error, never the new ones under the old manifest
+    for split in ("train", "test"):  # the old images or an error, never the new ones under the old manifest
         changed = moves >= (1 if split == "train" else 2)
         if changed:
             with pytest.raises(UserError, match="is damaged or from another run: its SHA-256 is"):
@@ -268,8 +268,8 @@ def test_a_crash_between_the_moves(
 def test_left_overs_are_removed(prepared: Path) -> None:
     before = files_of(prepared)
     (prepared / ".staging-123").mkdir()
-    (prepared / ".staging-123" / "train.beton").write_bytes(b"half")
-    (prepared / ".manifest.json.abc.part").write_text("half")
+    (prepared / ".staging-123" / "train.beton").write_bytes(b"winograd-fp16")
+    (prepared / ".manifest.json.abc.part").write_text("winograd-fp16")
     assert not finish_commit(prepared)
     assert_untouched(prepared, before)
     assert not (prepared / ".manifest.json.abc.part").exists()

@@ -98,7 +98,7 @@ class Fetcher:
         def read(path: Path, archive: Archive) -> RawSet:
             self.seen = path.read_bytes()
             if self.seen == bytes(len(CONTENT)):
-                raise UserError("these are not the pictures")
+                raise UserError("these are not the images")
             return self.raw
 
         return download_set([(url, archive) for url in urls], self.folder, read, patience)
@@ -197,7 +197,7 @@ def test_reasons_and_ways_out(fetch: Fetcher, address: str, dead: str) -> None:
 def test_an_archive_without_a_checksum_is_judged_by_its_content(fetch: Fetcher, address: str) -> None:
     unknown = Archive(name="tree.tgz", md5=None, size=None)
     (fetch.folder / "tree.tgz.part").write_bytes(b"an older try")
-    with pytest.raises(DownloadError, match="these are not the pictures"):
+    with pytest.raises(DownloadError, match="these are not the images"):
         fetch(f"{address}/corrupt", archive=unknown)
     assert list(fetch.folder.iterdir()) == []
     fetch(f"{address}/good", archive=unknown)

@@ -1,4 +1,4 @@
-"""Held-out pictures: which ones they are, and that no folder changes from one kind of set to the other unasked."""
+"""Held-out images: which ones they are, and that no folder changes from one kind of set to the other unasked."""
 
 from dataclasses import replace
 from pathlib import Path

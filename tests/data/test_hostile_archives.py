@@ -190,7 +190,7 @@ def test_contents_of_a_batch(make_batch: Callable) -> None:
     np.testing.assert_array_equal(found, rows)
     assert labels.tolist() == [7, 1]
     for content, text in (
-        (make_batch(rows, [1]), "2 pictures and 1 labels"),
+        (make_batch(rows, [1]), "2 images and 1 labels"),
         (make_batch(rows[:, :3071], [1, 2]), "rows of 3071 bytes, expected 3072"),
         (make_batch(rows[0], [1]), "the pixels are not a table of bytes"),
         (pickle.dumps({"labels": [1]}, 2), "its `data` is NoneType, expected an array"),
@@ -249,6 +249,6 @@ def test_any_damaged_archive_is_refused_or_read(data: st.DataObject, tmp_path_fa
         content[min(position, len(content) - 1)] = data.draw(st.integers(0, 255))
     path = tmp_path_factory.getbasetemp() / "damaged-archive"
     path.write_bytes(content)
-    with pytest.raises(UserError) as caught:  # there is no picture in it, so it is refused either way
+    with pytest.raises(UserError) as caught:  # there is no image in it, so it is refused either way
         read(path)
     assert "\n" not in str(caught.value)

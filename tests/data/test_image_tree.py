@@ -1,4 +1,4 @@
-"""Trees of pictures, as folders and in archives."""
+"""Trees of images, as folders and in archives."""
 
 import io
 import tarfile
@@ -25,7 +25,7 @@ def prefixed(files: Files, prefix: str) -> Files:
     return {f"{prefix}{name}": content for name, content in files.items()}
 
 
-# ---- trees of pictures
+# ---- trees of images
 
 
 @pytest.mark.parametrize("prefix", ["", "cifar10/"])
@@ -73,12 +73,12 @@ def test_jpeg_is_read(write_folder: Callable, tmp_path: Path) -> None:
     assert abs(raw.train.images_nhwc[0, 0, 0].astype(int) - [200, 10, 10]).max() < 10
 
 
-def small_tree(picture: bytes) -> Files:
-    return {f"{split}/{name}/1.png": picture for split in ("train", "test") for name in ("cat", "dog")}
+def small_tree(image: bytes) -> Files:
+    return {f"{split}/{name}/1.png": image for split in ("train", "test") for name in ("cat", "dog")}
 
 
-OTHER_PICTURES = [
-    ((1, 2, 3), (28, 30), "RGB", "is 28x30 RGB, expected 32x32 RGB; --resize converts such pictures"),
+OTHER_IMAGES = [
+    ((1, 2, 3), (28, 30), "RGB", "is 28x30 RGB, expected 32x32 RGB; --resize converts such images"),
     ((7,), (32, 32), "L", "is 32x32 L, expected 32x32 RGB"),
     ((1, 2, 3, 4), (32, 32), "RGBA", "is 32x32 RGBA, expected"),
     ((3,), (32, 32), "P", "is 32x32 P, expected"),
@@ -86,8 +86,8 @@ OTHER_PICTURES = [
 ]
 
 
-@pytest.mark.parametrize(("colour", "size", "mode", "text"), OTHER_PICTURES)
-def test_other_pictures_need_resize(
+@pytest.mark.parametrize(("colour", "size", "mode", "text"), OTHER_IMAGES)
+def test_other_images_need_resize(
     colour, size, mode: str, text: str, make_png: Callable, write_folder: Callable, tmp_path: Path
 ) -> None:
     files = {**small_tree(make_png()), "train/cat/0.png": make_png(colour, size, mode)}
@@ -115,18 +115,18 @@ def test_resize_keeps_the_colour_and_turns_upright(make_png: Callable, write_fol
 
 def test_sixteen_bits_are_not_clipped(make_png: Callable, write_folder: Callable, tmp_path: Path) -> None:
     write_folder(tmp_path, {**small_tree(make_png()), "train/cat/0.png": make_png((4000,), (32, 32), "I;16")})
-    with pytest.raises(UserError, match="32x32 I;16; pictures of this mode cannot be converted"):
+    with pytest.raises(UserError, match="32x32 I;16; images of this mode cannot be converted"):
         read(tmp_path, resize=True)
 
 
-def test_enormous_picture(make_png: Callable, write_folder: Callable, tmp_path: Path) -> None:
+def test_enormous_image(make_png: Callable, write_folder: Callable, tmp_path: Path) -> None:
     write_folder(tmp_path, {**small_tree(make_png()), "train/cat/0.png": make_png((1,), (9000, 9000), "1")})
     with pytest.raises(UserError, match="9000x9000 1, more than 64 million pixels"):
         read(tmp_path, resize=True)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 40, 70])
-def test_unreadable_picture(cut: int, make_png: Callable, write_folder: Callable, tmp_path: Path) -> None:
+def test_unreadable_image(cut: int, make_png: Callable, write_folder: Callable, tmp_path: Path) -> None:
     write_folder(tmp_path, {**small_tree(make_png()), "test/dog/1.png": make_png()[:cut]})
     with pytest.raises(UserError, match=r"test/dog/1\.png cannot be decoded: "):
         read(tmp_path)
@@ -154,9 +154,9 @@ def test_empty_class_of_an_archive(make_png: Callable, write_tar: Callable, tmp_
         read(path)
 
 
-def test_no_pictures(write_folder: Callable, tmp_path: Path) -> None:
+def test_no_images(write_folder: Callable, tmp_path: Path) -> None:
     write_folder(tmp_path, {"train/cat/a.txt": b"", "test/cat/a.txt": b""})
-    with pytest.raises(UserError, match=r"no pictures \(png, jpg, jpeg\) in train/<class>/"):
+    with pytest.raises(UserError, match=r"no images \(png, jpg, jpeg\) in train/<class>/"):
         read(tmp_path)
 
 
@@ -186,9 +186,9 @@ def test_names_that_cannot_be_printed(
 
 def test_two_trees(make_png: Callable, write_folder: Callable, write_tar: Callable, tmp_path: Path) -> None:
     files = {**prefixed(small_tree(make_png()), "a/"), **prefixed(small_tree(make_png()), "b/")}
-    with pytest.raises(UserError, match="more than one tree of pictures: a, b"):
+    with pytest.raises(UserError, match="more than one tree of images: a, b"):
         read(write_folder(tmp_path / "f", files))
-    with pytest.raises(UserError, match="more than one tree of pictures: a/train, b/train; name one of them"):
+    with pytest.raises(UserError, match="more than one tree of images: a/train, b/train; name one of them"):
         read(write_tar(tmp_path / "t.tar.gz", files))
 
 

@@ -222,7 +222,7 @@ def test_out_is_a_file(request_: Request) -> None:
 def test_a_bad_source_leaves_the_folder_as_it_was(request_: Request, tree: Path, tmp_path: Path) -> None:
     prepare(replace(request_, source="synthetic"))
     before = stamp(request_.out)
-    (tree / "train" / "ring" / "0001.png").write_bytes(b"no picture")
+    (tree / "train" / "ring" / "0001.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="cannot be decoded"):
         prepare(replace(request_, source=str(tree)))
     assert stamp(request_.out) == before

@@ -25,8 +25,8 @@ def prefixed(files: Files, prefix: str) -> Files:
     return {f"{prefix}{name}": content for name, content in files.items()}
 
 
-def small_tree(picture: bytes) -> Files:
-    return {f"{split}/{name}/1.png": picture for split in ("train", "test") for name in ("cat", "dog")}
+def small_tree(image: bytes) -> Files:
+    return {f"{split}/{name}/1.png": image for split in ("train", "test") for name in ("cat", "dog")}
 
 
 # ---- archives and folders of CIFAR's batches
@@ -123,7 +123,7 @@ def test_missing_path(tmp_path: Path) -> None:
 
 def test_unknown_folder_and_file(tmp_path: Path, write_tar: Callable) -> None:
     (tmp_path / "a").mkdir()
-    with pytest.raises(UserError, match=r"holds no set of pictures; expected cifar-10-python\.tar\.gz"):
+    with pytest.raises(UserError, match=r"holds no set of images; expected cifar-10-python\.tar\.gz"):
         open_source(tmp_path)
     (tmp_path / "text.tar.gz").write_text("hello")
     with pytest.raises(UserError, match=r"text\.tar\.gz is no archive"):
@@ -144,7 +144,7 @@ def test_a_broken_link_is_not_left_out(make_png: Callable, write_folder: Callabl
         open_source(tmp_path)
 
 
-def test_the_checksum_of_a_folder_follows_its_pictures(
+def test_the_checksum_of_a_folder_follows_its_images(
     make_png: Callable, write_folder: Callable, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, small_tree(make_png()))

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastcifar.recipes import load_config
 from fastcifar.runs.checkpoint import checkpoint_files, read_checkpoint
 
-FROM_THE_START = 0.2  # share of the kills that may come while Python still imports
+FROM_THE_START = 0.2  # fraction of the kills that may come while Python still imports
 LONGEST_WAIT_S = 1.5  # behind the first sign of training
 GIVE_UP_S = 120
 

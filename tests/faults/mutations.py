@@ -106,7 +106,7 @@ def copy_range(random: Generator, whole: File) -> None:
 
 
 def swap_ranges(random: Generator, whole: File) -> None:
-    """Two ranges, pictures or records as a rule, in each other's places."""
+    """Two ranges, images or records as a rule, in each other's places."""
     size = int(random.choice([24, 512, 3072]))
     first, second = sorted(size * (_place(random, whole) // size) for _ in range(2))
     if first + size <= second and second + size <= len(whole):

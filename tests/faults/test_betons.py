@@ -1,4 +1,4 @@
-"""Damaged betons: refused, or the batches of the undamaged ones; never a crash, a hang or another picture."""
+"""Damaged betons: refused, or the batches of the undamaged ones; never a crash, a hang or another image."""
 
 import os
 import shutil
@@ -84,7 +84,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_in_place_while_it_is_read(damage, sound: tuple[Path, RawSet]):
-    """A map of the file, as FFCV makes it, would end this process with SIGBUS or give other pictures."""
+    """A map of the file, as FFCV makes it, would end this process with SIGBUS or give other images."""
     folder, _ = sound
     with opened("stream", folder) as loader:
         expected = list(loader.epoch(3))

@@ -41,7 +41,7 @@ def manifest_seed() -> bytes:
 
 @cache
 def png(mode: str = "RGB", size: int = 32, kind: str = "PNG", **options: object) -> bytes:
-    """A picture of noise."""
+    """An image of noise."""
     bands = len(Image.new(mode, (1, 1)).getbands())
     noise = np.random.default_rng(size).integers(0, 256, (size, size, bands), np.uint8)
     buffer = io.BytesIO()
@@ -53,7 +53,7 @@ def png(mode: str = "RGB", size: int = 32, kind: str = "PNG", **options: object)
     return buffer.getvalue()
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     exif = Image.Exif()
     exif[0x0112] = 6
     return [
@@ -147,9 +147,9 @@ def seeds(target: str) -> list[bytes]:
             *(pickle.dumps({"labels": [1, True, None], "label_names": list(NAMES)}, p) for p in range(6)),
         ],
         "binary_batch": lambda: [b"cat\ndog\n\0" + bytes(3073), b"cat\ndog\n\0" + bytes([1]) + bytes(3072)],
-        "picture": _pictures,
+        "image": _images,
         "image_tree": lambda: [tree],
         "checkpoint": lambda: [_checkpoint()],
-        "picture_of_the_user": lambda: [*_pictures(), *(png("RGB", 8, kind) for kind in FORMATS)],
+        "image_of_the_user": lambda: [*_images(), *(png("RGB", 8, kind) for kind in FORMATS)],
         "record": lambda: [_record()],
     }[target]()

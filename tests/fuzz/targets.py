@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError, safe_open
 
 from fastcifar.augment.transform import Transform
-from fastcifar.cli.predict import read_picture
+from fastcifar.cli.predict import read_image
 from fastcifar.config import NO_AUGMENTATION
 from fastcifar.data.checks import VERIFIED_NAME, checked_beton
 from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
@@ -119,12 +119,12 @@ def binary_batch(content: bytes) -> None:
     batches.finish(SOURCE)
 
 
-def picture(content: bytes) -> None:
-    """A PNG or JPEG picture, as it must be and converted; the chunks of a PNG get their checksums."""
+def image(content: bytes) -> None:
+    """A PNG or JPEG image, as it must be and converted; the chunks of a PNG get their checksums."""
     content = _with_png_checksums(content)
     with contextlib.suppress(UserError):
-        decode("picture", content, False)
-    assert len(decode("picture", content, True)) == 32 * 32 * 3
+        decode("image", content, False)
+    assert len(decode("image", content, True)) == 32 * 32 * 3
 
 
 def _with_png_checksums(content: bytes) -> bytes:
@@ -139,7 +139,7 @@ def _with_png_checksums(content: bytes) -> bytes:
 
 
 def image_tree(content: bytes) -> None:
-    """A tree of pictures: a line each, of a name as an archive may have it; empty ones are folders."""
+    """A tree of images: a line each, of a name as an archive may have it; empty ones are folders."""
     from seeds import png
 
     tree = ImageTree("tree", resize=True)
@@ -165,16 +165,16 @@ def checkpoint(content: bytes) -> None:
 
 
 def record(content: bytes) -> None:
-    """The record of a finished run, as far as a bundle relies on it."""
+    """The record of a finished run, as far as a trained relies on it."""
     _file(RECORD_NAME, content)
     facts = load_facts(_folder())
     Transform(NO_AUGMENTATION, tuple(facts["mean_01"]), tuple(facts["std_01"]))
     ", ".join([*facts["class_names"], facts["dataset"]]).encode("utf-8")
 
 
-def picture_of_the_user(content: bytes) -> None:
-    """A picture as `predict` reads it: any size, more formats."""
-    assert read_picture(_file("mine", _with_png_checksums(content))).shape == (32, 32, 3)
+def image_of_the_user(content: bytes) -> None:
+    """An image as `predict` reads it: any size, more formats."""
+    assert read_image(_file("mine", _with_png_checksums(content))).shape == (32, 32, 3)
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
@@ -186,8 +186,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         archive,
         pickled_batch,
         binary_batch,
-        picture,
-        picture_of_the_user,
+        image,
+        image_of_the_user,
         image_tree,
         checkpoint,
         record,

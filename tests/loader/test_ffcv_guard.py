@@ -96,7 +96,7 @@ def test_the_random_generators_of_others_are_not_touched(prepared):
 
 
 @numba.njit
-def total_of_pictures(images_nhwc):
+def total_of_images(images_nhwc):
     total = 0
     for value in images_nhwc.flat:
         total += value
@@ -108,10 +108,10 @@ def test_numba_compiles_and_dispatches_bytes_as_before(prepared):
     flat = images.reshape(-1)
     held = numba.njit(lambda x: x[0])  # code for 1-D bytes that is alive when the Loader is built is what breaks
     held(flat)
-    before = total_of_pictures(images)
+    before = total_of_images(images)
     with prepared.open("stream") as loader:
         next(loader.epoch(0))
-        assert total_of_pictures(images) == before == images.sum()
+        assert total_of_images(images) == before == images.sum()
         again = numba.njit(lambda x: x.sum())
         assert again(images) == images.sum()
         assert numba.uint8[::1].mutable

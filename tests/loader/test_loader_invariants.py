@@ -43,7 +43,7 @@ def test_all_loaders_give_the_same_batches(prepared, same, data):
     plan = EpochPlan(samples=SAMPLES, batch_size=batch_size, seed=seed, shuffle=shuffle, drop_last=drop_last)
     start = data.draw(st.integers(0, len(plan)), "start")
     expected = [prepared.batch(indices, epoch) for indices in plan.batches(epoch, start)]
-    protocol.TOGETHER = data.draw(st.sampled_from([1, 100, 2000]), "pictures in a read")
+    protocol.TOGETHER = data.draw(st.sampled_from([1, 100, 2000]), "images in a read")
     for kind in LOADERS:
         options = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle, "drop_last": drop_last}
         with prepared.open(kind, **options) as loader:
@@ -52,7 +52,7 @@ def test_all_loaders_give_the_same_batches(prepared, same, data):
 
 
 @every_kind
-def test_the_batch_size_does_not_change_the_pictures(prepared, kind):
+def test_the_batch_size_does_not_change_the_images(prepared, kind):
     order = epoch_order(SAMPLES, 7, 2)
     expected_images, expected_labels = prepared.batch(order, 2)
     for batch_size in (1, 61, 500, SAMPLES, 2 * SAMPLES):
@@ -82,7 +82,7 @@ def test_a_start_is_the_tail_of_the_full_epoch(prepared, same, kind):
 
 @every_kind
 def test_every_sample_comes_once_an_epoch(prepared, kind):
-    # without augmentation a picture tells which sample it is
+    # without augmentation an image tells which sample it is
     lookup = {image.tobytes(): i for i, image in enumerate(prepared.raw.train.images_nhwc)}
 
     def raw(images, rows, samples, epoch, size):

@@ -118,8 +118,8 @@ def test_loaders_for_a_gpu_give_the_batches_of_the_others(prepared: Any, same: A
         same([first for first, _ in pairs], prepared.epoch(0))
         same([second for _, second in pairs], prepared.epoch(1))
         with prepared.open(kind) as other:
-            expected = other.plain_pictures(200, prepared.transform)
-        assert torch.equal(loader.plain_pictures(200, prepared.transform), expected)
+            expected = other.plain_images(200, prepared.transform)
+        assert torch.equal(loader.plain_images(200, prepared.transform), expected)
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ SOON_S = 1.0
 has_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files in /proc")
 
 
-def workers() -> list[hand_over.SafeEpoch]:
-    return [thread for thread in threading.enumerate() if isinstance(thread, hand_over.SafeEpoch)]
+def workers() -> list[hand_over.WorkerEpoch]:
+    return [thread for thread in threading.enumerate() if isinstance(thread, hand_over.WorkerEpoch)]
 
 
 def counts() -> tuple[int, ...]:
@@ -143,14 +143,14 @@ def test_what_was_read_before_an_error_is_delivered(stream, same, prepared, monk
 @pytest.mark.parametrize("end", ["raises", "dies"])
 def test_a_worker_may_end_at_any_batch(stream, same, prepared, monkeypatch, end):
     """All that it had read before is delivered; then an error, whether it said something or not."""
-    whole, run = prepared.epoch(0, 50), hand_over.SafeEpoch.run
+    whole, run = prepared.epoch(0, 50), hand_over.WorkerEpoch.run
 
     def die_at(batch):
         def until(self):
             self.iter_ixes = iter(list(self.iter_ixes)[:batch])
             run(self)
 
-        monkeypatch.setattr(hand_over.SafeEpoch, "run", until)
+        monkeypatch.setattr(hand_over.WorkerEpoch, "run", until)
 
     for batch in range(len(whole)):
         die_at(batch) if end == "dies" else fail_at(monkeypatch, batch, OSError("disk on fire"))

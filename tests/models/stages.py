@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def stage_shapes(model: nn.Module, names: Sequence[str], side: int) -> list[tuple[int, ...]]:
-    """Of one black picture of `side` pixels, without the batch."""
+    """Of one black image of `side` pixels, without the batch."""
     shapes: list[tuple[int, ...]] = []
 
     def note(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:

@@ -26,7 +26,7 @@ def test_as_published() -> None:
 
 
 @pytest.mark.parametrize("side", [16, 17, 24, 31])
-def test_smaller_pictures(side: int) -> None:
+def test_smaller_images(side: int) -> None:
     assert stage_shapes(FfcvNet(FfcvNetConfig(width=4)), STAGES, side)[-1] == (10,)
 
 

@@ -83,7 +83,7 @@ def test_stages_of_the_systems(recipe: str, expected: dict[str, tuple[tuple[int,
 def test_the_table_as_text() -> None:
     assert layer_table(SpeedNetConfig(widths=(64,)), classes=3, size=16) == "\n".join(
         [
-            "one picture of 16x16, 3 classes; forward, two FLOP per multiply-add",
+            "one image of 16x16, 3 classes; forward, two FLOP per multiply-add",
             "-------------------------------------------------------",
             "layer      kind               output  parameters  MFLOP",
             "-------------------------------------------------------",

@@ -1,4 +1,4 @@
-"""torchvision's ResNet-18 with the stem for small pictures: parameters, shapes, and the network unchanged behind it."""
+"""torchvision's ResNet-18 with the stem for small images: parameters, shapes, and the network unchanged behind it."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def test_the_stem_of_torchvision() -> None:
 
 
 @pytest.mark.parametrize("side", [16, 17, 24, 31])
-def test_smaller_pictures(side: int) -> None:
+def test_smaller_images(side: int) -> None:
     assert stage_shapes(resnet18(), STAGES, side)[-1] == (10,)
 
 

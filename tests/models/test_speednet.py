@@ -16,8 +16,8 @@ from fastcifar.rng import Purpose, generator
 SMALL = SpeedNetConfig(widths=(16, 24, 20))
 
 
-def pictures(count: int = 60, side: int = 12) -> torch.Tensor:
-    """Noise whose neighbouring pixels and channels are correlated, as those of pictures are."""
+def random_images(count: int = 60, side: int = 12) -> torch.Tensor:
+    """Noise whose neighbouring pixels and channels are correlated, as those of images are."""
     noise = torch.randn(count, 3, side + 2, side + 2, generator=torch.Generator().manual_seed(4))
     smooth = F.avg_pool2d(noise, 3, stride=1) * 3
     return smooth + 0.5 * smooth.roll(1, 1) + 0.2
@@ -43,7 +43,7 @@ def all_patches(images: torch.Tensor) -> np.ndarray:
 
 
 def test_whitening_equals_a_patch_by_patch_reference(model: SpeedNet) -> None:
-    images, eps = pictures(), 5e-4
+    images, eps = random_images(), 5e-4
     model.whiten(images, eps)
     second_moment = sum(np.outer(patch, patch) for patch in all_patches(images)) / len(all_patches(images))
     values, vectors = np.linalg.eigh(second_moment)
@@ -56,7 +56,7 @@ def test_whitening_equals_a_patch_by_patch_reference(model: SpeedNet) -> None:
 
 
 def test_whitened_patches_are_uncorrelated_with_unit_variance(model: SpeedNet) -> None:
-    images = pictures()
+    images = random_images()
     before = np.cov(all_patches(images), rowvar=False)
     assert abs(before - np.diag(np.diag(before))).max() > 0.3  # there is something to whiten
     model.whiten(images, eps=1e-9)
@@ -66,7 +66,7 @@ def test_whitened_patches_are_uncorrelated_with_unit_variance(model: SpeedNet) -
 
 
 def test_stem_is_filters_and_their_negatives(model: SpeedNet) -> None:
-    model.whiten(pictures())
+    model.whiten(random_images())
     weight = model.stem.weight
     assert weight.shape == (24, 3, 2, 2)
     assert torch.equal(weight[:12], -weight[12:])

@@ -89,10 +89,10 @@ def test_an_activation_alone(shape: list[int], activation: str) -> None:
         *([x.to(memory_format=torch.channels_last)] if x.dim() == 4 else []),
     ):
         expected = FUNCTIONS[activation](given_x.double())
-        for kernels in ("torch", "own", "half"):
+        for kernels in ("torch", "winograd", "winograd-fp16"):
             found = activate(given_x, activation, kernels=kernels)  # type: ignore[arg-type]
             assert found.shape == given_x.shape
             assert torch.allclose(found.double(), expected, atol=1e-5)
     learned = x.clone().requires_grad_()
-    activate(learned, activation, kernels="own").sum().backward()
+    activate(learned, activation, kernels="winograd").sum().backward()
     assert learned.grad is not None

@@ -35,7 +35,7 @@ def layers(channels: int, outputs: int, *, bias: bool, seed: int) -> tuple[nn.Co
     return conv.to(memory_format=torch.channels_last), norm
 
 
-def picture(*shape: int, seed: int) -> Tensor:
+def image(*shape: int, seed: int) -> Tensor:
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -58,12 +58,12 @@ def test_training_and_evaluation_equal_torch_s(
         pytest.skip("nothing to pool")
     conv, norm = layers(channels, outputs, bias=bias, seed=0)
     double = copy.deepcopy(conv).double(), copy.deepcopy(norm).double()
-    x = picture(number, channels, height, width, seed=1).requires_grad_()
+    x = image(number, channels, height, width, seed=1).requires_grad_()
     expected_x = x.detach().double().requires_grad_()
-    found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="own")
+    found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="winograd")
     expected = conv_norm_act(expected_x, *double, activation, pool=pool)
     assert type(found.grad_fn).__name__ == "_TrainedBackward"
-    gradient = picture(*found.shape, seed=2)
+    gradient = image(*found.shape, seed=2)
     found.backward(gradient)
     expected.backward(gradient.double())
     assert close(found, expected)
@@ -82,7 +82,7 @@ def test_training_and_evaluation_equal_torch_s(
     for layer in (conv, norm, *double):
         layer.eval()
     with torch.no_grad():
-        found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="own")
+        found = conv_norm_act(x, conv, norm, activation, pool=pool, kernels="winograd")
         assert close(found, conv_norm_act(expected_x, *double, activation, pool=pool))
 
 
@@ -94,8 +94,8 @@ def test_statistics_of_values_far_from_zero(mean: float, spread: float, seed: in
     with torch.no_grad():
         conv.weight.zero_()
         conv.weight[range(16), range(16), 1, 1] = 1
-    x = picture(20, 16, 6, 6, seed=seed) * spread + mean
-    conv_norm_act(x, conv, norm, "relu", kernels="own")
+    x = image(20, 16, 6, 6, seed=seed) * spread + mean
+    conv_norm_act(x, conv, norm, "relu", kernels="winograd")
     expected = x.double().var((0, 2, 3))
     assert norm.running_var is not None
     found = (norm.running_var.double() - 0.7) / 0.3
@@ -106,8 +106,8 @@ def test_statistics_of_values_far_from_zero(mean: float, spread: float, seed: in
 def test_only_what_is_wanted_gets_a_gradient() -> None:
     conv, norm = layers(16, 32, bias=False, seed=0)
     norm.weight.requires_grad_(False)
-    x = picture(4, 16, 8, 8, seed=0)
-    conv_norm_act(x, conv, norm, "gelu", kernels="own").sum().backward()
+    x = image(4, 16, 8, 8, seed=0)
+    conv_norm_act(x, conv, norm, "gelu", kernels="winograd").sum().backward()
     assert conv.weight.grad is not None
     assert norm.weight.grad is None
     assert x.grad is None
@@ -115,9 +115,9 @@ def test_only_what_is_wanted_gets_a_gradient() -> None:
 
 def test_a_gradient_of_a_gradient_is_refused() -> None:
     conv, norm = layers(16, 16, bias=False, seed=0)
-    x = picture(2, 16, 6, 6, seed=0).requires_grad_()
+    x = image(2, 16, 6, 6, seed=0).requires_grad_()
     gradient = torch.ones(2, 16, 6, 6).requires_grad_()
-    y = conv_norm_act(x, conv, norm, "gelu", kernels="own")
+    y = conv_norm_act(x, conv, norm, "gelu", kernels="winograd")
     (slope,) = torch.autograd.grad(y, x, gradient, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         slope.sum().backward()
@@ -125,7 +125,7 @@ def test_a_gradient_of_a_gradient_is_refused() -> None:
 
 def test_when_torch_s_layers_are_taken() -> None:
     conv, norm = layers(16, 32, bias=False, seed=0)
-    x = picture(2, 16, 6, 6, seed=0)
+    x = image(2, 16, 6, 6, seed=0)
     assert serves(x, conv, norm, pool=True)
     assert not serves(x.double(), conv, norm, pool=False)
     assert not serves(x.to("meta"), conv, norm, pool=False)
@@ -154,38 +154,42 @@ def test_when_torch_s_layers_are_taken() -> None:
     ):
         assert not serves(x, conv, other, pool=False)
     assert not serves(x[:1, :, :3, :3], conv, norm, pool=True)  # one value a channel: torch refuses it
-    assert not serves(picture(2, 24, 6, 6, seed=0), conv, norm, pool=False)  # torch says that shapes do not fit
+    assert not serves(image(2, 24, 6, 6, seed=0), conv, norm, pool=False)  # torch says that shapes do not fit
     assert not serves(x, conv, nn.BatchNorm2d(48), pool=False)
     assert not serves(x, conv, nn.BatchNorm2d(32).double(), pool=False)
     assert type(conv_norm_act(x, conv, norm, "relu", kernels="torch").grad_fn).__name__ != "_TrainedBackward"
 
 
-@pytest.mark.parametrize("kernels", ["own", "half"])
+@pytest.mark.parametrize("kernels", ["winograd", "winograd-fp16"])
 def test_warming_up_compiles_all_that_a_training_calls(kernels: CpuKernels) -> None:
     """Or its first step would, on the run's clock."""
     warm_up(kernels)
-    compiled = [*convolution_kernels(kernels == "half"), *norm_kernels(kernels == "half"), norm_kernels(False).apply]
+    compiled = [
+        *convolution_kernels(kernels == "winograd-fp16"),
+        *norm_kernels(kernels == "winograd-fp16"),
+        norm_kernels(False).apply,
+    ]
     before = [len(kernel.signatures) for kernel in compiled]  # type: ignore[attr-defined]
     model = build_model(SpeedNetConfig(widths=(16, 32, 48)), 10, 0)
     use_kernels(model, kernels)
-    pictures = picture(3, 3, 32, 32, seed=0)
-    model.train()(pictures).sum().backward()
+    images = image(3, 3, 32, 32, seed=0)
+    model.train()(images).sum().backward()
     with torch.inference_mode():
-        model.eval()(pictures)
+        model.eval()(images)
     assert [len(kernel.signatures) for kernel in compiled] == before  # type: ignore[attr-defined]
-    forward_and_back = 2 if kernels == "half" else 1  # to float16 and from it
+    forward_and_back = 2 if kernels == "winograd-fp16" else 1  # to float16 and from it
     assert before == [forward_and_back] + [1] * (len(compiled) - 1)
 
 
 @pytest.mark.parametrize("config", [SpeedNetConfig(widths=(16, 32, 48)), ResNetConfig(width=16, conv_bias=True)])
 def test_a_network_s_gradients_are_those_of_torch_s_layers(config: SpeedNetConfig | ResNetConfig) -> None:
-    pictures, labels = picture(40, 3, 32, 32, seed=3), torch.arange(40) % 10
+    images, labels = image(40, 3, 32, 32, seed=3), torch.arange(40) % 10
     found = {}
     for own in (False, True):
         model = build_model(config, 10, 1).train()
         if own:
-            use_kernels(model, "own")
-        F.cross_entropy(model(pictures), labels).backward()
+            use_kernels(model, "winograd")
+        F.cross_entropy(model(images), labels).backward()
         found[own] = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     for name, expected in found[False].items():
         if ".bias" not in name or "conv" not in name:  # a convolution's bias has none but rounding
@@ -196,33 +200,38 @@ def test_a_network_s_gradients_are_those_of_torch_s_layers(config: SpeedNetConfi
 @pytest.mark.parametrize("pool", [False, True])
 def test_training_in_float16(pool: bool) -> None:
     """Within two percent of float32; and gradients as small as they come are brought to where float16 is fine."""
-    x = picture(8, 32, 13, 10, seed=0)
+    x = image(8, 32, 13, 10, seed=0)
     found = {}
-    for kernels, size in (("own", 1.0), ("half", 1.0), ("half", 2.0**-40), ("half", 0.0)):
+    for kernels, size in (
+        ("winograd", 1.0),
+        ("winograd-fp16", 1.0),
+        ("winograd-fp16", 2.0**-40),
+        ("winograd-fp16", 0.0),
+    ):
         conv, norm = layers(32, 48, bias=False, seed=1)
         leaf = x.clone().requires_grad_()
         y = conv_norm_act(leaf, conv, norm, "gelu", pool=pool, kernels=kernels)  # type: ignore[arg-type]
-        y.backward(picture(*y.shape, seed=2) * size)
+        y.backward(image(*y.shape, seed=2) * size)
         found[kernels, size] = [y.detach(), leaf.grad, conv.weight.grad, norm.weight.grad, norm.bias.grad]
-    for exact, rounded in zip(found["own", 1.0], found["half", 1.0], strict=True):
+    for exact, rounded in zip(found["winograd", 1.0], found["winograd-fp16", 1.0], strict=True):
         assert (exact - rounded).norm() < (0.1 if pool else 0.02) * exact.norm()  # of equal maxima either may be taken
-    for large, small in zip(found["half", 1.0][1:], found["half", 2.0**-40][1:], strict=True):
+    for large, small in zip(found["winograd-fp16", 1.0][1:], found["winograd-fp16", 2.0**-40][1:], strict=True):
         torch.testing.assert_close(small * 2.0**40, large, rtol=1e-4, atol=1e-5)
-    assert not any(gradient.any() for gradient in found["half", 0.0][1:])
+    assert not any(gradient.any() for gradient in found["winograd-fp16", 0.0][1:])
 
 
 def test_warming_up_draws_nothing() -> None:
     before = torch.get_rng_state()
-    warm_up("own")
+    warm_up("winograd")
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("kernels", ["own", "half"])
+@pytest.mark.parametrize("kernels", ["winograd", "winograd-fp16"])
 @pytest.mark.parametrize("broken", [math.nan, math.inf])
 def test_what_is_not_finite_reaches_the_gradients(kernels: CpuKernels, broken: float) -> None:
     conv, norm = layers(16, 32, bias=False, seed=0)
-    y = conv_norm_act(picture(3, 16, 8, 8, seed=0), conv, norm, "gelu", kernels=kernels)
-    gradient = picture(*y.shape, seed=1)
+    y = conv_norm_act(image(3, 16, 8, 8, seed=0), conv, norm, "gelu", kernels=kernels)
+    gradient = image(*y.shape, seed=1)
     gradient[1, 2, 3, 4] = broken
     y.backward(gradient)
     assert conv.weight.grad is not None

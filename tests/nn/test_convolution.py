@@ -58,7 +58,7 @@ def check(number: int, channels: int, outputs: int, height: int, width: int, see
 
 
 def off_by(found: Tensor, expected: Tensor) -> float:
-    """Root mean square of the error, as a share of that of what is expected."""
+    """Root mean square of the error, as a fraction of that of what is expected."""
     return ((found.float() - expected).norm() / expected.norm().clamp(min=1e-9)).item()
 
 
@@ -178,7 +178,7 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_pictures_do_not_depend_on_the_number_of_threads(threads: None) -> None:
+def test_images_do_not_depend_on_the_number_of_threads(threads: None) -> None:
     """Nor does anything for a given number on the number of cores: more parts than threads are done in turn."""
     x, weight = noise(9, 16, 9, 9, seed=0), noise(32, 16, 3, 3, seed=1)
     found = []
@@ -246,7 +246,7 @@ def test_float16_is_within_a_percent(channels: int, outputs: int, pool: bool) ->
 
 @pytest.mark.parametrize("pool", [False, True])
 def test_float16_of_more_products_than_are_summed_in_it(pool: bool) -> None:
-    """Of inputs, in a convolution and the way back to its input, and of a picture's tiles, for the filters."""
+    """Of inputs, in a convolution and the way back to its input, and of an image's tiles, for the filters."""
     check_halves(2, 230, 240, 9, 9, 0, 0.01, pool=pool)
     check_halves(3, 24, 64, 45, 41, 0, 0.01, pool=pool)
 

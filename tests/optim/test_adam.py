@@ -7,7 +7,7 @@ from torch import nn
 from fastcifar.config import AdamConfig
 from fastcifar.optim.optimizer import Adam, build_optimizer
 
-SHARES = [0.1, 0.55, 1.0, 0.7, 0.0, 0.3]
+LR_SCALES = [0.1, 0.55, 1.0, 0.7, 0.0, 0.3]
 
 
 def weights() -> list[torch.Tensor]:
@@ -28,11 +28,11 @@ def test_equal_to_torch(weight_decay: float, decoupled: bool, beta1: float, beta
     adam = Adam(ours, lr=0.02, beta1=beta1, beta2=beta2, eps=eps, weight_decay=weight_decay, decoupled=decoupled)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     torchs = kind(theirs, lr=0.02, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, foreach=False)
-    for step, share in enumerate(SHARES * 4):
+    for step, lr_scale in enumerate(LR_SCALES * 4):
         for mine, other, gradient in zip(ours, theirs, gradients(step), strict=True):
             mine.grad, other.grad = gradient.clone(), gradient.clone()
-        torchs.param_groups[0]["lr"] = 0.02 * share
-        adam.step(share)
+        torchs.param_groups[0]["lr"] = 0.02 * lr_scale
+        adam.step(lr_scale)
         torchs.step()
         for mine, other in zip(ours, theirs, strict=True):
             assert torch.equal(mine, other)

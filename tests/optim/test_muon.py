@@ -36,11 +36,11 @@ def test_orthogonalise_is_close_to_the_svd_s_u_v(shape: tuple[int, int, int], sc
 def test_large_singular_values_end_in_the_stated_band(rows: int, columns: int, seed: int, steps: int) -> None:
     updates = noise(1, rows, columns, seed=seed)
     u, s, vt = torch.linalg.svd(updates, full_matrices=False)
-    share = s / s.norm()
+    lr_scale = s / s.norm()
     found = (u.mT @ orthogonalise(updates, steps) @ vt.mT).diagonal(dim1=1, dim2=2)
-    large = share > {3: 0.017, 5: 0.0015}[steps]
+    large = lr_scale > {3: 0.017, 5: 0.0015}[steps]
     assert ((found > 0.64) & (found < 1.21))[large].all()
-    assert (found <= share * 3.4445**steps + 1e-3).all()
+    assert (found <= lr_scale * 3.4445**steps + 1e-3).all()
 
 
 def test_one_batched_product_equals_one_matrix_at_a_time() -> None:
@@ -67,18 +67,18 @@ def test_no_update_stays_none() -> None:
 
 
 def test_a_step_by_its_formula() -> None:
-    """v = m v + g;  w = w sqrt(out) / |w| - lr share O(g + m v), over three steps and two filter shapes."""
+    """v = m v + g;  w = w sqrt(out) / |w| - lr lr_scale O(g + m v), over three steps and two filter shapes."""
     start = [noise(8, 4, 3, 3), noise(8, 4, 3, 3, seed=1), noise(6, 8, 3, 3, seed=2)]
     filters = [w.clone().requires_grad_() for w in start]
     muon = Muon(filters, lr=0.3, momentum=0.6, steps=3)
     expected, velocity = [w.clone() for w in start], [torch.zeros_like(w) for w in start]
-    for step, share in enumerate((1.0, 0.5, 0.25)):
+    for step, lr_scale in enumerate((1.0, 0.5, 0.25)):
         for i, w in enumerate(filters):
             w.grad = noise(*w.shape, seed=10 * step + i)
             velocity[i] = 0.6 * velocity[i] + w.grad
             turned = orthogonalise((w.grad + 0.6 * velocity[i]).flatten(1)[None], 3).view(w.shape)
-            expected[i] = expected[i] * len(w) ** 0.5 / expected[i].norm() - 0.3 * share * turned
-        muon.step(share)
+            expected[i] = expected[i] * len(w) ** 0.5 / expected[i].norm() - 0.3 * lr_scale * turned
+        muon.step(lr_scale)
         for w, wanted in zip(filters, expected, strict=True):
             torch.testing.assert_close(w.detach(), wanted, rtol=1e-4, atol=1e-5)
 
@@ -128,7 +128,7 @@ def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
     assert {p.ndim for p in head.parameters} == {2}
     for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the mean of a batch of 5 has a fifth of the sum's gradient
         assert (part.lr, part.momentum, part.nesterov) == (lr, 0.7, True)
-        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the share of a weight that a step takes off
+        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the lr_scale of a weight that a step takes off
 
 
 def test_sgd_takes_its_options_from_the_configuration() -> None:

@@ -6,7 +6,7 @@ import torch
 
 from fastcifar.optim.optimizer import Combined, Sgd
 
-SHARES = [0.1, 0.55, 1.0, 0.7, 0.0, 0.3]
+LR_SCALES = [0.1, 0.55, 1.0, 0.7, 0.0, 0.3]
 
 
 def weights() -> list[torch.Tensor]:
@@ -27,11 +27,11 @@ def test_equal_to_torch(momentum: float, nesterov: bool, weight_decay: float) ->
     torchs = torch.optim.SGD(
         theirs, lr=0.4, momentum=momentum, nesterov=nesterov, weight_decay=weight_decay, foreach=False
     )
-    for step, share in enumerate(SHARES):
+    for step, lr_scale in enumerate(LR_SCALES):
         for mine, other, gradient in zip(ours, theirs, gradients(step), strict=True):
             mine.grad, other.grad = gradient.clone(), gradient.clone()
-        torchs.param_groups[0]["lr"] = 0.4 * share
-        sgd.step(share)
+        torchs.param_groups[0]["lr"] = 0.4 * lr_scale
+        sgd.step(lr_scale)
         torchs.step()
         for mine, other in zip(ours, theirs, strict=True):
             assert torch.equal(mine, other)
@@ -45,14 +45,14 @@ def test_decoupled_weight_decay_by_hand(nesterov: bool) -> None:
     sgd = Sgd(ours, lr=lr, momentum=momentum, nesterov=nesterov, weight_decay=decay, decoupled=True)
     expected = [w.detach().double().numpy() for w in weights()]
     velocity = [np.zeros_like(w) for w in expected]
-    for step, share in enumerate(SHARES):
+    for step, lr_scale in enumerate(LR_SCALES):
         for i, gradient in enumerate(gradients(step)):
             ours[i].grad = gradient
             g = gradient.double().numpy()
             velocity[i] = momentum * velocity[i] + g
             direction = g + momentum * velocity[i] if nesterov else velocity[i]
-            expected[i] = expected[i] * (1 - lr * share * decay) - lr * share * direction
-        sgd.step(share)
+            expected[i] = expected[i] * (1 - lr * lr_scale * decay) - lr * lr_scale * direction
+        sgd.step(lr_scale)
     for found, wanted in zip(ours, expected, strict=True):
         np.testing.assert_allclose(found.detach().numpy(), wanted, rtol=1e-5, atol=1e-6)
 

@@ -33,7 +33,7 @@ def test_ffcv_example() -> None:
     assert (config.epochs, config.batch_size, config.label_smoothing) == (24, 512, 0.1)
     assert config.model == FfcvNetConfig(width=64, logit_scale=0.2)
     assert config.optimizer == SgdConfig(lr=0.5, momentum=0.9, weight_decay=5e-4)
-    assert (config.augment.pad, config.augment.cutout, config.evaluation) == (2, 4, "mirrored")
+    assert (config.augment.pad, config.augment.cutout, config.evaluation) == (2, 4, "flip_tta")
 
 
 def test_they_are_recipes(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_parameters(name: str, count: int) -> None:
 def test_what_the_brief_asks_of_all(name: str) -> None:
     config = RECIPES[name]()
     assert config.augment == AugmentConfig(pad=4, pad_mode="zero", flip="random", cutout=8)
-    assert (config.evaluation, config.label_smoothing, config.resolution) == ("plain", 0.0, ((1.0, 32),))
+    assert (config.evaluation, config.label_smoothing, config.resolution) == ("single_view", 0.0, ((1.0, 32),))
     assert config.evaluate_every == 1  # they publish curves, and an accuracy after the first epoch
 
 

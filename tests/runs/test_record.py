@@ -22,7 +22,7 @@ from fastcifar.runs.record import (
     package_version,
     weights_sha256,
 )
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 
 
 def test_run_folders_are_new_and_say_what_they_are(tmp_path: Path) -> None:
@@ -121,8 +121,8 @@ def test_shapes_types_and_names_change_the_weights_digest(changed: dict[str, tor
 
 
 def test_environment_can_be_written_as_json() -> None:
-    placement = Placement(torch.device("cpu"), torch.float32, 2)
-    found = json.loads(json.dumps(environment(placement)))
+    runtime = Runtime(torch.device("cpu"), torch.float32, 2)
+    found = json.loads(json.dumps(environment(runtime)))
     assert set(found) == {"versions", "hardware", "system", "cpu_kernels", "code_revision"}
     assert found["hardware"]["threads"] == 2
     assert found["hardware"]["cores"] == os.cpu_count()

@@ -1,14 +1,14 @@
-"""Accuracy and logits of a toy model whose answers can be read off its pictures."""
+"""Accuracy and logits of a toy model whose answers can be read off its images."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fastcifar.runtime.device import Placement
-from fastcifar.training.evaluation import accuracy, least_sure, predict_logits, predict_more_views
+from fastcifar.runtime.device import Runtime
+from fastcifar.training.evaluation import accuracy, predict_logits, predict_tta, smallest_margins
 
-PLACEMENT = Placement(torch.device("cpu"), torch.float32, 1)
+RUNTIME = Runtime(torch.device("cpu"), torch.float32, 1)
 
 
 class LeftOrRight(nn.Module):
@@ -30,22 +30,22 @@ def batches(dtype: torch.dtype = torch.float32) -> list[tuple[torch.Tensor, torc
 
 
 def test_logits_and_labels_in_order() -> None:
-    logits, labels = predict_logits(LeftOrRight(), batches(), PLACEMENT)
+    logits, labels = predict_logits(LeftOrRight(), batches(), RUNTIME)
     assert labels.tolist() == [0, 1, 1, 0, 1, 0, 0]
     assert torch.equal(logits, torch.eye(2)[labels])
     assert accuracy(logits, labels) == 1.0
 
 
 def test_mirrored_views_are_the_mean_with_the_mirror_image() -> None:
-    plain, labels = predict_logits(LeftOrRight(), batches(), PLACEMENT)
-    logits = predict_more_views(LeftOrRight(), batches(), PLACEMENT, "mirrored", 3 * plain)
+    plain, labels = predict_logits(LeftOrRight(), batches(), RUNTIME)
+    logits = predict_tta(LeftOrRight(), batches(), RUNTIME, "flip_tta", 3 * plain)
     assert torch.equal(logits, (3 * torch.eye(2)[labels] + torch.eye(2)[1 - labels]) / 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_logits_are_float32_whatever_the_arithmetic(dtype: torch.dtype) -> None:
-    placement = Placement(torch.device("cpu"), dtype, 1)
-    logits, _ = predict_logits(LeftOrRight(), batches(dtype), placement)
+    runtime = Runtime(torch.device("cpu"), dtype, 1)
+    logits, _ = predict_logits(LeftOrRight(), batches(dtype), runtime)
     assert logits.dtype == torch.float32
 
 
@@ -53,8 +53,8 @@ def test_batch_size_has_no_influence() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 5))
     images = torch.randn(10, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.zeros(10, dtype=torch.int64)
-    whole, _ = predict_logits(model, [(images, labels)], PLACEMENT)
-    single, _ = predict_logits(model, list(zip(images.split(1), labels.split(1), strict=True)), PLACEMENT)
+    whole, _ = predict_logits(model, [(images, labels)], RUNTIME)
+    single, _ = predict_logits(model, list(zip(images.split(1), labels.split(1), strict=True)), RUNTIME)
     torch.testing.assert_close(whole, single)
 
 
@@ -65,10 +65,10 @@ def test_accuracy() -> None:
 
 def test_the_fifth_whose_two_best_lie_closest_is_unsure() -> None:
     logits = torch.tensor([[9.0, 0, 8.9], [5.0, 4.8, 0], [0, -7.0, 7.0], [1.0, 1.0, 0], [3.0, 0, 1.0]]).repeat(2, 1)
-    assert least_sure(logits).nonzero().squeeze(1).tolist() == [3, 8]
-    assert least_sure(logits[:9]).nonzero().squeeze(1).tolist() == [3]
-    assert not least_sure(logits[:4]).any()
-    assert least_sure(torch.zeros(10, 2)).nonzero().squeeze(1).tolist() == [0, 1]
+    assert smallest_margins(logits).nonzero().squeeze(1).tolist() == [3, 8]
+    assert smallest_margins(logits[:9]).nonzero().squeeze(1).tolist() == [3]
+    assert not smallest_margins(logits[:4]).any()
+    assert smallest_margins(torch.zeros(10, 2)).nonzero().squeeze(1).tolist() == [0, 1]
 
 
 class Corner(nn.Module):
@@ -80,10 +80,10 @@ class Corner(nn.Module):
 
 def test_six_views_of_the_unsure_and_one_of_the_others() -> None:
     images = torch.rand(10, 3, 6, 6, generator=torch.Generator().manual_seed(0))
-    pictures = [(images[:7], torch.zeros(7, dtype=torch.int64)), (images[7:], torch.zeros(3, dtype=torch.int64))]
-    plain, _ = predict_logits(Corner(), pictures, PLACEMENT)
-    logits = predict_more_views(Corner(), pictures, PLACEMENT, "unsure", plain)
-    unsure = least_sure(plain)
+    pairs = [(images[:7], torch.zeros(7, dtype=torch.int64)), (images[7:], torch.zeros(3, dtype=torch.int64))]
+    plain, _ = predict_logits(Corner(), pairs, RUNTIME)
+    logits = predict_tta(Corner(), pairs, RUNTIME, "selective_tta", plain)
+    unsure = smallest_margins(plain)
     assert torch.equal(logits[~unsure], plain[~unsure])
     for image, found in zip(images[unsure, 0].numpy(), logits[unsure].numpy(), strict=True):
         moved = np.pad(image, 1, mode="reflect")
@@ -94,7 +94,7 @@ def test_six_views_of_the_unsure_and_one_of_the_others() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_six_views_in_sixteen_bits(dtype: torch.dtype) -> None:
-    placement = Placement(torch.device("cpu"), dtype, 1)
+    runtime = Runtime(torch.device("cpu"), dtype, 1)
     images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    logits = predict_more_views(Corner(), [(images.to(dtype), torch.zeros(5))], placement, "unsure", torch.zeros(5, 2))
+    logits = predict_tta(Corner(), [(images.to(dtype), torch.zeros(5))], runtime, "selective_tta", torch.zeros(5, 2))
     assert logits.dtype == torch.float32

@@ -10,20 +10,20 @@ from torch.utils.flop_counter import FlopCounterMode
 from fastcifar.config import Config, FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.models.build import outline
 from fastcifar.optim.schedules import resolution
-from fastcifar.runtime.device import place
-from fastcifar.training.context import Setup
+from fastcifar.runtime.device import select_runtime
+from fastcifar.training.context import RunContext
 from fastcifar.training.flops import training_flops
 
 
-def step_by_step(setup: Setup) -> float:
+def step_by_step(context: RunContext) -> float:
     """What torch counts in each step, on the meta device."""
-    model = outline(setup.config.model, setup.classes).train()
+    model = outline(context.config.model, context.classes).train()
     flops = 0.0
-    for step in range(setup.total):
-        setup.before_step(model, step)
-        size = resolution(step, setup.total, setup.config.resolution)
+    for step in range(context.total):
+        context.before_step(model, step)
+        size = resolution(step, context.total, context.config.resolution)
         with FlopCounterMode(display=False) as counter:
-            model(torch.empty(setup.config.batch_size, 3, size, size, device="meta")).sum().backward()
+            model(torch.empty(context.config.batch_size, 3, size, size, device="meta")).sum().backward()
         flops += counter.get_total_flops()
     return flops
 
@@ -44,14 +44,17 @@ def step_by_step(setup: Setup) -> float:
 )
 def test_equal_to_torch_s_count_of_every_step(tiny: Config, model: ModelConfig, changes: dict[str, Any]) -> None:
     config = replace(tiny, **{"model": model, "epochs": 1, "resolution": ((1.0, 32),), **changes})
-    setup = Setup(config, place(config))
-    assert training_flops(setup) == step_by_step(setup)
+    context = RunContext(config, select_runtime(config))
+    assert training_flops(context) == step_by_step(context)
 
 
 def test_it_is_a_function_of_the_configuration_alone(tiny: Config) -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    counts = {training_flops(Setup(c, place(c))) for c in (tiny, replace(tiny, seed=7, amp="bfloat16", threads=2))}
+    counts = {
+        training_flops(RunContext(c, select_runtime(c)))
+        for c in (tiny, replace(tiny, seed=7, amp="bfloat16", threads=2))
+    }
     assert len(counts) == 1
     assert torch.equal(torch.rand(2), expected)

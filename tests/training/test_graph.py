@@ -9,11 +9,11 @@ import torch
 from fastcifar.config import AdamConfig, MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.models.build import build_model
 from fastcifar.optim.optimizer import build_optimizer
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 from fastcifar.training.graph import GraphStep
 from fastcifar.training.step import TrainStep
 
-CPU = Placement(torch.device("cpu"), torch.float32, 1)
+CPU = Runtime(torch.device("cpu"), torch.float32, 1)
 
 
 class Replayed(GraphStep):
@@ -54,20 +54,20 @@ def batches(device: str = "cpu") -> list[tuple[torch.Tensor, torch.Tensor, float
     return made
 
 
-def trained(kind: type[TrainStep], placement: Placement, model_config: Any, optimizer_config: Any) -> Any:
-    device = placement.device.type
+def trained(kind: type[TrainStep], runtime: Runtime, model_config: Any, optimizer_config: Any) -> Any:
+    device = runtime.device.type
     torch.manual_seed(3)
-    model = build_model(model_config, 10, 0).to(placement.device)
-    step = kind(model, build_optimizer(model, optimizer_config, 8), placement, 0.1)
+    model = build_model(model_config, 10, 0).to(runtime.device)
+    step = kind(model, build_optimizer(model, optimizer_config, 8), runtime, 0.1)
     model.train()
     results = []
-    for number, (images, labels, share) in enumerate(batches(device)):
+    for number, (images, labels, lr_scale) in enumerate(batches(device)):
         if isinstance(model_config, SpeedNetConfig):
             model.stem_learns(number < 4)  # type: ignore[operator]
-        results.append(step(images, labels, share))
+        results.append(step(images, labels, lr_scale))
     losses = torch.stack([loss for loss, _ in results]).cpu()
-    right = torch.stack([right for _, right in results]).cpu()
-    return losses, right, [tensor.cpu() for tensor in model.state_dict().values()], step
+    num_correct = torch.stack([num_correct for _, num_correct in results]).cpu()
+    return losses, num_correct, [tensor.cpu() for tensor in model.state_dict().values()], step
 
 
 NETWORKS = [
@@ -79,10 +79,10 @@ NETWORKS = [
 
 @pytest.mark.parametrize(("model", "optimizer"), NETWORKS)
 def test_replays_are_the_ordinary_steps(model: Any, optimizer: Any) -> None:
-    losses, right, weights, _ = trained(TrainStep, CPU, model, optimizer)
-    replayed_losses, replayed_right, replayed_weights, step = trained(Replayed, CPU, model, optimizer)
+    losses, num_correct, weights, _ = trained(TrainStep, CPU, model, optimizer)
+    replayed_losses, replayed_correct, replayed_weights, step = trained(Replayed, CPU, model, optimizer)
     torch.testing.assert_close(replayed_losses, losses, rtol=1e-4, atol=1e-5)
-    assert torch.equal(replayed_right, right)
+    assert torch.equal(replayed_correct, num_correct)
     torch.testing.assert_close(replayed_weights, weights, rtol=1e-3, atol=1e-4)
     # sizes 16, 24, and both again once the stem has stopped learning, of which only 24 occurs
     expected = {SpeedNetConfig: 3, ResNetConfig: 2}[type(model)]
@@ -108,10 +108,10 @@ def test_where_nothing_can_be_recorded_the_ordinary_step_goes_on(capsys: pytest.
 @pytest.mark.gpu
 @pytest.mark.parametrize(("model", "optimizer"), NETWORKS[:2])
 def test_graphs_on_a_gpu(model: Any, optimizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    placement = Placement(torch.device("cuda"), torch.float32, 1)
-    losses, right, weights, _ = trained(TrainStep, placement, model, optimizer)
-    replayed_losses, replayed_right, replayed_weights, _ = trained(GraphStep, placement, model, optimizer)
+    runtime = Runtime(torch.device("cuda"), torch.float32, 1)
+    losses, num_correct, weights, _ = trained(TrainStep, runtime, model, optimizer)
+    replayed_losses, replayed_correct, replayed_weights, _ = trained(GraphStep, runtime, model, optimizer)
     assert capsys.readouterr().err == ""
     torch.testing.assert_close(replayed_losses, losses, rtol=1e-3, atol=1e-4)
-    assert (replayed_right - right).abs().max() <= 1
+    assert (replayed_correct - num_correct).abs().max() <= 1
     torch.testing.assert_close(replayed_weights, weights, rtol=1e-2, atol=1e-3)

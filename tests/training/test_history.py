@@ -14,8 +14,8 @@ def history(total: int = 90, batch_size: int = 100, classes: int = 10) -> Histor
     return History(io.StringIO(), total=total, batch_size=batch_size, classes=classes)
 
 
-def add(to: History, step: int, loss: float = 1.0, right: int = 50) -> None:
-    to.add({"step": step, "epoch": step / 10, "lr": 0.5}, torch.tensor(loss), torch.tensor(right))
+def add(to: History, step: int, loss: float = 1.0, num_correct: int = 50) -> None:
+    to.add({"step": step, "epoch": step / 10, "lr": 0.5}, torch.tensor(loss), torch.tensor(num_correct))
 
 
 def lines(of: History) -> list[dict[str, object]]:
@@ -43,7 +43,7 @@ def test_the_means_of_an_epoch_are_over_all_its_steps_however_often_it_was_flush
     run = history()
     for epoch in range(2):
         for batch in range(10):
-            add(run, 10 * epoch + batch, loss=batch + 10.0 * epoch, right=5 * batch + 20)
+            add(run, 10 * epoch + batch, loss=batch + 10.0 * epoch, num_correct=5 * batch + 20)
             if batch in (2, 7):
                 run.flush()
         assert run.end_epoch() == (4.5 + 10 * epoch, pytest.approx(0.425))
@@ -63,16 +63,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss: float) -> None:
     assert [line["loss"] for line in lines(run)] == [1.0, None, 1.0]  # kept for the autopsy; JSON has no NaN
 
 
-def go_on(run: History, steps: int, right: int) -> None:
+def go_on(run: History, steps: int, num_correct: int) -> None:
     for step in range(steps):
-        add(run, step, right=right)
+        add(run, step, num_correct=num_correct)
         run.flush()
 
 
 def test_a_run_at_chance_ends_after_a_third_of_its_steps() -> None:
     run = history(total=180, batch_size=1000)
     with pytest.raises(RunFailedError) as caught:
-        go_on(run, 180, right=110)
+        go_on(run, 180, num_correct=110)
     assert str(caught.value) == (
         "after 60 of 180 steps the training accuracy is 11.0%, no better than guessing among 10 classes; "
         "change the learning rate, or look at the data"
@@ -80,41 +80,41 @@ def test_a_run_at_chance_ends_after_a_third_of_its_steps() -> None:
     assert len(lines(run)) == 60
 
 
-@pytest.mark.parametrize(("right", "classes"), [(120, 10), (300, 4), (540, 2), (30, 100)])
-def test_a_run_that_learns_a_little_goes_on(right: int, classes: int) -> None:
-    go_on(history(total=180, batch_size=1000, classes=classes), 180, right)
+@pytest.mark.parametrize(("num_correct", "classes"), [(120, 10), (300, 4), (540, 2), (30, 100)])
+def test_a_run_that_learns_a_little_goes_on(num_correct: int, classes: int) -> None:
+    go_on(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
 
 
-@pytest.mark.parametrize(("right", "classes"), [(260, 4), (520, 2), (10, 100)])
-def test_chance_depends_on_the_number_of_classes(right: int, classes: int) -> None:
+@pytest.mark.parametrize(("num_correct", "classes"), [(260, 4), (520, 2), (10, 100)])
+def test_chance_depends_on_the_number_of_classes(num_correct: int, classes: int) -> None:
     with pytest.raises(RunFailedError, match=f"guessing among {classes} classes"):
-        go_on(history(total=180, batch_size=1000, classes=classes), 180, right)
+        go_on(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
 
 
 def test_late_learning_counts() -> None:
-    """Only the last 5000 pictures before the judgement are looked at."""
+    """Only the last 5000 images before the judgement are looked at."""
     run = history(total=300, batch_size=1000)
     for step in range(300):
-        add(run, step, right=100 if step < 50 else 600)
+        add(run, step, num_correct=100 if step < 50 else 600)
         run.flush()
 
 
 def test_a_run_is_judged_once() -> None:
     run = history(total=180, batch_size=1000)
     for step in range(180):
-        add(run, step, right=600 if step < 60 else 0)
+        add(run, step, num_correct=600 if step < 60 else 0)
         run.flush()
 
 
-def test_too_few_pictures_are_not_judged() -> None:
-    """10% of 200 pictures says little about a run that has only begun to learn."""
-    go_on(history(total=6, batch_size=50), 6, right=5)
+def test_too_few_images_are_not_judged() -> None:
+    """10% of 200 images says little about a run that has only begun to learn."""
+    go_on(history(total=6, batch_size=50), 6, num_correct=5)
 
 
 def test_the_first_epoch_of_cifar10_is_not_judged() -> None:
-    go_on(history(total=97, batch_size=512), 97, right=40)
+    go_on(history(total=97, batch_size=512), 97, num_correct=40)
 
 
 def test_batches_larger_than_the_window() -> None:
     with pytest.raises(RunFailedError, match=r"after 5 of 6 steps the training accuracy is 10\.0%"):
-        go_on(history(total=6, batch_size=10_000), 6, right=1000)
+        go_on(history(total=6, batch_size=10_000), 6, num_correct=1000)

@@ -17,7 +17,7 @@ from fastcifar.config import AdamConfig, AugmentConfig, Config, ResNetConfig, Sc
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.runs.checkpoint import (
     Checkpoint,
-    Timetable,
+    CheckpointSchedule,
     checkpoint_files,
     newest_checkpoint,
     read_checkpoint,
@@ -301,17 +301,17 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("every", "due"), [("0", []), ("3", [3, 6, 9]), ("0.0s", []), ("900s", [])])
 def test_the_timetable(every: str, due: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    timetable = Timetable(every)
-    assert [step for step in range(1, 11) if timetable.due(step)] == due
-    assert timetable.ever == (every in ("3", "900s"))
+    checkpoint_schedule = CheckpointSchedule(every)
+    assert [step for step in range(1, 11) if checkpoint_schedule.due(step)] == due
+    assert checkpoint_schedule.ever == (every in ("3", "900s"))
 
 
 def test_a_clock_that_is_set_back_stops_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     import time
 
-    timetable = Timetable("0.000001s")
+    checkpoint_schedule = CheckpointSchedule("0.000001s")
     monkeypatch.setattr(time, "time", lambda: -1e9)
-    assert timetable.due(1)
+    assert checkpoint_schedule.due(1)
 
 
 @pytest.mark.parametrize("every", ["", "s", "-1", "1.5", "5 m", "1e3", "99999999999", "٣"])

@@ -1,4 +1,4 @@
-"""What a run shows of itself: shares by pixels, figures once they are known, a test accuracy that stays."""
+"""What a run shows of itself: fractions by pixels, figures once they are known, a test accuracy that stays."""
 
 import io
 from typing import Any
@@ -17,8 +17,8 @@ class Updates:
     def __init__(self) -> None:
         self.seen: list[tuple[float, float | None, dict[str, str]]] = []
 
-    def update(self, done: float, share: float | None = None, **fields: str) -> None:
-        self.seen.append((done, share, fields))
+    def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
+        self.seen.append((done, fraction, fields))
 
 
 def started(dataset: str = "cifar10", **changes: Any) -> tuple[Updates, RunProgress, History]:
@@ -28,13 +28,13 @@ def started(dataset: str = "cifar10", **changes: Any) -> tuple[Updates, RunProgr
     return bar, shown, History(io.StringIO(), total=10, batch_size=4, classes=10)
 
 
-def test_the_share_counts_pixels() -> None:
+def test_the_fraction_counts_pixels() -> None:
     """Six steps at 16 pixels cost as much as one and a half at 32."""
     bar, shown, history = started()
     for done in range(1, 11):
         shown.show(done, history)
     expected = [0.25 * step / 5.5 for step in range(1, 7)] + [(1.5 + step) / 5.5 for step in range(1, 5)]
-    assert [share for _, share, _ in bar.seen] == pytest.approx(expected)
+    assert [fraction for _, fraction, _ in bar.seen] == pytest.approx(expected)
     assert [done for done, _, _ in bar.seen] == list(range(1, 11))
 
 

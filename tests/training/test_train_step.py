@@ -1,4 +1,4 @@
-"""One step: loss, right answers, arithmetic, and float16's gradient scaler on the way."""
+"""One step: loss, correct answers, arithmetic, and float16's gradient scaler on the way."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fastcifar.optim.optimizer import Combined, Muon, Sgd
-from fastcifar.runtime.device import Placement
+from fastcifar.runtime.device import Runtime
 from fastcifar.training.history import History
 from fastcifar.training.step import TrainStep
 
@@ -32,15 +32,17 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_step_in_float32(label_smoothing: float) -> None:
     images, labels = batch()
     model, twin = linear(), linear()
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Placement(CPU, torch.float32, 1), label_smoothing)
-    loss, right = step(images, labels, 0.5)
+    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Runtime(CPU, torch.float32, 1), label_smoothing)
+    loss, num_correct = step(images, labels, 0.5)
     logits = twin(images)
     expected = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     expected.backward()
     assert torch.equal(loss, expected.detach())
-    assert loss.shape == right.shape == ()
+    assert loss.shape == num_correct.shape == ()
     assert not loss.requires_grad
-    assert right.item() == sum(int(row.argmax()) == label for row, label in zip(logits, labels.tolist(), strict=True))
+    assert num_correct.item() == sum(
+        int(row.argmax()) == label for row, label in zip(logits, labels.tolist(), strict=True)
+    )
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert q.grad is not None
         assert torch.equal(p, q - 0.25 * q.grad)
@@ -53,7 +55,7 @@ def test_a_step_in_16_bits_is_close_to_one_in_float32(dtype: torch.dtype) -> Non
     images, labels = batch()
     models = [linear(), linear()]
     for model, kind in zip(models, (dtype, torch.float32), strict=True):
-        step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Placement(CPU, kind, 1), 0.0)
+        step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Runtime(CPU, kind, 1), 0.0)
         step(images.to(kind), labels, 1.0)
     for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert p.dtype == torch.float32
@@ -65,7 +67,7 @@ def test_float16_skips_a_step_whose_gradients_overflow_and_recovers() -> None:
     images, labels = batch()
     images = (images * 10).half()
     model = linear()
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), Placement(CPU, torch.float16, 1), 0.0)
+    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), Runtime(CPU, torch.float16, 1), 0.0)
     assert step.scaler is not None
     before = [p.detach().clone() for p in model.parameters()]
     scale = step.scaler.get_scale()
@@ -85,7 +87,7 @@ def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
     conv, linear = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(16, 3)
     model, rest = nn.Sequential(conv, nn.Flatten(), linear), list(linear.parameters())
     optimizer = Combined([Muon([conv.weight], lr=0.1, momentum=0.5, steps=3), Sgd(rest, lr=1e-3)])
-    step = TrainStep(model, optimizer, Placement(CPU, torch.float16, 1), 0.0)
+    step = TrainStep(model, optimizer, Runtime(CPU, torch.float16, 1), 0.0)
     assert step.scaler is not None
     step.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     before = [p.detach().clone() for p in rest]
@@ -98,10 +100,10 @@ def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
 def test_nothing_waits_for_the_gpu_between_two_reads(tmp_path: Path) -> None:
     """Steps and all that the trainer does with them, in torch's mode in which waiting is an error."""
     device = torch.device("cuda")
-    placement = Placement(device, torch.float32, 1)
+    runtime = Runtime(device, torch.float32, 1)
     model = linear().to(device)
     images, labels = (tensor.to(device) for tensor in batch())
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), placement, 0.1)
+    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), runtime, 0.1)
     with (tmp_path / "metrics").open("w") as file:
         history = History(file, total=9, batch_size=len(labels), classes=10)
         step(images, labels, 1.0)

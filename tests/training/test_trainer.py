@@ -22,7 +22,7 @@ from fastcifar.training.trainer import train
 
 @pytest.fixture(scope="session")
 def brief(tiny: Config) -> Config:
-    """The shortest run that goes through every part: 2 epochs of 12 steps, pictures of 16 and 20 pixels."""
+    """The shortest run that goes through every part: 2 epochs of 12 steps, images of 16 and 20 pixels."""
     return replace(
         tiny,
         epochs=2,
@@ -66,7 +66,7 @@ def test_the_record_says_what_made_the_result(finished: Any) -> None:
         "dataset": "synthetic",
         "device": "cpu",
     }
-    assert (record["amp"], record["evaluation"], record["test_samples"]) == ("float32", "mirrored", 200)
+    assert (record["amp"], record["evaluation"], record["test_samples"]) == ("float32", "flip_tta", 200)
     assert record["dataset_sha256"] == manifest.content_sha256
     assert record["class_names"] == list(manifest.class_names)
     assert (record["mean_01"], record["std_01"]) == (list(manifest.mean_01), list(manifest.std_01))
@@ -75,7 +75,7 @@ def test_the_record_says_what_made_the_result(finished: Any) -> None:
     assert "code_revision" in record
     for name in ("test_accuracy", "test_accuracy_tta"):
         assert 0 <= record[name] <= 1
-        assert record[name] * 200 == pytest.approx(round(record[name] * 200))  # a count of 200 pictures
+        assert record[name] * 200 == pytest.approx(round(record[name] * 200))  # a count of 200 images
 
 
 def test_the_clocks_contain_one_another(finished: Any) -> None:
@@ -133,7 +133,7 @@ def test_a_set_too_large_for_memory_is_streamed_and_a_line_says_so(
 
 def test_what_is_only_looked_at_does_not_change_the_weights(brief: Config, brief_weights: str) -> None:
     torch.manual_seed(77)
-    assert weights_of(brief, evaluate_every=1, evaluation="mirrored", evaluation_batch_size=7) == brief_weights
+    assert weights_of(brief, evaluate_every=1, evaluation="flip_tta", evaluation_batch_size=7) == brief_weights
 
 
 def test_dropout_repeats_and_leaves_the_caller_s_random_numbers_alone(brief: Config) -> None:
@@ -212,7 +212,7 @@ def test_a_run_at_chance_stops(brief: Config, monkeypatch: pytest.MonkeyPatch) -
 def test_a_batch_larger_than_the_set(brief: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         train(replace(brief, batch_size=601, runs=tmp_path))
-    assert str(caught.value) == "batch_size is 601, but the training set has 600 pictures"
+    assert str(caught.value) == "batch_size is 601, but the training set has 600 images"
     assert not list(tmp_path.iterdir())
 
 

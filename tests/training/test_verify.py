@@ -31,13 +31,13 @@ def changed(folder: Path, **fields: Any) -> None:
 
 def test_a_run_that_repeats(finished: Any) -> None:
     assert verify(finished.folder) == (
-        "the same: order, pictures, initial weights, the loss of 72 steps and the weights "
+        "the same: order, images, initial weights, the loss of 72 steps and the weights "
         + finished.record["weights_sha256"][:12]
     )
-    assert verify(finished.folder, steps=5) == "the same: order, pictures, initial weights, the loss of 5 steps"
+    assert verify(finished.folder, steps=5) == "the same: order, images, initial weights, the loss of 5 steps"
 
 
-@pytest.mark.parametrize("name", ["order", "pictures", "initial weights"])
+@pytest.mark.parametrize("name", ["order", "images", "initial weights"])
 def test_the_first_difference_is_named(name: str, finished: Any, copy: Path) -> None:
     changed(copy, fingerprints=finished.record["fingerprints"] | {name: "0" * 64})
     with pytest.raises(
@@ -80,7 +80,7 @@ def test_runs_that_cannot_be_compared(copy: Path, tmp_path: Path) -> None:
 
 def test_the_command(finished: Any, copy: Path, command: Command) -> None:
     done = command("verify", finished.folder, "--steps", 3)
-    assert (done.code, done.out) == (0, "the same: order, pictures, initial weights, the loss of 3 steps\n")
+    assert (done.code, done.out) == (0, "the same: order, images, initial weights, the loss of 3 steps\n")
     changed(copy, fingerprints=finished.record["fingerprints"] | {"order": "0" * 64})
     done = command("verify", copy)
     assert (done.code, done.out) == (1, "")
@@ -92,5 +92,5 @@ def test_what_auto_meant_is_what_is_trained_again(tiny: Config, monkeypatch: pyt
     flags = frozenset({"avx512f", "avx512_fp16"})
     monkeypatch.setattr(device, "cpu_facts", lambda: ("GenuineIntel", flags))
     folder, record = train(replace(tiny, epochs=1, amp="auto"))
-    assert (record["amp"], record["cpu_kernels"]) == ("float32", "half")
+    assert (record["amp"], record["cpu_kernels"]) == ("float32", "winograd-fp16")
     assert verify(folder).startswith("the same: ")

@@ -90,8 +90,8 @@ def accuracy_chart(curves: Curves, more: float, views: str) -> "Figure":
     figure, axis = _chart(curves, "accuracy (%)")
     _steps(axis, curves, 100 * curves.accuracy)
     _epochs(axis, curves, [100 * epoch["train_accuracy"] for epoch in curves.epochs])
-    at, shares = zip(*curves.tests, strict=True)
-    axis.plot(at, 100 * np.array(shares), "D-", color=TEST_COLOUR, markersize=4, label="test, one view")
+    at, fractions = zip(*curves.tests, strict=True)
+    axis.plot(at, 100 * np.array(fractions), "D-", color=TEST_COLOUR, markersize=4, label="test, one view")
     axis.plot([at[-1]], [100 * more], "*", color=TEST_COLOUR, markersize=10, label=f"test, {views}")
     axis.legend(fontsize="small", loc="lower right")
     return figure
@@ -114,8 +114,8 @@ def comparison_charts(runs: dict[str, Curves]) -> tuple["Figure", "Figure"]:
         style = RUN_STYLES[number // len(RUN_COLOURS) % len(RUN_STYLES)]
         smooth = running_mean(curves.loss, curves.window)
         loss.plot(_means(curves.at, curves.group), _means(smooth, curves.group), style, color=colour, label=label)
-        at, shares = zip(*curves.tests, strict=True)
-        accuracy.plot(at, 100 * np.array(shares), style, marker="D", color=colour, markersize=4, label=label)
+        at, fractions = zip(*curves.tests, strict=True)
+        accuracy.plot(at, 100 * np.array(fractions), style, marker="D", color=colour, markersize=4, label=label)
     loss.legend(fontsize="small", loc="upper right")
     accuracy.legend(fontsize="small", loc="lower right")
     return loss_figure, accuracy_figure

@@ -5,12 +5,12 @@ from typing import Any
 
 from fastcifar.analysis.evaluation import Evaluation, summarise
 from fastcifar.analysis.metrics import wilson_interval
-from fastcifar.config import KERNEL_NAMES, views_of
+from fastcifar.config import KERNEL_NAMES, evaluations_of
 from fastcifar.errors import UserError
 from fastcifar.runs.record import RECORD_NAME, load_record
 
 ACCURACIES = ("test_accuracy", "test_accuracy_tta")
-"""What a record calls the accuracies of its two views, in the order of `views_of`."""
+"""What a record calls the accuracies of its two views, in the order of `evaluations_of`."""
 CLOCKS = {
     "train": "first training byte touched to last optimiser step, evaluations taken out",
     "run": "opening the data to the accuracy that counts, with initialisation, augmentation and evaluation",
@@ -45,12 +45,14 @@ def mark_of(*datasets: str) -> str:
 
 
 def accuracies_of(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Both views: "name", "share" and its 95% interval "low" to "high", all in 0..1, and whether it "counts"."""
+    """Both views: "name", "fraction" and its 95% interval "low" to "high", all in 0..1, and whether it "counts"."""
     samples, found = record["test_samples"], []
-    for (view, name), key in zip(views_of(record.get("evaluation", "plain")).items(), ACCURACIES, strict=True):
+    for (view, name), key in zip(
+        evaluations_of(record.get("evaluation", "single_view")).items(), ACCURACIES, strict=True
+    ):
         low, high = wilson_interval(round(record[key] * samples), samples)
-        counts = view == record.get("evaluation", "plain")
-        found.append({"name": name, "share": record[key], "low": low, "high": high, "counts": counts})
+        counts = view == record.get("evaluation", "single_view")
+        found.append({"name": name, "fraction": record[key], "low": low, "high": high, "counts": counts})
     return found
 
 
@@ -58,8 +60,8 @@ def facts(record: dict[str, Any]) -> list[tuple[str, str]]:
     """What was trained, on what and how far, as rows."""
     rows = [
         ("recipe", f"{record['recipe']}, seed {record['seed']}"),
-        ("length", f"{record['epochs']:g} epochs, {record['steps']:,} steps of {record['batch_size']:,} pictures"),
-        ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented pictures"),
+        ("length", f"{record['epochs']:g} epochs, {record['steps']:,} steps of {record['batch_size']:,} images"),
+        ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented images"),
         ("parameters", f"{record['parameters']:,}"),
         ("machine", str(record["hardware"].get("gpu") or record["hardware"].get("cpu"))),
         ("arithmetic", f"{record.get('amp')} on {record.get('device')}"),
@@ -88,14 +90,14 @@ def environment(record: dict[str, Any]) -> list[tuple[str, str]]:
 def disagreement(record: dict[str, Any], evaluation: Evaluation) -> str:
     """What to say where the answers of now are not those that the record counted, else nothing."""
     views = summarise(evaluation)["views"]
-    now = [views[view]["accuracy"]["share"] for view in views_of(evaluation.counts)]
+    now = [views[view]["accuracy"]["fraction"] for view in evaluations_of(evaluation.counts)]
     then = [record[key] for key in ACCURACIES]
     if now == then and len(evaluation.labels) == record["test_samples"]:
         return ""
-    names = " and with ".join(views_of(evaluation.counts).values())
-    figures = [" and ".join(f"{share:.2%}" for share in shares) for shares in (now, then)]
+    names = " and with ".join(evaluations_of(evaluation.counts).values())
+    figures = [" and ".join(f"{fraction:.2%}" for fraction in fractions) for fractions in (now, then)]
     return (
-        f"The answers below were computed again for this page: {figures[0]} of {len(evaluation.labels):,} pictures are "
+        f"The answers below were computed again for this page: {figures[0]} of {len(evaluation.labels):,} images are "
         f"right with {names}, where the run had counted {figures[1]} of "
         f"{record['test_samples']:,}. Another device rounds differently; other data would differ more."
     )

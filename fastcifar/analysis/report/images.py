@@ -1,4 +1,4 @@
-"""The pictures of a report: galleries and Grad-CAM as tiles, each picture a PNG inside the page."""
+"""The images of a report: galleries and Grad-CAM as tiles, each image a PNG inside the page."""
 
 import base64
 import io
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from fastcifar.analysis.gallery_files import Explained
 
 MAGNIFIED = 4
-"""Pixels a side of an overlay for each pixel of its picture: room for a thin line."""
+"""Pixels a side of an overlay for each pixel of its image: room for a thin line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A picture of the test set and what was said of it; sources are data URIs."""
+    """An image of the test set and what was said of it; sources are data URIs."""
 
     index: int
     source: str
@@ -27,16 +27,16 @@ class Tile:
     true_probability: float
     predicted: str
     predicted_probability: float
-    is_right: bool
+    is_correct: bool
     predicted_heat: str | None = None
     true_heat: str | None = None
     """None where the true class is the predicted one, or nothing is explained."""
 
     @property
     def description(self) -> str:
-        """In place of the picture, for whoever cannot see it."""
-        said = "recognised" if self.is_right else f"taken for {self.predicted}"
-        return f"test picture {self.index}, {self.true}, {said} with {self.predicted_probability:.1%}"
+        """In place of the image, for whoever cannot see it."""
+        said = "recognised" if self.is_correct else f"taken for {self.predicted}"
+        return f"test image {self.index}, {self.true}, {said} with {self.predicted_probability:.1%}"
 
 
 def tiles(answers: list[Answer], images: np.ndarray, class_names: list[str]) -> list[Tile]:
@@ -53,14 +53,14 @@ def explained_tiles(explained: "Explained", images: np.ndarray, class_names: lis
             images,
             class_names,
             predicted_heat=heat_uri(images[answer.index], predicted[at]),
-            true_heat=None if answer.is_right else heat_uri(images[answer.index], true[at]),
+            true_heat=None if answer.is_correct else heat_uri(images[answer.index], true[at]),
         )
         for at, answer in enumerate(explained.answers)
     ]
 
 
 def heat_uri(image: np.ndarray, heat: np.ndarray) -> str:
-    """A picture, uint8 (s, s, 3), under its heat, (s, s) in 0..1, with a white line around the hotter half."""
+    """An image, uint8 (s, s, 3), under its heat, (s, s) in 0..1, with a white line around the hotter half."""
     large = overlay(image, heat).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1)
     hot = np.pad((heat >= 0.5).repeat(MAGNIFIED, 0).repeat(MAGNIFIED, 1), 1)
     inner = hot[:-2, 1:-1] & hot[2:, 1:-1] & hot[1:-1, :-2] & hot[1:-1, 2:]
@@ -92,7 +92,7 @@ def _tile(
         true_probability=answer.label_probability,
         predicted=class_names[answer.prediction],
         predicted_probability=answer.prediction_probability,
-        is_right=answer.is_right,
+        is_correct=answer.is_correct,
         predicted_heat=predicted_heat,
         true_heat=true_heat,
     )

@@ -11,7 +11,7 @@ import numpy as np
 from fastcifar.analysis import metrics as classification
 from fastcifar.analysis.evaluation import Evaluation, evaluate_run, summarise
 from fastcifar.analysis.evaluation_figures import FEW_CLASSES, reliability_figure
-from fastcifar.analysis.galleries import failures_by_class, most_confidently_right, most_confidently_wrong
+from fastcifar.analysis.galleries import failures_by_class, most_confidently_correct, most_confidently_wrong
 from fastcifar.analysis.gallery_files import explain
 from fastcifar.analysis.rate_plots import draw_plan
 from fastcifar.analysis.report import charts as report_charts
@@ -20,14 +20,14 @@ from fastcifar.analysis.report.charts import Curves, read_curves
 from fastcifar.analysis.report.comparison import Member, differences, groups
 from fastcifar.analysis.report.images import Tile, explained_tiles, tiles
 from fastcifar.analysis.report.svg import inline_svg
-from fastcifar.config import VIEW_NAMES, views_of
+from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.config.toml import to_toml
 from fastcifar.data.prepared import read_split
 from fastcifar.errors import UserError
 from fastcifar.models import layer_table as network
 from fastcifar.optim.plan import plan
 from fastcifar.recipes import load_config
-from fastcifar.runs.load import Bundle, load_bundle
+from fastcifar.runs.load import TrainedRun, load_run
 from fastcifar.runs.record import CONFIG_NAME
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ REPORT_NAME, TEMPLATE = "report.html", "report.html"
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Galleries:
     """The galleries; `failures` by class, of the least accurate classes where there are many."""
 
     wrong: list[Tile]
@@ -51,15 +51,15 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
     """The page on the finished runs in `folders`: the first one in detail and, where there are more, all compared.
 
     `data` is the prepared data for the first run, by default the folder it was trained from; if that cannot be read,
-    all that needs pictures is left out and the page says why. Raises UserError for runs that are not finished, damaged
+    all that needs images is left out and the page says why. Raises UserError for runs that are not finished, damaged
     or named twice, and for a given `data` that cannot be used. The same runs give the same page, to the byte.
     """
     members = _members(folders)
-    bundle = load_bundle(members[0].folder)
-    record = bundle.record
-    read_curves(bundle.folder, record)  # a mistake is told now, not after the evaluation
-    evaluation, images, missing = _evaluate(bundle, data)
-    curves = read_curves(bundle.folder, record, _test_loss(bundle, evaluation))
+    trained = load_run(members[0].folder)
+    record = trained.record
+    read_curves(trained.folder, record)  # a mistake is told now, not after the evaluation
+    evaluation, images, missing = _evaluate(trained, data)
+    curves = read_curves(trained.folder, record, _test_loss(trained, evaluation))
     datasets = [member.record["dataset"] for member in members] + ([evaluation.dataset] if evaluation else [])
     return _render(
         member=members[0],
@@ -69,16 +69,16 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
         facts=report_facts.facts(record),
         environment=report_facts.environment(record),
         epochs=curves.epochs,
-        smoothing=bundle.config.label_smoothing,
-        charts=_charts(bundle, curves, evaluation),
+        smoothing=trained.config.label_smoothing,
+        charts=_charts(trained, curves, evaluation),
         comparison=_comparison(members) if len(members) > 1 else None,
         missing=missing,
         disagreement=report_facts.disagreement(record, evaluation) if evaluation else "",
         answers=_answers(evaluation) if evaluation else None,
-        pictures=None if evaluation is None or images is None else _pictures(bundle, evaluation, images),
+        galleries=None if evaluation is None or images is None else _galleries(trained, evaluation, images),
         layer_header=network.HEADER,
-        layers=network.rows(network.layers(bundle.config.model, len(bundle.class_names))),
-        config=to_toml(bundle.config),
+        layers=network.rows(network.layers(trained.config.model, len(trained.class_names))),
+        config=to_toml(trained.config),
     )
 
 
@@ -96,8 +96,8 @@ def _render(**values: Any) -> str:
     )
     environment.filters |= {"percent": _percent, "seconds": _seconds}
     environment.globals |= {
-        "views_of": views_of,
-        "view_names": VIEW_NAMES,
+        "evaluations_of": evaluations_of,
+        "view_names": EVALUATION_NAMES,
         "clocks": report_facts.CLOCKS,
         "accuracies_of": report_facts.accuracies_of,
     }
@@ -115,41 +115,43 @@ def _members(folders: Sequence[Path]) -> list[Member]:
     ]
 
 
-def _evaluate(bundle: Bundle, data: Path | None) -> tuple[Evaluation | None, np.ndarray | None, str]:
-    """The answers and the test pictures or, where the run's own data cannot be read, why."""
+def _evaluate(trained: TrainedRun, data: Path | None) -> tuple[Evaluation | None, np.ndarray | None, str]:
+    """The answers and the test images or, where the run's own data cannot be read, why."""
     try:
-        evaluation = evaluate_run(bundle, data)
-        images, _ = read_split(bundle.config.data if data is None else data, "test")
+        evaluation = evaluate_run(trained, data)
+        images, _ = read_split(trained.config.data if data is None else data, "test")
     except UserError as error:
         if data is not None:
             raise
-        print(f"without pictures: {error}", file=sys.stderr, flush=True)
+        print(f"without images: {error}", file=sys.stderr, flush=True)
         return None, None, str(error)
     return evaluation, images, ""
 
 
-def _test_loss(bundle: Bundle, evaluation: Evaluation | None) -> float | None:
+def _test_loss(trained: TrainedRun, evaluation: Evaluation | None) -> float | None:
     """At the end, with one view, by the formula of the training loss."""
     if evaluation is None:
         return None
-    return classification.cross_entropy(evaluation.logits["plain"], evaluation.labels, bundle.config.label_smoothing)
+    return classification.cross_entropy(
+        evaluation.logits["single_view"], evaluation.labels, trained.config.label_smoothing
+    )
 
 
-def _charts(bundle: Bundle, curves: Curves, evaluation: Evaluation | None) -> "dict[str, Markup]":
-    planned = draw_plan(plan(bundle.config, curves.steps_per_epoch))
+def _charts(trained: TrainedRun, curves: Curves, evaluation: Evaluation | None) -> "dict[str, Markup]":
+    planned = draw_plan(plan(trained.config, curves.steps_per_epoch))
     planned.axes[0].set_title("")  # the caption says it
-    _, more = views_of(bundle.record.get("evaluation", "plain")).values()
+    _, more = evaluations_of(trained.record.get("evaluation", "single_view")).values()
     figures = {
         "loss": (report_charts.loss_chart(curves), "Loss against epochs"),
         "accuracy": (
-            report_charts.accuracy_chart(curves, bundle.record["test_accuracy_tta"], more),
+            report_charts.accuracy_chart(curves, trained.record["test_accuracy_tta"], more),
             "Accuracy against epochs",
         ),
         "rate": (report_charts.rate_chart(curves), "Learning rate against epochs"),
         "plan": (planned, "Planned learning rates and momenta against iterations"),
     }
     if evaluation is not None:
-        bins = classification.reliability(evaluation.counting_logits, evaluation.labels)
+        bins = classification.reliability(evaluation.primary_logits, evaluation.labels)
         figures["reliability"] = reliability_figure(bins), "Accuracy against confidence"
     for name, height in (("plan", 4.2), ("reliability", 5.2)):
         if name in figures:
@@ -175,26 +177,27 @@ def _answers(evaluation: Evaluation) -> dict[str, Any]:
     summary = summarise(evaluation)
     counting = summary["views"][summary["counts"]]
     matrix = np.array(counting["confusion_matrix"])
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    np.fill_diagonal(shares, 0)
-    largest = float(shares.max())
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    np.fill_diagonal(fractions, 0)
+    largest = float(fractions.max())
     return {
         "summary": summary,
         "counting": counting,
-        "largest_share": largest,
-        "shades": (shares / max(largest, 0.01)).tolist() if len(matrix) <= FEW_CLASSES else None,
+        "largest_fraction": largest,
+        "shades": (fractions / max(largest, 0.01)).tolist() if len(matrix) <= FEW_CLASSES else None,
     }
 
 
-def _pictures(bundle: Bundle, evaluation: Evaluation, images: np.ndarray) -> Pictures:
-    logits, labels, names = evaluation.counting_logits, evaluation.labels, evaluation.class_names
+def _galleries(trained: TrainedRun, evaluation: Evaluation, images: np.ndarray) -> Galleries:
+    logits, labels, names = evaluation.primary_logits, evaluation.labels, evaluation.class_names
     wrong, right = (
-        explain(bundle, images, choose(logits, labels)) for choose in (most_confidently_wrong, most_confidently_right)
+        explain(trained, images, choose(logits, labels))
+        for choose in (most_confidently_wrong, most_confidently_correct)
     )
     by_class = failures_by_class(logits, labels)
-    shares = [figures.share or 0.0 for figures in classification.accuracy_per_class(logits, labels)]
-    worst = sorted(np.argsort(shares, kind="stable")[:FEW_CLASSES].tolist())
-    return Pictures(
+    fractions = [figures.fraction or 0.0 for figures in classification.accuracy_per_class(logits, labels)]
+    worst = sorted(np.argsort(fractions, kind="stable")[:FEW_CLASSES].tolist())
+    return Galleries(
         wrong=explained_tiles(wrong, images, names),
         right=explained_tiles(right, images, names),
         failures={names[label]: tiles(by_class[label], images, names) for label in worst},
@@ -203,8 +206,8 @@ def _pictures(bundle: Bundle, evaluation: Evaluation, images: np.ndarray) -> Pic
     )
 
 
-def _percent(share: float, digits: int = 2) -> str:
-    return f"{100 * share:.{digits}f}%"
+def _percent(fraction: float, digits: int = 2) -> str:
+    return f"{100 * fraction:.{digits}f}%"
 
 
 def _seconds(value: float | None) -> str:

@@ -19,7 +19,7 @@ from fastcifar.data.cifar10 import IMAGE_BYTES
 from fastcifar.errors import UserError, shown
 
 _MAX_ROWS = 1_000_000
-_MAX_OPERATIONS = 5_000_000  # a batch of 10,000 pictures has 60,000
+_MAX_OPERATIONS = 5_000_000  # a batch of 10,000 images has 60,000
 _OPERATIONS = frozenset(b"".join((
     pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
     pickle.INT, pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG, pickle.LONG1,
@@ -161,7 +161,7 @@ def read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(labels, list) or not all(type(label) is int and abs(label) < 1 << 31 for label in labels):
         raise UserError(f"{where}: its `labels` are no list of whole numbers")
     if len(labels) != len(data.rows) or not labels:
-        raise UserError(f"{where}: {len(data.rows)} pictures and {len(labels)} labels")
+        raise UserError(f"{where}: {len(data.rows)} images and {len(labels)} labels")
     return data.rows, np.array(labels, np.int64)
 
 

@@ -1,6 +1,6 @@
 """CIFAR-10's own batch files, both flavours: pickled (`data_batch_1`) and binary (`data_batch_1.bin`).
 
-A picture in either is 3072 bytes: 1024 red, 1024 green, 1024 blue, rows from the top.
+An image in either is 3072 bytes: 1024 red, 1024 green, 1024 blue, rows from the top.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
 

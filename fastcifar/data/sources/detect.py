@@ -38,7 +38,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Recognises a file or folder without reading its pictures; a folder may hold the set one level further down.
+    """Recognises a file or folder without reading its images; a folder may hold the set one level further down.
 
     Raises UserError when it is missing, nothing known, or an official archive's name with another checksum.
     """
@@ -47,7 +47,7 @@ def open_source(path: Path) -> Source:
     if path.is_dir():
         source = find_in_folder(path)
         if source is None:
-            raise UserError(f"{path} holds no set of pictures; {_EXPECTED}")
+            raise UserError(f"{path} holds no set of images; {_EXPECTED}")
         return source
     if not path.is_file() or not is_archive(path):
         raise UserError(f"{path} is no archive; {_EXPECTED}")
@@ -62,7 +62,7 @@ def find_in_folder(folder: Path) -> Source | None:
         if kind is not None:
             others = [other.name for other in inner if other != place and _kind_of_folder(other) == kind]
             if place != folder and others and kind == "image-folder":
-                raise UserError(f"{folder} holds more than one tree of pictures: {place.name}, {', '.join(others)}")
+                raise UserError(f"{folder} holds more than one tree of images: {place.name}, {', '.join(others)}")
             return Source(path=place, name=place.resolve().name, kind=kind, checksum=_listing(place, kind))
     for archive in (*OFFICIAL_ARCHIVES, IMAGE_TREE_ARCHIVE):
         if (folder / archive.name).is_file():
@@ -90,7 +90,7 @@ def _archive(path: Path) -> Source:
 
 
 def _listing(folder: Path, kind: SourceKind) -> str:
-    """A digest of names, sizes and modification times: cheap, and changed by whatever changes a picture."""
+    """A digest of names, sizes and modification times: cheap, and changed by whatever changes an image."""
     lines = []
     for root, folders, files in os.walk(folder, followlinks=True):
         depth = len(Path(root).relative_to(folder).parts)
@@ -136,7 +136,7 @@ def _read_folder(source: Source, kind: SourceKind, resize: bool) -> RawSet:
         return batches.finish(info)
     tree = ImageTree(str(source.path), resize)
     members = [member for member in folder_members(source.path, 3) if member.name.parts[0] in SPLITS]
-    with progress("read pictures", sum(member.read is not None for member in members)) as bar:
+    with progress("read images", sum(member.read is not None for member in members)) as bar:
         done = 0
         for member in members:
             tree.add(member)

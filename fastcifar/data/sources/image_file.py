@@ -1,4 +1,4 @@
-"""One PNG or JPEG picture as 32x32 RGB pixels."""
+"""One PNG or JPEG image as 32x32 RGB pixels."""
 
 import contextlib
 import io
@@ -13,7 +13,7 @@ from fastcifar.data.cifar10 import IMAGE_SIZE
 from fastcifar.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 64_000_000  # of a picture to be resized: what a large camera makes; a bomb asks for more
+MAX_PIXELS = 64_000_000  # of an image to be resized: what a large camera makes; a bomb asks for more
 START_OF_SCAN = b"\xff\xda"
 MAX_SCANS = 100  # of a progressive JPEG, which has about ten; every one of them is a pass over all pixels
 _CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 16-bit modes would be clipped, not scaled
@@ -38,9 +38,9 @@ _UNREADABLE = (
 def decode(name: str, content: bytes, resize: bool) -> bytes:
     """The pixels of a PNG or JPEG file: 32 * 32 * 3 bytes, rows from the top, RGB.
 
-    With `resize`, pictures of any size and the usual modes are turned upright, converted to RGB and scaled (bilinear,
+    With `resize`, images of any size and the usual modes are turned upright, converted to RGB and scaled (bilinear,
     over the whole area when they shrink; the aspect ratio is not kept). Raises UserError with `name`, the size and the
-    mode for anything but a 32x32 RGB picture without `resize`, and for one that cannot be decoded.
+    mode for anything but a 32x32 RGB image without `resize`, and for one that cannot be decoded.
     """
     try:
         with _quietly(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
@@ -61,7 +61,7 @@ def decode(name: str, content: bytes, resize: bool) -> bytes:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """Without Pillow's warnings of pictures that are odd, but can be decoded."""
+    """Without Pillow's warnings of images that are odd, but can be decoded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -70,9 +70,9 @@ def _quietly() -> Iterator[None]:
 def _check(name: str, image: Image.Image, resize: bool) -> None:
     found = f"{image.width}x{image.height} {image.mode}"
     if not resize:
-        raise UserError(f"{name} is {found}, expected 32x32 RGB; --resize converts such pictures")
+        raise UserError(f"{name} is {found}, expected 32x32 RGB; --resize converts such images")
     if image.mode not in _CONVERTIBLE:
-        raise UserError(f"{name} is {found}; pictures of this mode cannot be converted, save them with 8 bits")
+        raise UserError(f"{name} is {found}; images of this mode cannot be converted, save them with 8 bits")
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{name} is {found}, more than {MAX_PIXELS // 1_000_000} million pixels")
 

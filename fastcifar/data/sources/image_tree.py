@@ -1,4 +1,4 @@
-"""Trees of pictures: `train/<class>/*.png` and `test/<class>/*.png`, also one folder further down."""
+"""Trees of images: `train/<class>/*.png` and `test/<class>/*.png`, also one folder further down."""
 
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -14,17 +14,17 @@ from fastcifar.errors import UserError
 
 @dataclass(slots=True)
 class ImageTree:
-    """Collects the pictures of a tree, member by member in any order; `where` names the tree in errors."""
+    """Collects the images of a tree, member by member in any order; `where` names the tree in errors."""
 
     where: str
     resize: bool
     roots: set[PurePosixPath] = field(default_factory=set)
     classes: dict[str, set[str]] = field(default_factory=lambda: {split: set() for split in SPLITS})
-    pictures: dict[str, dict[tuple[str, str], bytes]] = field(default_factory=lambda: {split: {} for split in SPLITS})
+    decoded: dict[str, dict[tuple[str, str], bytes]] = field(default_factory=lambda: {split: {} for split in SPLITS})
     skipped: int = 0
 
     def add(self, member: Member) -> bool:
-        """Takes a member that belongs to a tree, and says whether it did; UserError for a bad picture."""
+        """Takes a member that belongs to a tree, and says whether it did; UserError for a bad image."""
         at = 3 if member.read else 2
         parts = member.name.parts
         if len(parts) not in (at, at + 1) or parts[-at] not in SPLITS:
@@ -33,22 +33,22 @@ class ImageTree:
         self.roots.add(PurePosixPath(*parts[:-at]))
         if len(self.roots) > 1:
             found = ", ".join(sorted(str(root / "train") for root in self.roots))
-            raise UserError(f"{self.where} holds more than one tree of pictures: {found}; name one of them")
+            raise UserError(f"{self.where} holds more than one tree of images: {found}; name one of them")
         self.classes[split].add(name)
         if member.read is None:
             return True
         if member.name.suffix.lower() not in SUFFIXES:
             self.skipped += 1
             return True
-        if (name, parts[-1]) in self.pictures[split]:
+        if (name, parts[-1]) in self.decoded[split]:
             raise UserError(f"{self.where}: {member.name} is there twice")
-        self.pictures[split][name, parts[-1]] = decode(f"{self.where}: {member.name}", member.read(), self.resize)
+        self.decoded[split][name, parts[-1]] = decode(f"{self.where}: {member.name}", member.read(), self.resize)
         return True
 
     def finish(self, source: SourceInfo) -> RawSet:
         """The set: labels by the sorted names of the class folders, samples sorted by class and file name.
 
-        UserError for a class that one split lacks, an empty class, fewer than two classes, no pictures.
+        UserError for a class that one split lacks, an empty class, fewer than two classes, no images.
         """
         self._check()
         names = tuple(sorted(self.classes["train"]))
@@ -59,21 +59,21 @@ class ImageTree:
 
     def _check(self) -> None:
         for split in SPLITS:
-            if not self.pictures[split]:
-                raise UserError(f"{self.where}: no pictures (png, jpg, jpeg) in {split}/<class>/")
+            if not self.decoded[split]:
+                raise UserError(f"{self.where}: no images (png, jpg, jpeg) in {split}/<class>/")
         for split, other in (("train", "test"), ("test", "train")):
             for name in sorted(self.classes[other] - self.classes[split]):
                 raise UserError(f"{self.where}: class folder {split}/{name} is missing, {other}/{name} is there")
-            for name in sorted(self.classes[split] - {key[0] for key in self.pictures[split]}):
+            for name in sorted(self.classes[split] - {key[0] for key in self.decoded[split]}):
                 raise UserError(f"{self.where}: class folder {split}/{name} is empty: no png, jpg or jpeg in it")
         if len(self.classes["train"]) < 2:
             raise UserError(f"{self.where}: one class only, {min(self.classes['train'])}; at least two are needed")
 
     def _split(self, split: str) -> RawSplit:
         labels = {name: label for label, name in enumerate(sorted(self.classes[split]))}
-        pictures = self.pictures.pop(split)
-        keys = sorted(pictures)
+        decoded = self.decoded.pop(split)
+        keys = sorted(decoded)
         images = np.empty((len(keys), *IMAGE_SHAPE), np.uint8)
         for index, key in enumerate(keys):
-            images[index] = np.frombuffer(pictures[key], np.uint8).reshape(IMAGE_SHAPE)
+            images[index] = np.frombuffer(decoded[key], np.uint8).reshape(IMAGE_SHAPE)
         return RawSplit(images_nhwc=images, labels=np.array([labels[name] for name, _ in keys], np.int64))

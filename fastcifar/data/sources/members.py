@@ -96,7 +96,7 @@ def _file_reader(path: Path) -> Callable[[], bytes]:
         with path.open("rb") as file:
             content = file.read(MAX_MEMBER_BYTES + 1)
         if len(content) > MAX_MEMBER_BYTES:
-            raise UserError(f"{path} is larger than {MAX_MEMBER_BYTES >> 20} MiB, no part of a set of 32x32 pictures")
+            raise UserError(f"{path} is larger than {MAX_MEMBER_BYTES >> 20} MiB, no part of a set of 32x32 images")
         return content
 
     return read

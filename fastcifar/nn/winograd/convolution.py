@@ -126,9 +126,9 @@ def _needed(height: int, width: int, *, pool: bool) -> tuple[int, int]:
 
 
 def _images(number: int, height: int, width: int, tiles: int) -> int:
-    """Pictures that a thread takes at a time: of about so many tiles, and no more than its share of all."""
-    share = -(-number // torch.get_num_threads())
-    return max(1, min(share, tiles // max(1, -(-height // TILE) * -(-width // TILE))))
+    """Images that a thread takes at a time: of about so many tiles, and no more than its fraction of all."""
+    fraction = -(-number // torch.get_num_threads())
+    return max(1, min(fraction, tiles // max(1, -(-height // TILE) * -(-width // TILE))))
 
 
 def _pixels_first(x: Tensor) -> np.ndarray:

@@ -1,7 +1,7 @@
 """3x3 convolutions on a CPU, pooled or not, by Winograd's F(4x4, 3x3): a half to a third of a direct one's time.
 
-A thread takes some pictures at a time, so that all of them between two reads of memory stays in its L2 cache: a
-picture is staged inside a border of zeros, its tiles are transformed, 36 matrix products follow for 32 output channels
+A thread takes some images at a time, so that all of them between two reads of memory stays in its L2 cache: a
+image is staged inside a border of zeros, its tiles are transformed, 36 matrix products follow for 32 output channels
 at a time, and their results are transformed back and pooled on their way out. With `half` all of that is in float16.
 The filters' gradient takes one of the 36 products after the other for all outputs: its sums are too many for the cache.
 Which thread takes what depends on the number of threads alone, so results repeat for the same number.

@@ -47,7 +47,7 @@ def _copy(source, target, lanes, size, half):
 
 @numba.njit
 def stage(image, target, down, right, rows, columns, half):
-    """Copies a picture (h, w, c), its first rows and columns, to an address, `down` and `right` bytes apart."""
+    """Copies an image (h, w, c), its first rows and columns, to an address, `down` and `right` bytes apart."""
     height, width, channels = image.shape
     size, to, lanes = image.itemsize, 2 if half else 4, LANES if channels >= LANES else 1
     for y in range(min(height, rows)):

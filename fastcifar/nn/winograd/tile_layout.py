@@ -1,4 +1,4 @@
-"""Which tiles cover a map, and where each lies among those of some pictures; compiled into `winograd.py`'s kernels."""
+"""Which tiles cover a map, and where each lies among those of some images; compiled into `winograd.py`'s kernels."""
 
 import numba
 
@@ -31,7 +31,7 @@ def first_of(tile, full, edge):
 
 @numba.njit
 def place_of(row, column, tiles, image, images):
-    """The place of a picture's tile among those of so many pictures.
+    """The place of an image's tile among those of so many images.
 
     Tiles that are smaller across come first, then whole ones, those smaller down, those smaller in both directions: so
     those that have a product, or all of them, lie together; see `span_of`.
@@ -50,7 +50,7 @@ def place_of(row, column, tiles, image, images):
 
 @numba.njit
 def tile_of(number, tiles, edge, image, images):
-    """Of a picture's tile, counted row by row: its top, rows, left, columns, and its place among those of `images`."""
+    """Of an image's tile, counted row by row: its top, rows, left, columns, and its place among those of `images`."""
     row, column = number // (tiles[2] + tiles[3]), number % (tiles[2] + tiles[3])
     (top, tall), (left, broad) = first_of(row, tiles[0], edge), first_of(column, tiles[2], edge)
     return top, tall, left, broad, place_of(row, column, tiles, image, images)
