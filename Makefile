@@ -1,8 +1,8 @@
-# Two commands: `make train` and `make test`. Each sets up everything it needs first; the second time that takes no time.
+# Two commands, `make train` and `make test`. Each installs what it needs on its first call and starts immediately after that.
 #
 #   make train                          the recipe for this machine: fast90 with a GPU, cpu90 without
-#   make train SOURCE=PATH              from CIFAR-10 that is already on disk (FASTCIFAR_SOURCE says the same)
-#   make train ARGS="--recipe smoke"    any flags of `python -m fastcifar.train`
+#   make train SOURCE=PATH              use CIFAR-10 from disk (or set FASTCIFAR_SOURCE)
+#   make train ARGS="--recipe smoke"    flags of `fastcifar train`
 #   make test                           lint, format, types, tests
 
 VENV ?= .venv

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything between a fresh Debian or Ubuntu machine and a working `.venv`: system packages, the environment, the
-# dependencies. Safe to repeat; called by the Makefile only when `.venv/.ready` is missing or older than pyproject.toml.
+# Turns a fresh Debian or Ubuntu machine into one with a working `.venv`: system packages, environment, dependencies.
+# Safe to repeat. The Makefile calls it when `.venv/.ready` is missing or older than pyproject.toml.
 set -eu
 venv=${1:-.venv}
 
@@ -16,7 +16,7 @@ find_python() {
     return 1
 }
 
-# ffcv is published as source only: it needs a C++ compiler, Python's headers, OpenCV's and libjpeg-turbo's.
+# ffcv is published as source only: building it needs a C++ compiler and the headers of Python, OpenCV and libjpeg-turbo.
 missing_packages() {
     command -v c++ >/dev/null || echo g++
     command -v pkg-config >/dev/null || echo pkg-config
@@ -44,7 +44,7 @@ if [ -n "$wanted" ]; then
         # shellcheck disable=SC2086  # a list of package names
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
     else
-        say "this system has no apt-get; install a C++ compiler, pkg-config, the headers of Python 3.11 or 3.12,"
+        say "this system has no apt-get; install a C++ compiler, pkg-config, the headers of Python 3.11 to 3.13,"
         say "OpenCV 4 and libjpeg-turbo yourself, e.g. with conda:"
         say "  conda create -n fastcifar -c conda-forge python=3.12 cxx-compiler pkg-config libopencv libjpeg-turbo make"
         say "  conda activate fastcifar"
@@ -60,7 +60,7 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
 fi
 say "installing the dependencies into $venv (torch is large: a minute or more)"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" wheel
-# torch first: it pins CUDA's libraries exactly, and resolving everything at once may settle on an older torch instead
+# torch first: it pins the CUDA libraries exactly, and resolving everything together may choose an older torch
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "torch>=2.11,<3" "torchvision>=0.26,<1"
 PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 touch "$venv/.ready"
