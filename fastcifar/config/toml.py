@@ -138,6 +138,6 @@ def _described(current: Any, hint: Any) -> str:
         return f"a section with {', '.join(field.name for field in fields(current))}"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
-    whole = f"a whole number up to {MAX_INT}"
-    names = {bool: "true or false", int: whole, int | None: whole, float: "a number", str: "a string", Path: "a path"}
+    whole = "a whole number, at most 2**64"
+    names = {bool: "true or false", int: whole, int | None: whole, float: "a number", str: "a string", Path: "a string"}
     return names.get(hint, f"of the form {_literal(current)}")
