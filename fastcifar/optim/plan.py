@@ -29,7 +29,7 @@ class Plan:
 
     @property
     def marks(self) -> dict[str, dict[str, float]]:
-        """The "iteration", "epoch" and "lr" of the first, the highest and the last step, as "start", "peak" and "end"."""
+        """Iteration, epoch and learning rate of the first ("start"), the highest ("peak") and the last step ("end")."""
         lr = self.rates["lr"]
         at = {"start": 0, "peak": int(np.argmax(lr)), "end": len(lr) - 1}
         return {
