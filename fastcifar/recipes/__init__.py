@@ -24,6 +24,6 @@ def load_config(file: Path | None = None, name: str | None = None) -> Config:
     in_file = table.pop("recipe", None)
     name = in_file if name is None and in_file is not None else name or default_recipe()
     if not isinstance(name, str) or name not in RECIPES:
-        raise UserError(f"unknown recipe {shown(name)}: choose one of {', '.join(RECIPES)}")
+        raise UserError(f"no recipe is called {shown(name)}: choose one of {', '.join(RECIPES)}")
     config = RECIPES[name]()
     return config if file is None else apply_table(config, table, file)

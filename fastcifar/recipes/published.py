@@ -25,9 +25,7 @@ def system_b() -> Config:
     return _reference(
         recipe="system_b",
         batch_size=128,
-        model=ResNetConfig(
-            linear_bias=False, layer2_padding=0, layer3_pool=False
-        ),  # published with dropout layers of rate 0
+        model=ResNetConfig(linear_bias=False, layer2_padding=0, layer3_pool=False),  # its dropout layers have rate 0
         optimizer=SgdConfig(lr=0.0705, momentum=0.9),
         schedule=ScheduleConfig(peak_epoch=5, start=1 / 8, end=1 / 8),
     )
@@ -54,7 +52,7 @@ def system_d() -> Config:
 
 
 def system_e() -> Config:
-    """System E: ResNet-18 with a stem for small images, batch 64, 50 epochs, one drop of the rate; published at 91.77%."""
+    """System E: ResNet-18 with a small stem, batch 64, 50 epochs, one drop of the rate; published at 91.77%."""
     return _reference(
         recipe="system_e",
         epochs=50,
