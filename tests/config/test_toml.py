@@ -79,16 +79,18 @@ def test_recipes_come_back_from_their_files(name: str, tmp_path: Path) -> None:
     assert load(tmp_path, to_toml(RECIPES[name]())) == RECIPES[name]()
 
 
-def load(tmp_path: Path, text: str) -> Config:
+def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "my.toml"
     path.write_text(text, encoding="utf-8")
-    return load_config(path)
+    return path
+
+
+def load(tmp_path: Path, text: str) -> Config:
+    return load_config(written(tmp_path, text))
 
 
 def parse(tmp_path: Path, text: str, *arguments: str) -> Config:
-    path = tmp_path / "my.toml"
-    path.write_text(text)
-    return parse_config(["--config", str(path), *arguments], "")
+    return parse_config(["--config", str(written(tmp_path, text)), *arguments], "")
 
 
 def test_what_a_file_says() -> None:
