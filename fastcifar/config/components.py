@@ -50,11 +50,10 @@ class AugmentConfig:
     pad_mode: Literal["zero", "reflect"] = "zero"
     """Padding with black pixels, or by reflection at the border, as numpy.pad does it."""
     flip: Literal["none", "random", "alternating"] = "random"
-    """Horizontal flip: never; with probability 1/2 in each epoch; or every other epoch, where a random half of the
-    images starts flipped (arXiv 2404.00498, section 3.6)."""
+    """Horizontal flip: never; at random with probability 1/2; or alternating, in every other epoch.
+    With alternating, a random half of the images starts flipped (arXiv 2404.00498, section 3.6)."""
     cutout: int = 8
-    """Side of the square set to the mean colour, 0 to 32 pixels of a 32-pixel image; it scales with the image, and 0
-    turns it off (arXiv 1708.04552)."""
+    """Side of a square set to the mean colour, 0 (off) to 32 pixels of a 32-pixel image (arXiv 1708.04552)."""
     small: Literal["area", "crop"] = "area"
     """How to make training images below 32 pixels: average a 32-pixel crop down, or crop to the smaller side."""
 
@@ -83,8 +82,8 @@ class ResNetConfig:
     layer3_pool: bool = True
     """Max-pool after layer 3's first convolution."""
     logit_scale: float = 1.0
-    """Factor on the logits, above 0; a smaller one keeps training stable at a higher learning rate (D. Page, How to
-    Train Your ResNet)."""
+    """Factor on the logits, above 0.
+    A smaller one keeps training stable at a higher learning rate (D. Page, How to Train Your ResNet)."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
@@ -205,18 +204,18 @@ class MuonConfig:
     momentum: float = 0.6
     """Nesterov momentum of the filters, in [0, 1)."""
     steps: int = 3
-    """Newton-Schulz iterations that orthogonalise an update, 0 to 20; 0 only rescales it to Frobenius norm
-    sqrt(min(m, n))."""
+    """Newton-Schulz iterations that orthogonalise an update, 0 to 20.
+    0 only rescales it to Frobenius norm sqrt(min(m, n))."""
     bias_lr: float = 0.053
-    """Peak learning rate of biases and batch-norm parameters, in (0, 1e9], for a loss summed over the batch: the rate
-    for the mean loss is batch_size times this."""
+    """Peak learning rate of biases and batch-norm parameters, in (0, 1e9], for a loss summed over the batch.
+    The rate for the mean loss is batch_size times this."""
     head_lr: float = 0.67
     """Peak learning rate of the last layer, in (0, 1e9], for a loss summed over the batch, as `bias_lr`."""
     sgd_momentum: float = 0.85
     """Nesterov momentum of biases and the last layer, in [0, 1)."""
     weight_decay: float = 0.0
-    """L2 penalty on biases and the last layer, relative to their learning rate: weight_decay / lr * weight is added to
-    the gradient. Filters have none, as they are rescaled before each step. 0 or more."""
+    """L2 penalty on biases and the last layer, 0 or more: weight_decay / lr * weight is added to the gradient, where lr
+    is their peak rate. Filters have none, as they are rescaled before each step."""
 
     def __post_init__(self) -> None:
         require_finite(self, "optimizer.")

@@ -63,12 +63,14 @@ class Config:
     label_smoothing: float = 0.0
     """Fraction of the target that is spread evenly over all classes, in [0, 1) (arXiv 1512.00567)."""
     resolution: tuple[tuple[float, int], ...] = ((1.0, 32),)
-    """Side of the training images: stages (end, pixels), each until `end` as a fraction of all steps. Ends ascend to 1,
-    pixels are 16 to 32."""
+    """Side of the training images: stages (end, pixels), each until `end` as a fraction of all steps.
+    Ends ascend to 1, pixels are 16 to 32."""
     evaluation: Literal["single_view", "flip_tta", "selective_tta"] = "single_view"
-    """Primary metric. single_view: each test image once. flip_tta: mean logits of the image and its mirror image.
-    selective_tta: mean logits of six views (mirrored, moved by a pixel) for the 20% of images with the smallest top-2
-    margin, single view for the rest (after arXiv 2404.00498, which uses six views for all)."""
+    """Primary metric.
+    single_view: each test image once.
+    flip_tta: mean logits of an image and its mirror image.
+    selective_tta: for the 20% of images with the smallest top-2 margin, mean logits of six views (mirrored, moved by a
+    pixel); single view for the rest (after arXiv 2404.00498, which takes six views of all)."""
     evaluate_every: int = 0
     """Epochs between evaluations during training, excluded from the train clock; 0 evaluates only at the end."""
     evaluation_batch_size: int = 1000
@@ -82,13 +84,13 @@ class Config:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation of training images."""
     loader: Literal["auto", "resident", "stream"] = "auto"
-    """resident: the whole set in memory. stream: FFCV's reader, with the same batches. auto: resident if the set fits
-    in half of the free memory."""
+    """resident: the whole set in memory. stream: FFCV's reader, with the same batches.
+    auto: resident if the set fits in half of the free memory."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Floating-point type of the network's arithmetic; auto takes the fastest that the device supports well."""
     cpu_kernels: Literal["auto", "winograd-fp16", "winograd", "torch"] = "auto"
-    """Kernels of the layers for float32 on a CPU: PyTorch's, fused Winograd kernels, or these with convolutions in
-    float16. auto: winograd with AVX-512, winograd-fp16 with AVX-512 FP16 if amp is auto as well, else torch."""
+    """Kernels for float32 on a CPU: PyTorch's, fused Winograd kernels, or these with convolutions in float16.
+    auto: winograd with AVX-512, winograd-fp16 with AVX-512 FP16 if amp is auto as well, else torch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; auto takes a GPU if there is one."""
     threads: int | None = None
