@@ -12,7 +12,7 @@ from bench import measure as m
 from fastcifar.config import KERNEL_NAMES, Config, CpuKernels, SpeedNetConfig
 from fastcifar.errors import UserError
 from fastcifar.models.build import build_model, use_kernels
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.recipes import RECIPES
 from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads, keep_freed_memory

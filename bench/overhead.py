@@ -22,7 +22,7 @@ from fastcifar.config import Config, ModelConfig, ResNetConfig, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 from fastcifar.loader.base import Loader
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.optim.schedules import one_cycle
 from fastcifar.recipes import RECIPES
 from fastcifar.runtime.device import Runtime, default_recipe, select_runtime

@@ -16,7 +16,7 @@ from bench.peers import Feed, Setting, build_feed
 from fastcifar.config import ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.models.build import build_model
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.step import TrainStep

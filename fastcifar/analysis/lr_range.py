@@ -29,7 +29,7 @@ from fastcifar.analysis.lr_suggest import (
 from fastcifar.config import Config
 from fastcifar.config.components import LARGEST_LR, require
 from fastcifar.loader.base import Loader
-from fastcifar.optim.optimizer import Optimizer, build_optimizer
+from fastcifar.optim.build import Optimizer, build_optimizer
 from fastcifar.optim.schedules import resolution
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runtime.device import Runtime, select_runtime

@@ -1,48 +1,61 @@
-"""The parts of a configuration: augmentation, networks, optimisers, schedule; each refuses what it cannot mean."""
+"""The sections of a configuration: augmentation, networks, optimisers, schedule.
+
+Each dataclass checks its values when it is built and raises UserError with the field, its value and what is allowed.
+"""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from fastcifar.errors import UserError
 
-LARGEST_LR = 1e9  # far beyond any use; torch cannot take one that overflows a float32
+LARGEST_LR = 1e9  # far above any useful rate; torch fails on one that overflows float32
 
 
 def require(condition: bool, message: str) -> None:
-    """Raises UserError(message) where a value is refused."""
+    """Raises UserError(message) unless `condition` holds."""
     if not condition:
         raise UserError(message)
 
 
+def require_each(config: Any, prefix: str, names: tuple[str, ...], allowed: Callable[[Any], bool], wanted: str) -> None:
+    """Raises UserError unless each of the fields `names` is `allowed`; `wanted` describes an allowed value in words."""
+    for name in names:
+        value = getattr(config, name)
+        require(allowed(value), f"{prefix}{name} is {value}, but must be {wanted}")
+
+
 def require_finite(config: Any, prefix: str = "") -> None:
-    """Refuses NaN and infinities, which pass or fail a comparison by chance, in the float fields of `config`."""
-    for item in fields(config):
-        value = getattr(config, item.name)
-        finite = not isinstance(value, float) or math.isfinite(value)
-        require(finite, f"{prefix}{item.name} is {value}, but must be a finite number")
+    """Raises UserError if a float field of `config` is NaN or infinite, which comparisons alone might let pass."""
+    floats = tuple(item.name for item in fields(config) if isinstance(getattr(config, item.name), float))
+    require_each(config, prefix, floats, math.isfinite, "a finite number")
 
 
 def _require_rates(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(0 < value <= LARGEST_LR, f"optimizer.{name} is {value}, but must be above 0 and at most {LARGEST_LR:g}")
+    wanted = f"above 0 and at most {LARGEST_LR:g}"
+    require_each(config, "optimizer.", names, lambda rate: 0 < rate <= LARGEST_LR, wanted)
+
+
+def _require_decays(config: Any, *names: str) -> None:
+    require_each(config, "optimizer.", names, lambda factor: 0 <= factor < 1, "at least 0 and below 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """What happens to a training image, in this order: pad, random crop, flip, resize, cutout."""
+    """Augmentation of training images, applied in this order: pad, random crop, flip, resize, cutout."""
 
     pad: int = 4
-    """Pixels added on each side before the crop, 0 to 16; with 0 an image of 32 pixels is not cropped."""
+    """Padding on each side before the random crop, 0 to 16 pixels; 0 turns off both for images of 32 pixels."""
     pad_mode: Literal["zero", "reflect"] = "zero"
-    """What is added: black pixels, or the image mirrored at its border without repeating it."""
+    """Padding with black pixels, or by reflection at the border, as numpy.pad does it."""
     flip: Literal["none", "random", "alternating"] = "random"
-    """Mirror left to right: never, by a coin each epoch, or every other epoch (arXiv 2404.00498, section 3.6)."""
+    """Horizontal flip: never; at random with probability 1/2; or alternating, in every other epoch.
+    With alternating, a random half of the images starts flipped (arXiv 2404.00498, section 3.6)."""
     cutout: int = 8
-    """Side of the square that is replaced by the mean colour, in pixels at 32 (arXiv 1708.04552); 0 turns it off."""
+    """Side of a square set to the mean colour, 0 (off) to 32 pixels of a 32-pixel image (arXiv 1708.04552)."""
     small: Literal["area", "crop"] = "area"
-    """How images below 32 pixels are made: a crop to 32, area-averaged, or a crop to that many pixels."""
+    """How to make training images below 32 pixels: average a 32-pixel crop down, or crop to the smaller side."""
 
     def __post_init__(self) -> None:
         require(0 <= self.pad <= 16, f"augment.pad is {self.pad}, but must be between 0 and 16 pixels")
@@ -54,22 +67,23 @@ NO_AUGMENTATION = AugmentConfig(pad=0, flip="none", cutout=0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResNetConfig:
-    """The brief's ResNet (models/resnet.py) and its published variants."""
+    """The reference ResNet and its published variants (models/resnet.py)."""
 
     width: int = 64
-    """Channels of the first layer; the others have 2, 4 and 8 times as many."""
+    """Output channels of the first layer, 1 to 1024; the next layers have 2, 4 and 8 times as many."""
     dropout: float = 0.0
-    """Share of channels dropped after each batch norm while training, in [0, 1)."""
+    """Probability of dropping a channel after each batch norm while training, in [0, 1)."""
     conv_bias: bool = False
-    """A bias in the four convolutions outside the residual branches."""
+    """Add a bias to the four convolutions outside the residual branches."""
     linear_bias: bool = True
-    """A bias in the last layer."""
+    """Add a bias to the last layer."""
     layer2_padding: Literal[0, 1] = 1
-    """Padding of layer 2's convolution; with 0 its map shrinks from 16 to 14 before it is pooled."""
+    """Padding of layer 2's convolution, in pixels; with 0 its feature map shrinks from 16 to 14 before the pooling."""
     layer3_pool: bool = True
-    """Whether layer 3's first convolution is pooled."""
+    """Max-pool after layer 3's first convolution."""
     logit_scale: float = 1.0
-    """The logits' factor, which divides the rate that the last layer can bear (Page, How to Train Your ResNet)."""
+    """Factor on the logits, above 0.
+    A smaller one keeps training stable at a higher learning rate (D. Page, How to Train Your ResNet)."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
@@ -80,22 +94,22 @@ class ResNetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpeedNetConfig:
-    """The network of the speed recipes (models/speed.py)."""
+    """The network of the speed recipes (models/speednet.py)."""
 
     widths: tuple[int, ...] = (64, 256, 256)
-    """Channels of each block; a block halves the side of its map."""
+    """Output channels of each of the 1 to 4 blocks; a block halves the side of its feature map."""
     activation: Literal["gelu", "relu", "silu"] = "gelu"
-    """After the stem and after each batch norm."""
+    """Activation after the stem and after each batch norm."""
     bn_momentum: float = 0.4
-    """Weight of a new batch in the running statistics, in (0, 1]; short trainings want a short memory."""
+    """Weight of a new batch in the running statistics of batch norm, in (0, 1]; short runs need a large one."""
     logit_scale: float = 1 / 256
-    """Factor on the logits: one over the channels of the last block, for Muon's rates of biases and the last layer."""
+    """Factor on the logits, above 0; the recipes use 1 / (channels of the last block)."""
     stem_epochs: float = 3.0
-    """For how many epochs the stem's bias learns; then, with fixed filters, the backward pass ends before the stem."""
+    """Epochs in which the stem's bias learns, 0 or more; afterwards the backward pass skips a whitening stem."""
     stem: Literal["whitening", "learned"] = "whitening"
-    """The stem's filters: fixed ones that whiten patches of training images, or drawn ones that learn to the end."""
+    """Filters of the stem: fixed to whiten patches of the training images, or initialised at random and learned."""
     identity: bool = True
-    """Whether filters start as the identity on the channels that a block's convolution shares with its input."""
+    """Initialise the convolutions of the blocks as the identity on the channels that input and output share."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
@@ -110,10 +124,10 @@ class SpeedNetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResNet18Config:
-    """torchvision's ResNet-18 (models/torchvision_resnet.py; arXiv 1512.03385)."""
+    """torchvision's ResNet-18 (models/resnet18.py; arXiv 1512.03385)."""
 
     small_stem: bool = True
-    """A stem for small images, 3x3 with stride 1 and no pooling; else that for 224 pixels, 7x7 with both."""
+    """Use a stem for small images, a 3x3 convolution of stride 1, instead of the 7x7 of stride 2 with a max-pool."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,9 +135,9 @@ class FfcvNetConfig:
     """The network of FFCV's CIFAR-10 example (models/ffcv_net.py)."""
 
     width: int = 64
-    """Channels of the first layer; the others have 2 and 4 times as many."""
+    """Output channels of the first layer, 1 to 1024; the next layers have 2 and 4 times as many."""
     logit_scale: float = 0.2
-    """Factor on the logits."""
+    """Factor on the logits, above 0."""
 
     def __post_init__(self) -> None:
         require_finite(self, "model.")
@@ -136,20 +150,20 @@ class SgdConfig:
     """SGD with momentum on all parameters."""
 
     lr: float = 0.1
-    """Learning rate at the peak of the schedule."""
+    """Peak learning rate, in (0, 1e9]."""
     momentum: float = 0.9
-    """Share of the last update that is kept, in [0, 1)."""
+    """Fraction of the previous update that is kept, in [0, 1)."""
     nesterov: bool = False
-    """Look one step of momentum ahead (Sutskever et al., ICML 2013)."""
+    """Use Nesterov momentum (Sutskever et al., ICML 2013)."""
     weight_decay: float = 0.0
-    """Added to the gradient as weight_decay * weight, or, decoupled, taken off the weight times the learning rate."""
+    """L2 penalty: weight_decay * weight is added to the gradient; with `decoupled`, AdamW-style decay. 0 or more."""
     decoupled: bool = False
-    """Keep weight decay out of the momentum (arXiv 1711.05101)."""
+    """Multiply weights by 1 - lr * weight_decay instead, outside the momentum (arXiv 1711.05101)."""
 
     def __post_init__(self) -> None:
         require_finite(self, "optimizer.")
         _require_rates(self, "lr")
-        require(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}, but must be at least 0 and below 1")
+        _require_decays(self, "momentum")
         require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
 
@@ -158,77 +172,73 @@ class AdamConfig:
     """Adam on all parameters (arXiv 1412.6980)."""
 
     lr: float = 1e-3
-    """Learning rate at the peak of the schedule."""
+    """Peak learning rate, in (0, 1e9]."""
     beta1: float = 0.9
-    """Share of the gradients' running mean that is kept, in [0, 1)."""
+    """Decay of the running mean of the gradients per step, in [0, 1)."""
     beta2: float = 0.999
-    """Share of the squared gradients' running mean that is kept, in [0, 1)."""
+    """Decay of the running mean of the squared gradients per step, in [0, 1)."""
     eps: float = 1e-8
-    """Added to the root of the squared gradients' mean, so that it can be divided by."""
+    """Added to the denominator, above 0."""
     weight_decay: float = 0.0
-    """Added to the gradient as weight_decay * weight, or, decoupled, taken off the weight times the learning rate."""
+    """L2 penalty: weight_decay * weight is added to the gradient; with `decoupled`, AdamW-style decay. 0 or more."""
     decoupled: bool = False
-    """Keep weight decay out of both means: AdamW (arXiv 1711.05101)."""
+    """Multiply weights by 1 - lr * weight_decay instead, outside both running means: AdamW (arXiv 1711.05101)."""
 
     def __post_init__(self) -> None:
         require_finite(self, "optimizer.")
         _require_rates(self, "lr")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name} is {value}, but must be at least 0 and below 1")
+        _require_decays(self, "beta1", "beta2")
         require(self.eps > 0, f"optimizer.eps is {self.eps}, but must be above 0")
         require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MuonConfig:
-    """Muon on the filters of the convolutions, SGD with Nesterov momentum on biases and on the last layer.
+    """Muon on the filters of the convolutions; SGD with Nesterov momentum on biases and the last layer.
 
     Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
     lr: float = 0.24
-    """Peak learning rate of the filters; an update has spectral norm about 1 before it."""
+    """Peak learning rate of the filters, in (0, 1e9]; the update it multiplies has a spectral norm of about 1."""
     momentum: float = 0.6
-    """Momentum of the filters, Nesterov, in [0, 1)."""
+    """Nesterov momentum of the filters, in [0, 1)."""
     steps: int = 3
-    """Newton-Schulz iterations that orthogonalise an update; 0 only brings it to an orthogonal one's Frobenius norm."""
+    """Newton-Schulz iterations that orthogonalise an update, 0 to 20.
+    0 only rescales it to Frobenius norm sqrt(min(m, n))."""
     bias_lr: float = 0.053
-    """Peak learning rate of biases and batch-norm parameters, for a loss summed over a batch: times the batch size for
-    the mean. Muon's updates have the same length either way."""
+    """Peak learning rate of biases and batch-norm parameters, in (0, 1e9], for a loss summed over the batch.
+    The rate for the mean loss is batch_size times this."""
     head_lr: float = 0.67
-    """Peak learning rate of the last layer, for a loss summed over a batch."""
+    """Peak learning rate of the last layer, in (0, 1e9], for a loss summed over the batch, as `bias_lr`."""
     sgd_momentum: float = 0.85
-    """Nesterov momentum of biases and of the last layer, in [0, 1)."""
+    """Nesterov momentum of biases and the last layer, in [0, 1)."""
     weight_decay: float = 0.0
-    """On what SGD trains, relative: added to the gradient as weight_decay / learning rate * weight."""
+    """L2 penalty on biases and the last layer, 0 or more: weight_decay / lr * weight is added to the gradient, where lr
+    is their peak rate. Filters have none, as they are rescaled before each step."""
 
     def __post_init__(self) -> None:
         require_finite(self, "optimizer.")
         _require_rates(self, "lr", "bias_lr", "head_lr")
-        for name in ("momentum", "sgd_momentum"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"optimizer.{name} is {value}, but must be at least 0 and below 1")
+        _require_decays(self, "momentum", "sgd_momentum")
         require(0 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 0 and 20")
         require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScheduleConfig:
-    """One-cycle: from start up to the peak and down to the end, per iteration (arXiv 1708.07120); or one drop."""
+    """Learning rate per step: one cycle from `start` up to the peak and down to `end` (arXiv 1708.07120), or a drop."""
 
     peak_epoch: float = 5.0
-    """When the learning rate is highest, in epochs; 0 starts at the peak."""
+    """Epoch of the highest learning rate, 0 or more and at most `epochs`; 0 starts the run at the peak."""
     start: float = 0.1
-    """Learning rate of the first step as a fraction of the peak's."""
+    """Learning rate of the first step as a fraction of the peak, in [0, 1]."""
     end: float = 0.1
-    """Learning rate of the last step as a fraction of the peak's; equal to `start` means no annihilation."""
+    """Learning rate of the last step as a fraction of the peak, in [0, 1]; equal to `start` for no annihilation."""
     anneal: Literal["linear", "cos", "step"] = "linear"
-    """The shape of both sides; `step` stays at `start` until `peak_epoch` and at `end` from there on."""
+    """Shape of the rise and the fall; `step` holds `start` until `peak_epoch`, then `end`."""
 
     def __post_init__(self) -> None:
         require_finite(self, "schedule.")
         require(self.peak_epoch >= 0, f"schedule.peak_epoch is {self.peak_epoch}, but must not be negative")
-        for name in ("start", "end"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"schedule.{name} is {value}, but must be a fraction between 0 and 1")
+        require_each(self, "schedule.", ("start", "end"), lambda scale: 0 <= scale <= 1, "between 0 and 1")

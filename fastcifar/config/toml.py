@@ -1,4 +1,4 @@
-"""Configurations as TOML: the config.toml that a run writes can be given back to `--config` and repeats the run.
+"""Configurations as TOML. `--config` reads the config.toml that a run writes, and so repeats the run.
 
 The keys are the fields of `Config`; `kind` in the sections `model` and `optimizer` selects the component.
 """
@@ -7,7 +7,7 @@ import json
 import tomllib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fastcifar.config.components import (
@@ -27,15 +27,16 @@ KINDS: dict[str, dict[str, type]] = {
     "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config, "ffcv": FfcvNetConfig},
     "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
 }
-"""What `kind` selects in each section that has a choice."""
+"""Components by section and `kind`."""
 MAX_BYTES = 1 << 14
-"""Largest file, in bytes: a whole configuration has 700, and dotted keys cost the square of their length."""
+"""Largest file: a complete configuration has 700 bytes, and parsing dotted keys takes quadratic time."""
 MAX_INT = 1 << 64
+"""Largest whole number: larger ones overflow a float, and Python refuses to print those with thousands of digits."""
 T = TypeVar("T")
 
 
 def to_toml(config: Config) -> str:
-    """Every field of `config`; fields that are None are left out, as TOML has no such value."""
+    """All fields of `config` as TOML, which has no None: such fields are left out."""
     lines: list[str] = []
     sections: list[str] = []
     for field in fields(config):
@@ -54,34 +55,33 @@ def _literal(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, tuple):
         return f"[{', '.join(map(_literal, value))}]"
-    # JSON's numbers and strings are TOML's, but for escapes of surrogates, which it lacks, and DEL, which it escapes
+    # numbers and strings are the same in JSON and TOML, except that TOML has no escaped surrogates and must escape DEL
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The table in a TOML file; raises UserError where it cannot be read."""
+    """The table in a TOML file; raises UserError for a file that cannot be read or is not valid TOML."""
     try:
         return tomllib.loads(read_at_most(path, MAX_BYTES).decode("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}; name a TOML file") from None
     except UserError:
         raise
-    except (ValueError, RecursionError) as error:  # ValueError: whole numbers of thousands of digits, too
+    except (ValueError, RecursionError) as error:  # ValueError also for a number of thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}") from None
 
 
 def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") -> T:
-    """`config`, a dataclass, with the values of `table` in place of its own.
+    """A copy of the dataclass `config` with the values of `table`; `prefix` is that of its keys in messages.
 
-    Raises UserError that names `path`, the key and the value for an unknown key, a value of the wrong type and a value
+    Raises UserError with `path`, the key and the value: for an unknown key, for a value of the wrong type, and for one
     that the dataclass refuses.
     """
-    known = [field.name for field in fields(config)]  # type: ignore[arg-type]
     hints = get_type_hints(type(config))
     changed: dict[str, Any] = {}
     for key, value in table.items():
-        if key not in known:
-            raise UserError(f"{path} has the unknown key {prefix}{key}; known there are {', '.join(known)}")
+        if key not in hints:
+            raise UserError(f"{path} has the unknown key {shown(prefix + key)}: choose one of {', '.join(hints)}")
         current = getattr(config, key)
         if is_dataclass(current) and isinstance(value, dict):
             section, rest = _of_kind(key, current, value, path)
@@ -91,7 +91,7 @@ def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") 
             changed[key] = _converted(value, hints[key])
         except TypeError:
             wanted = _described(current, hints[key])
-            raise UserError(f"{path} has {prefix}{key} = {shown(value)}, but that is {wanted}") from None
+            raise UserError(f"{path} has {prefix}{key} = {shown(value)}, but it must be {wanted}") from None
     try:
         return replace(config, **changed)  # type: ignore[type-var]
     except UserError as error:
@@ -99,9 +99,9 @@ def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") 
 
 
 def _of_kind(section: str, current: Any, table: dict[str, Any], path: Path) -> tuple[Any, dict[str, Any]]:
-    """What the section's table is applied to, and the table without `kind`.
+    """The dataclass that a section's table applies to, and the table without `kind`.
 
-    That is `current` unless `kind` names another component: then the defaults of that one.
+    It is `current`, or the defaults of another component where `kind` names one.
     """
     kinds = KINDS.get(section)
     if kinds is None or "kind" not in table:
@@ -113,24 +113,22 @@ def _of_kind(section: str, current: Any, table: dict[str, Any], path: Path) -> t
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """`value`, as TOML has it, as the type `hint`; raises TypeError where it is of another type."""
-    arguments = get_args(hint)
-    if get_origin(hint) in (Union, UnionType):
-        (hint,) = (argument for argument in arguments if argument is not NoneType)
-        return _converted(value, hint)
-    if get_origin(hint) is tuple and isinstance(value, list):
-        kinds = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else list(arguments)
-        if len(kinds) == len(value):
-            return tuple(_converted(inner, kind) for inner, kind in zip(value, kinds, strict=True))
-    elif get_origin(hint) is Literal and (type(value), value) in [(type(argument), argument) for argument in arguments]:
-        return value
-    elif hint is float and type(value) is int and abs(value) <= MAX_INT:
-        return float(value)
+    """`value` of a TOML file as the type `hint`; raises TypeError for a value of another type."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return _converted(value, arguments[0])  # of `int | None`: TOML has no None
+    if origin is Literal:
+        if any(type(value) is type(choice) and value == choice for choice in arguments):  # True == 1 == 1.0
+            return value
+    elif origin is tuple and isinstance(value, list):
+        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(hints) == len(value):
+            return tuple(map(_converted, value, hints))
+    elif hint in (int, float) and type(value) is int and abs(value) <= MAX_INT:
+        return hint(value)
     elif hint is Path and isinstance(value, str):
         return Path(value)
-    elif (hint is int and type(value) is int and abs(value) <= MAX_INT) or (
-        hint in (bool, str, float) and type(value) is hint
-    ):
+    elif hint in (bool, float, str) and type(value) is hint:
         return value
     raise TypeError
 
@@ -140,5 +138,6 @@ def _described(current: Any, hint: Any) -> str:
         return f"a section with {', '.join(field.name for field in fields(current))}"
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", Path: "a path"}
-    return names.get(hint, f"of the form {shown(current)}" if current is not None else "a whole number")
+    whole = "a whole number, at most 2**64"
+    names = {bool: "true or false", int: whole, int | None: whole, float: "a number", str: "a string", Path: "a string"}
+    return names.get(hint, f"of the form {_literal(current)}")

@@ -1,4 +1,4 @@
-"""From a model's configuration to its module, weights drawn from the run's seed."""
+"""Builds a network from its configuration, with weights drawn from the seed of the run."""
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from fastcifar.rng import Purpose, generator, seeded
 
 
 def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
-    """The network in channels_last float32 on the CPU; the same seed gives the same weights, bit for bit."""
+    """The network in channels_last float32 on the CPU; the same seed gives bit-identical weights."""
     with seeded(seed, Purpose.INIT):
         model = _network(config, classes)
     if isinstance(model, SpeedNet):
@@ -21,14 +21,14 @@ def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
 
 
 def use_kernels(model: nn.Module, kernels: CpuKernels) -> None:
-    """Tells the parts of a network that have a choice whose kernels to compute by where those serve."""
+    """Selects the CPU kernels of all modules that have a choice; a module falls back to torch's for other inputs."""
     for module in model.modules():
         if hasattr(type(module), "kernels"):
             module.kernels = kernels  # type: ignore[assignment]
 
 
 def outline(config: ModelConfig, classes: int) -> nn.Module:
-    """The network on the meta device: shapes without numbers, made and run in no time."""
+    """The network on the meta device: shapes without values, for counting; takes no memory and no time."""
     with torch.device("meta"):
         return _network(config, classes)
 

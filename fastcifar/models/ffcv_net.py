@@ -1,6 +1,6 @@
-"""The network of FFCV's CIFAR-10 example, written anew: a ResNet of nine layers, 2,274,880 parameters.
+"""The network of FFCV's CIFAR-10 example, reimplemented: a ResNet of nine layers, 2,274,880 parameters.
 
-Source: the example in FFCV's repository (`examples/cifar`), whose network goes back to W. Baek's torchskeleton.
+Source: `examples/cifar` in FFCV's repository, whose network is based on W. Baek's torchskeleton.
 """
 
 from torch import Tensor, nn
@@ -11,11 +11,10 @@ from fastcifar.models.resnet import ConvNorm, Residual
 
 
 class FfcvNet(nn.Module):
-    """(b, 3, 32, 32) to logits (b, classes); any side from 16 to 32 works."""
+    """(b, 3, s, s), s from 16 to 32, to logits (b, classes)."""
 
-    def __init__(self, config: FfcvNetConfig | None = None, classes: int = 10) -> None:
+    def __init__(self, config: FfcvNetConfig, classes: int = 10) -> None:
         super().__init__()
-        config = FfcvNetConfig() if config is None else config
         width = config.width
         self.prep = ConvNorm(3, width)
         self.down = ConvNorm(width, 2 * width, kernel=5, stride=2, padding=2)

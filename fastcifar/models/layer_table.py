@@ -1,4 +1,4 @@
-"""The layer table of a network: output shapes, parameters and FLOPs, from its configuration alone."""
+"""The layer table of a network: output shapes, parameters and FLOPs; needs no data and no weights."""
 
 import math
 from collections.abc import Sequence
@@ -15,29 +15,25 @@ HEADER = ("layer", "kind", "output", "parameters", "MFLOP")
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A module of the network; one that holds others has the sums over them."""
+    """A module of the network; counts of a container are the sums over its children."""
 
     name: str
-    """As in the state dict, such as `layer1.0.conv`; the network itself is ""."""
+    """As in the state dict, such as `layer1.0.conv`; "" is the network itself."""
     kind: str
-    """The module's class."""
+    """Class name of the module."""
     depth: int
-    """0 for the network itself, 1 for its stages, ..."""
+    """0 for the network itself, 1 for its children, ..."""
     shape: tuple[int, ...]
-    """Of its output for one image: (channels, height, width), or (features,)."""
+    """Output for one image: (channels, height, width), or (features,)."""
     parameters: int
     flops: int
-    """Forward, for one image: two per multiply-add in convolutions and linear layers; all else is left out."""
+    """Forward pass of one image: two per multiply-add in convolutions and linear layers; the rest is not counted."""
 
 
 def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer]:
-    """Every module for an image of `size` pixels, the network itself first, in the order of the forward pass.
-
-    It runs on the meta device: no weights are drawn, no memory is taken, no data is needed.
-    """
+    """All modules for an image of `size` pixels, the network itself first, in the order of the forward pass."""
     model = outline(config, classes).eval()
     names = {id(module): name for name, module in model.named_modules()}
-    # one image is enough: batch norm is in its evaluation mode
     found = torchinfo.summary(model, (1, 3, size, size), device="meta", verbose=0, depth=99).summary_list
     own = {names[info.layer_id]: forward_flops(info.module, info.output_size) for info in found if info.is_leaf_layer}
     return [
@@ -54,10 +50,10 @@ def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer
 
 
 def forward_flops(module: nn.Module, output: Sequence[int]) -> int:
-    """FLOPs of one image through a convolution or a linear layer by its `output` (n, c, s, s) or (n, c); else 0."""
+    """FLOPs per image of a convolution with output shape (n, c, h, w) or a linear layer with (n, c); else 0."""
     if not isinstance(module, nn.Conv2d | nn.Linear):
         return 0
-    return 2 * module.weight.numel() * math.prod(output[2:])  # each weight meets every position of the output map
+    return 2 * module.weight.numel() * math.prod(output[2:])  # each weight is used at every position of the output
 
 
 def _within(name: str, of: str) -> bool:
@@ -65,25 +61,19 @@ def _within(name: str, of: str) -> bool:
 
 
 def rows(table: list[Layer]) -> list[tuple[str, str, str, str, str]]:
-    """The table as text under `HEADER`: the layers indented, modules without weights left out, the network last."""
+    """Cells of the table below `HEADER`: children indented, modules without weights omitted, the network last."""
     total, *inner = table
-    cells = [
-        ("  " * (layer.depth - 1) + layer.name.rpartition(".")[2], *_figures(layer)) for layer in inner if _shown(layer)
-    ]
-    return [*cells, ("all", *_figures(total))]
+    names = {layer.name: "  " * (layer.depth - 1) + layer.name.rpartition(".")[2] for layer in inner}
+    return [(names[layer.name], *_cells(layer)) for layer in inner if layer.parameters] + [("all", *_cells(total))]
 
 
-def _shown(layer: Layer) -> bool:
-    return layer.parameters > 0
-
-
-def _figures(layer: Layer) -> tuple[str, str, str, str]:
+def _cells(layer: Layer) -> tuple[str, str, str, str]:
     shape = " x ".join(map(str, layer.shape))
     return layer.kind, shape, f"{layer.parameters:,}", f"{layer.flops / 1e6:,.1f}" if layer.flops else "-"
 
 
 def layer_table(config: ModelConfig, classes: int = 10, size: int = 32) -> str:
-    """The table as aligned plain text, with a line above that says what is counted."""
+    """The table as aligned plain text below a line that says what is counted."""
     cells = [HEADER, *rows(layers(config, classes, size))]
     widths = [max(len(row[i]) for row in cells) for i in range(len(HEADER))]
     lines = [

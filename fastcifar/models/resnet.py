@@ -1,7 +1,13 @@
-"""The brief's ResNet: prep layer, a residual layer, a plain layer, a residual layer, max-pool 4, linear.
+"""The reference ResNet, which the recipes `resnet24` and `system_a` to `system_d` train.
 
-6,573,130 parameters and 758.5 MFLOP forward per image (two per multiply-add) with the default options; the options
-give the published variants.
+    prep    conv-BN-ReLU                          64 x 32 x 32
+    layer1  conv-pool-BN-ReLU, residual block    128 x 16 x 16
+    layer2  conv-pool-BN-ReLU                    256 x 8 x 8
+    layer3  conv-pool-BN-ReLU, residual block    512 x 4 x 4
+    linear  max-pool 4, linear                   10
+
+By default it has 6,573,130 parameters and takes 758.5 MFLOP forward per image (two per multiply-add). The options of
+`ResNetConfig` give its published variants.
 """
 
 from torch import Tensor, nn
@@ -12,7 +18,7 @@ from fastcifar.nn.conv_norm_act import conv_norm_act
 
 
 class ConvNorm(nn.Module):
-    """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels): (b, c, s, s) to (b, width, s or s // 2, ...)."""
+    """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels)."""
 
     kernels: CpuKernels = "torch"
 
@@ -34,29 +40,28 @@ class ConvNorm(nn.Module):
         self.pool, self.dropout = pool, dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, channels, s, s) to (b, width, s', s')."""
+        """(b, channels, s, s) to (b, width, s', s'); s' depends on stride and padding and is halved by the pooling."""
         x = conv_norm_act(x, self.conv, self.norm, "relu", pool=self.pool, kernels=self.kernels)
         return F.dropout2d(x, self.dropout, self.training) if self.dropout else x
 
 
 class Residual(nn.Module):
-    """x + (conv-BN-ReLU-conv-BN-ReLU)(x), the shape unchanged."""
+    """x + (conv-BN-ReLU-conv-BN-ReLU)(x)."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
         self.inner = nn.Sequential(ConvNorm(width, width, dropout=dropout), ConvNorm(width, width, dropout=dropout))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, width, s, s) to the same."""
+        """(b, width, s, s) to the same shape."""
         return x + self.inner(x)
 
 
 class ResNet(nn.Module):
-    """(b, 3, 32, 32) to logits (b, classes); any side from 16 to 32 works."""
+    """(b, 3, s, s), s from 16 to 32, to logits (b, classes)."""
 
-    def __init__(self, config: ResNetConfig | None = None, classes: int = 10) -> None:
+    def __init__(self, config: ResNetConfig, classes: int = 10) -> None:
         super().__init__()
-        config = ResNetConfig() if config is None else config
         width, dropout, bias = config.width, config.dropout, config.conv_bias
         self.prep = ConvNorm(3, width, bias=bias, dropout=dropout)
         self.layer1 = nn.Sequential(
@@ -75,7 +80,7 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""
         x = self.layer3(self.layer2(self.layer1(self.prep(x))))
-        # max-pool 4 as published, which sees 4x4 of the 7x7 map of the variant without padding and pooling; smaller
-        # images make smaller maps, and the variant that pads but does not pool a map of 8x8
+        # max-pool 4, as published. It ignores the border of the 7x7 feature map of the variant without padding and
+        # pooling. Smaller images give smaller feature maps; unpooled padded ones of 8x8 leave a 2x2 for the amax below.
         x = F.max_pool2d(x, min(4, x.size(2)))
         return self.linear(x.amax((2, 3))) * self.logit_scale

@@ -5,18 +5,17 @@ from torch import nn
 from fastcifar.config import ResNet18Config
 
 
-def resnet18(config: ResNet18Config | None = None, classes: int = 10) -> nn.Module:
-    """(b, 3, 32, 32) to logits (b, classes); any side from 16 to 32 works.
+def resnet18(config: ResNet18Config, classes: int = 10) -> nn.Module:
+    """(b, 3, s, s), s from 16 to 32, to logits (b, classes).
 
-    The network is torchvision's own, its names of parameters as well, so that weights can be exchanged with it.
+    It is torchvision's own module with its parameter names, so weights can be exchanged with torchvision.
     """
-    from torchvision.models import resnet18 as build  # here, as importing torchvision takes a second
+    from torchvision.models import resnet18 as build  # here, because importing torchvision takes a second
 
-    config = ResNet18Config() if config is None else config
     model = build(weights=None, num_classes=classes)
     if config.small_stem:
         stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does for all others
+        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's others
         model.conv1 = stem
         model.add_module("maxpool", nn.Identity())
     return model

@@ -1,7 +1,7 @@
 """The network of the speed recipes: a whitening stem and three blocks of two convolutions, no residual branches.
 
-Sources of the ideas: whitening stem and alternating design, K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single
-GPU" (arXiv 2404.00498); identity initialisation, S. Zagoruyko and N. Komodakis, "DiracNets" (arXiv 1706.00388).
+Sources: network and whitening stem, K. Jordan, "94% on CIFAR-10 in 3.29 seconds on a single GPU" (arXiv 2404.00498);
+identity initialisation, S. Zagoruyko and N. Komodakis, "DiracNets" (arXiv 1706.00388).
 """
 
 from itertools import pairwise
@@ -14,13 +14,13 @@ from fastcifar.config import CpuKernels, SpeedNetConfig
 from fastcifar.nn.conv_norm_act import activate, conv_norm_act
 
 WHITENING_IMAGES = 5000
-"""Enough for the stem: its filters come from the covariance of 12 numbers a patch, and an image has 961 patches."""
+"""Images for `SpeedNet.whiten`: enough, as each has 961 patches for a 12 x 12 covariance matrix."""
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
 
 
 class Block(nn.Module):
-    """conv 3x3 -> max-pool 2 -> BN -> act -> conv 3x3 -> BN -> act: (b, c, s, s) to (b, width, s // 2, s // 2)."""
+    """conv 3x3 -> max-pool 2 -> BN -> act -> conv 3x3 -> BN -> act."""
 
     kernels: CpuKernels = "torch"
 
@@ -39,17 +39,16 @@ class Block(nn.Module):
 
 
 class SpeedNet(nn.Module):
-    """(b, 3, s, s), s from 16 to 32, to logits (b, classes); the images normalised, the logits scaled.
+    """(b, 3, s, s), s from 16 to 32, normalised, to logits (b, classes).
 
-    The stem is fixed by `whiten` from training images before the first step, and only its bias learns, unless the
-    configuration has its filters drawn and learn as well. BN has no learned scale: the filters' own norms carry it.
+    `whiten` sets the filters of the stem before the first step; only its bias learns then. With `stem` "learned" its
+    filters are initialised at random and learn too. Batch norm has no learned scale, as in the source.
     """
 
     kernels: CpuKernels = "torch"
 
-    def __init__(self, config: SpeedNetConfig | None = None, classes: int = 10) -> None:
+    def __init__(self, config: SpeedNetConfig, classes: int = 10) -> None:
         super().__init__()
-        config = SpeedNetConfig() if config is None else config
         self.stem = nn.Conv2d(3, STEM_CHANNELS, PATCH, bias=True)
         self.stem.weight.requires_grad_(config.stem == "learned")
         self.blocks = nn.ModuleList(
@@ -63,11 +62,11 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def reset(self, generator: torch.Generator) -> None:
-        """Draws the weights; a block's filters start as the identity on the channels they share with their input."""
+        """Initialises the weights; with `identity`, blocks pass on the channels that their input and output share."""
         assert self.stem.bias is not None
         self.stem.bias.zero_()
         for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module.weight.requires_grad:  # a fixed stem's come from `whiten`
+            if isinstance(module, nn.Conv2d) and module.weight.requires_grad:  # a fixed stem is set by `whiten`
                 bound = module.weight[0].numel() ** -0.5
                 module.weight.uniform_(-bound, bound, generator=generator)
                 if self.identity and module is not self.stem:
@@ -80,7 +79,10 @@ class SpeedNet(nn.Module):
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
-        """Sets the stem to the whitening filters of `images` (n, 3, s, s): patch eigenvectors and their negatives."""
+        """Sets the stem to the whitening filters of the patches of `images` (n, 3, s, s), and their negatives.
+
+        A filter is an eigenvector of the patches' covariance, divided by the root of its eigenvalue plus `eps`.
+        """
         channels, count = STEM_CHANNELS // 2, 0
         covariance = torch.zeros(channels, channels, dtype=torch.float64)
         for chunk in images.float().split(500):  # 23 MB of patches at a time
@@ -93,7 +95,7 @@ class SpeedNet(nn.Module):
         self.stem.weight.copy_(torch.cat((filters, -filters)))
 
     def stem_learns(self, learns: bool) -> None:
-        """Whether the stem's bias gets a gradient; without, that of a fixed stem ends at the first block."""
+        """Turns the gradient of the stem's bias on or off; with fixed filters the backward pass then skips the stem."""
         assert self.stem.bias is not None
         self.stem.bias.requires_grad_(learns)
 
@@ -102,8 +104,7 @@ class SpeedNet(nn.Module):
         x = activate(self.stem(x), self.activation, kernels=self.kernels)
         for block in self.blocks:
             x = block(x)
-        x = x.amax((2, 3))
-        return self.head(x) * self.logit_scale
+        return self.head(x.amax((2, 3))) * self.logit_scale
 
 
 def _norm(width: int, momentum: float) -> nn.BatchNorm2d:

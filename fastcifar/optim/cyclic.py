@@ -1,11 +1,11 @@
-"""Triangular cycles of the learning rate, the zigzag of arXiv 1506.01186 (L. Smith), as pure functions of the step.
+"""Triangular cycles of the learning rate (L. Smith, arXiv 1506.01186), as pure functions of the step.
 
     peak      /\\          /\\
              /  \\        /  \\        amplitude = peak - base
     base  __/    \\______/    \\__
-            |step_size|               a cycle is two of them: up, then down
+            |step_size|               a cycle is 2 * step_size: up, then down
 
-`triangular2` halves the amplitude with every cycle, `exp_range` multiplies it with gamma at every step.
+`triangular2` halves the amplitude after each cycle, `exp_range` multiplies it by gamma at each step.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from fastcifar.config.components import LARGEST_LR, require, require_finite
+from fastcifar.config.components import LARGEST_LR, require, require_each, require_finite
 
 CycleKind = Literal["triangular", "triangular2", "exp_range"]
 MOST_STEPS = 10_000_000
@@ -22,19 +22,19 @@ MOST_STEPS = 10_000_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cycles:
-    """A zigzag between two learning rates; raises UserError for a value that is refused."""
+    """Cycles between two learning rates; raises UserError for a value out of range."""
 
     kind: CycleKind = "triangular"
     base: float = 0.001
-    """Learning rate at the ends of each cycle."""
+    """Learning rate at both ends of each cycle, in [0, 1e9)."""
     peak: float = 0.006
-    """Learning rate in the middle of the first cycle."""
+    """Learning rate in the middle of the first cycle, above `base` and at most 1e9."""
     step_size: int = 2000
-    """Steps from base to peak, half a cycle; the paper advises 2 to 10 epochs' worth."""
+    """Steps from base to peak, half a cycle, at least 1; the paper advises 2 to 10 epochs."""
     cycles: int = 3
-    """How many."""
+    """Number of cycles, at least 1."""
     gamma: float = 0.99994
-    """Of exp_range: factor on the amplitude at every step, in (0, 1]."""
+    """Factor on the amplitude per step for exp_range, in (0, 1]."""
 
     def __post_init__(self) -> None:
         require_finite(self)
@@ -43,14 +43,13 @@ class Cycles:
             self.base < self.peak <= LARGEST_LR,
             f"peak is {self.peak}, but must be above base, {self.base}, and at most {LARGEST_LR:g}",
         )
-        for name in ("step_size", "cycles"):
-            require(getattr(self, name) >= 1, f"{name} is {getattr(self, name)}, but must be at least 1")
-        require(self.total <= MOST_STEPS, f"the cycles have {self.total} steps, but may have {MOST_STEPS} at most")
+        require_each(self, "", ("step_size", "cycles"), lambda count: count >= 1, "at least 1")
+        require(self.total <= MOST_STEPS, f"the cycles have {self.total} steps, but must have at most {MOST_STEPS}")
         require(0 < self.gamma <= 1, f"gamma is {self.gamma}, but must be above 0 and at most 1")
 
     @property
     def amplitude(self) -> float:
-        """Height of the first cycle."""
+        """peak - base."""
         return self.peak - self.base
 
     @property
@@ -60,7 +59,7 @@ class Cycles:
 
 
 def cyclic(step: int, config: Cycles) -> float:
-    """Learning rate of `step` >= 0; equal to torch's CyclicLR with step_size_up = step_size."""
+    """Learning rate of `step` >= 0, as torch's CyclicLR with step_size_up = step_size computes it."""
     cycle = step // (2 * config.step_size)
     fraction = 1 - abs(step / config.step_size - 2 * cycle - 1)  # 0 at the ends of a cycle, 1 in its middle
     scale = {"triangular": 1.0, "triangular2": 0.5**cycle, "exp_range": math.pow(config.gamma, step)}[config.kind]
@@ -68,5 +67,5 @@ def cyclic(step: int, config: Cycles) -> float:
 
 
 def cyclic_rates(config: Cycles) -> np.ndarray:
-    """Learning rates of all steps and of the one behind them, back at the base: float64 (total + 1,)."""
+    """Learning rates of all steps and, at the base again, of the step after the last one: float64 (total + 1,)."""
     return np.array([cyclic(step, config) for step in range(config.total + 1)])

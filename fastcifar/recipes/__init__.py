@@ -1,4 +1,4 @@
-"""Named, complete configurations. Every published number has a recipe, and its record names it."""
+"""Recipes: named, complete configurations. Every result of this project names the recipe that it was trained with."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +15,10 @@ RECIPES: dict[str, Callable[[], Config]] = {recipe.__name__: recipe for recipe i
 
 
 def load_config(file: Path | None = None, name: str | None = None) -> Config:
-    """The recipe `name`, with the fields of the TOML file `file` set on top.
+    """The recipe `name` with the values of the TOML file `file` in place of its own.
 
-    Without `name` the file's key `recipe` names it; without either it is the default of this machine. Raises UserError
-    for an unknown recipe and for a file that cannot be read or holds unknown keys or values of the wrong type.
+    Without `name`, the key `recipe` of the file names the recipe; without either it is the default for this machine.
+    Raises UserError for an unknown recipe, a file that cannot be read, an unknown key and a value that is not allowed.
     """
     table = {} if file is None else read_toml(file)
     in_file = table.pop("recipe", None)

@@ -1,13 +1,14 @@
-"""What others train, written anew as recipes: to be timed against ours by the same clock on the same machine."""
+"""Speed records of others, reimplemented as recipes: time them and ours with the same clock on the same machine."""
 
 from fastcifar.config import AugmentConfig, Config, FfcvNetConfig, MuonConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
 
 
 def airbench94() -> Config:
-    """The recipe of K. Jordan's airbench94_muon: whole images, batch 2,000, Muon, 8 epochs; 94.0% as published.
+    """K. Jordan's airbench94_muon: batch 2,000, Muon, 8 epochs; published at 94.01%.
 
-    Published with six views of every test image; here of those that one view is unsure of. The rate of the stem's
-    bias falls with all others, not to zero within the three epochs for which it learns.
+    Source: github.com/KellerJordan/cifar10-airbench, arXiv 2404.00498. Differences: selective TTA instead of six views
+    of every test image; the learning rate of the stem's bias follows the schedule of all others, where the original
+    takes it to 0 within the three epochs in which the bias learns.
     """
     return Config(
         recipe="airbench94",
@@ -23,10 +24,11 @@ def airbench94() -> Config:
 
 
 def hiverge94() -> Config:
-    """The network and schedule of hiverge's cifar10-speedrun, which descend from airbench94: 94.0% as published.
+    """Network and schedule of hiverge's cifar10-speedrun, derived from airbench94; published at 94.03%.
 
-    Left out: its jitter of brightness and contrast (14% and 13%), weight decay on filters, and filters brought to their
-    norm at every eighth step only; its stem has GELU where this one has SiLU. Evaluated as published, but for weights.
+    Source: github.com/hiverge/cifar10-speedrun. Differences: no jitter of brightness and contrast (14% and 13%), no
+    weight decay on filters, filters rescaled to their norm before every step instead of every eighth, SiLU instead of
+    GELU in the stem, and other weights of the views in selective TTA.
     """
     batch_size = 1536
     return Config(
@@ -53,9 +55,9 @@ def hiverge94() -> Config:
 
 
 def ffcv_example() -> Config:
-    """FFCV's CIFAR-10 example: its network, SGD with its peak at epoch 5 of 24, mirrored views, cutout 4.
+    """FFCV's CIFAR-10 example: SGD with the peak at epoch 5 of 24, flip TTA, cutout 4; published at 92.6%.
 
-    Its borders have the mean colour; here they are black, and only the holes have it.
+    Source: `examples/cifar` in FFCV's repository. Difference: images are padded with black, not with the mean colour.
     """
     return Config(
         recipe="ffcv_example",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.optim.optimizer import Optimizer
+from fastcifar.optim.build import Optimizer
 from fastcifar.runtime.device import Runtime
 
 

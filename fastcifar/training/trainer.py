@@ -12,7 +12,7 @@ from fastcifar.config.toml import to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.loader.base import Loader
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_checkpoint, write_checkpoint
 from fastcifar.runs.record import (

@@ -11,7 +11,7 @@ import torch
 from fastcifar.config import Config
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.loader.base import Loader
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.recipes import load_config
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, environment, load_record, weights_sha256

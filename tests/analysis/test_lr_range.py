@@ -23,7 +23,8 @@ from fastcifar.analysis.lr_range import (
 from fastcifar.analysis.lr_suggest import Suggestion, clean, suggest
 from fastcifar.config import AdamConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.optim.optimizer import Sgd, build_optimizer
+from fastcifar.optim.build import build_optimizer
+from fastcifar.optim.sgd import Sgd
 from fastcifar.recipes import RECIPES
 from fastcifar.runtime.device import select_runtime
 from fastcifar.training.trainer import train

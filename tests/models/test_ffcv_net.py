@@ -1,33 +1,25 @@
-"""FFCV's example network: parameters, shapes, arithmetic against its layers in a row."""
+"""FFCV's example network: parameters, shapes, and its last layers."""
 
-import pytest
 import torch
-from stages import stage_shapes
 from torch.nn import functional as F
 
 from fastcifar.config import FfcvNetConfig
 from fastcifar.models.ffcv_net import FfcvNet
-
-STAGES = ("prep", "down", "residual1", "widen", "residual2", "narrow", "linear")
+from fastcifar.models.layer_table import layers
 
 
 def test_as_published() -> None:
-    model = FfcvNet()
-    assert sum(p.numel() for p in model.parameters()) == 2_274_880
-    assert stage_shapes(model, STAGES, 32) == [
-        (64, 32, 32),
-        (128, 16, 16),
-        (128, 16, 16),
-        (256, 16, 16),
-        (256, 8, 8),
-        (128, 6, 6),
-        (10,),
-    ]
-
-
-@pytest.mark.parametrize("side", [16, 17, 24, 31])
-def test_smaller_images(side: int) -> None:
-    assert stage_shapes(FfcvNet(FfcvNetConfig(width=4)), STAGES, side)[-1] == (10,)
+    network, *inner = layers(FfcvNetConfig())
+    assert network.parameters == 2_274_880
+    assert {layer.name: layer.shape for layer in inner if layer.depth == 1} == {
+        "prep": (64, 32, 32),
+        "down": (128, 16, 16),
+        "residual1": (128, 16, 16),
+        "widen": (256, 16, 16),
+        "residual2": (256, 8, 8),
+        "narrow": (128, 6, 6),
+        "linear": (10,),
+    }
 
 
 def test_the_last_layers_are_max_linear_scale() -> None:

@@ -1,83 +1,26 @@
-"""The brief's ResNet and its published variants: parameters, shapes, arithmetic, what each option changes."""
+"""The reference ResNet: width, order of layers, pooling, dropout. tests/recipes checks its published variants."""
 
 import math
 from collections.abc import Sequence
 
 import pytest
 import torch
-from stages import stage_shapes
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import ResNetConfig
+from fastcifar.models.layer_table import layers
 from fastcifar.models.resnet import Residual, ResNet
 
-VARIANT_B = ResNetConfig(linear_bias=False, layer2_padding=0, layer3_pool=False)
-STAGES = ("prep", "layer1", "layer2", "layer3", "linear")
 
-
-def parameters(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
-@pytest.mark.parametrize(
-    ("config", "count", "shapes"),
-    [
-        (ResNetConfig(), 6_573_130, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (10,)]),
-        (VARIANT_B, 6_573_120, [(64, 32, 32), (128, 16, 16), (256, 7, 7), (512, 7, 7), (10,)]),
-        (ResNetConfig(conv_bias=True), 6_574_090, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (10,)]),
-        (ResNetConfig(dropout=0.1), 6_573_130, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (10,)]),
-    ],
-    ids=["A", "B", "C", "D"],
-)
-def test_published_variants(config: ResNetConfig, count: int, shapes: list[tuple[int, ...]]) -> None:
-    model = ResNet(config)
-    assert parameters(model) == count
-    assert stage_shapes(model, STAGES, 32) == shapes
-
-
-def test_forward_takes_758_5_mflop() -> None:
-    flop = 0
-
-    def count(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        nonlocal flop
-        weight = module.get_parameter("weight")
-        flop += 2 * weight[0].numel() * output[0].numel()  # multiply-adds of an output value, times values
-
-    model = ResNet().eval()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            module.register_forward_hook(count)
-    model(torch.zeros(1, 3, 32, 32))
-    assert round(flop / 1e5) / 10 == 758.5
-
-
-@pytest.mark.parametrize("width", [1, 8, 96])
+@pytest.mark.parametrize("width", [1, 96])
 def test_width_scales_every_layer(width: int) -> None:
-    assert [shape[0] for shape in stage_shapes(ResNet(ResNetConfig(width=width)), STAGES, 32)] == [
-        width,
-        2 * width,
-        4 * width,
-        8 * width,
-        10,
-    ]
-
-
-def test_number_of_classes() -> None:
-    assert ResNet(ResNetConfig(width=4), classes=7)(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
-
-
-def test_logits_are_scaled() -> None:
-    model = ResNet(ResNetConfig(width=4, logit_scale=0.125)).eval()
-    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    with torch.no_grad():
-        scaled = model(x)
-        model.logit_scale = 1.0
-        assert torch.equal(scaled * 8, model(x))
+    channels = {layer.name: layer.shape[0] for layer in layers(ResNetConfig(width=width)) if layer.depth == 1}
+    assert channels == {"prep": width, "layer1": 2 * width, "layer2": 4 * width, "layer3": 8 * width, "linear": 10}
 
 
 def test_pooling_comes_before_the_norm() -> None:
-    """conv -> max-pool -> BN -> ReLU, as published; a negative scale in BN tells the order."""
+    """conv -> max-pool -> BN -> ReLU, as published; with a negative scale in BN the order matters."""
     block = ResNet(ResNetConfig(width=2)).layer2.eval()
     with torch.no_grad():
         block.norm.weight.fill_(-1)
@@ -88,16 +31,16 @@ def test_pooling_comes_before_the_norm() -> None:
 
 
 def pooled_positions(config: ResNetConfig, side: int) -> tuple[int, set[tuple[int, int]]]:
-    """The side of layer 3's map, and the positions of it that the logits depend on."""
+    """The side of layer 3's feature map, and its positions that the logits depend on."""
     model = ResNet(config).eval()
 
     def keep(module: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        # instead of layer 3's map, one map a position: 1 there, 0 elsewhere
+        # replace layer 3's feature map by one per position, which is 1 there and 0 elsewhere
         size = output.size(2)
-        spread = torch.zeros(size * size, *output.shape[1:])
+        one_hot = torch.zeros(size * size, *output.shape[1:])
         for position in range(size * size):
-            spread[position, :, position // size, position % size] = 1
-        return spread
+            one_hot[position, :, position // size, position % size] = 1
+        return one_hot
 
     model.layer3.register_forward_hook(keep)
     with torch.no_grad():
@@ -108,11 +51,11 @@ def pooled_positions(config: ResNetConfig, side: int) -> tuple[int, set[tuple[in
     return size, seen
 
 
-@pytest.mark.parametrize("side", [16, 17, 20, 24, 31, 32])
+@pytest.mark.parametrize("side", [16, 17, 31, 32])
 @pytest.mark.parametrize("pad", [0, 1])
 @pytest.mark.parametrize("pool", [True, False])
 def test_last_pooling_is_max_pool_4(side: int, pad: int, pool: bool) -> None:
-    """One window of 4x4, which on variant B's 7x7 map leaves the rest out; all of it where the map is smaller."""
+    """Windows of 4x4, which ignore the rest of variant B's 7x7 feature map; a smaller feature map is used whole."""
     config = ResNetConfig(width=1, layer2_padding=pad, layer3_pool=pool)  # type: ignore[arg-type]
     size, seen = pooled_positions(config, side)
     used = size // 4 * 4 if size > 4 else size

@@ -1,4 +1,4 @@
-"""Muon: its orthogonalisation against the SVD, its update against its formula, and who trains which parameter."""
+"""Muon: orthogonalisation against the SVD, the update against its formula, and who trains which parameter."""
 
 import pytest
 import torch
@@ -7,28 +7,29 @@ from hypothesis import strategies as st
 
 from fastcifar.config import MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.models.build import build_model
-from fastcifar.optim.optimizer import Combined, Muon, Sgd, build_optimizer, orthogonalise
+from fastcifar.optim.build import Combined, build_optimizer
+from fastcifar.optim.muon import Muon, orthogonalise
+from fastcifar.optim.sgd import Sgd
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 40), (2, 40, 16), (1, 64, 576), (4, 1, 9), (2, 7, 1)])
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
-def test_orthogonalise_is_close_to_the_svd_s_u_v(shape: tuple[int, int, int], scale: float) -> None:
+@pytest.mark.parametrize(
+    ("shape", "scale"), [((3, 8, 20), 1.0), ((2, 20, 8), 1e-3), ((1, 16, 144), 1e4), ((4, 1, 9), 1.0), ((2, 7, 1), 1.0)]
+)
+def test_orthogonalise_is_close_to_u_v_of_the_svd(shape: tuple[int, int, int], scale: float) -> None:
     updates = noise(*shape) * scale
     turned = orthogonalise(updates, steps=5)
     u, s, vt = torch.linalg.svd(updates, full_matrices=False)
-    assert (s.min(1).values / updates.flatten(1).norm(dim=1)).min() > 0.0015  # within what 5 steps bring up
+    assert (s.min(1).values / updates.flatten(1).norm(dim=1)).min() > 0.0015  # all within reach of 5 steps
     values = torch.linalg.svdvals(turned)
     assert 0.65 < values.min() <= values.max() < 1.21
-    cosine = torch.cosine_similarity(turned.flatten(1), (u @ vt).flatten(1))
-    assert cosine.min() > 0.98
-    # the singular vectors are untouched: in them, the result is diagonal
-    torch.testing.assert_close(
-        u.mT @ turned @ vt.mT, torch.diag_embed((u.mT @ turned @ vt.mT).diagonal(dim1=1, dim2=2))
-    )
+    assert torch.cosine_similarity(turned.flatten(1), (u @ vt).flatten(1)).min() > 0.95  # follows from that range
+    # in the basis of the singular vectors, which stay the same, the result is diagonal
+    inner = u.mT @ turned @ vt.mT
+    torch.testing.assert_close(inner, torch.diag_embed(inner.diagonal(dim1=1, dim2=2)), rtol=0, atol=1e-4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -36,33 +37,33 @@ def test_orthogonalise_is_close_to_the_svd_s_u_v(shape: tuple[int, int, int], sc
 def test_large_singular_values_end_in_the_stated_band(rows: int, columns: int, seed: int, steps: int) -> None:
     updates = noise(1, rows, columns, seed=seed)
     u, s, vt = torch.linalg.svd(updates, full_matrices=False)
-    lr_scale = s / s.norm()
+    relative = s / s.norm()
     found = (u.mT @ orthogonalise(updates, steps) @ vt.mT).diagonal(dim1=1, dim2=2)
-    large = lr_scale > {3: 0.017, 5: 0.0015}[steps]
+    large = relative > {3: 0.017, 5: 0.0015}[steps]
     assert ((found > 0.64) & (found < 1.21))[large].all()
-    assert (found <= lr_scale * 3.4445**steps + 1e-3).all()
+    assert (found <= relative * 3.4445**steps + 1e-3).all()
 
 
-def test_one_batched_product_equals_one_matrix_at_a_time() -> None:
+def test_a_batch_equals_one_matrix_at_a_time() -> None:
     updates = noise(5, 12, 30)
     alone = torch.cat([orthogonalise(update[None], 4) for update in updates])
-    torch.testing.assert_close(orthogonalise(updates, 4), alone, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(orthogonalise(updates, 4), alone, rtol=0, atol=1e-4)
 
 
-def test_tall_is_the_transpose_of_wide() -> None:
+def test_a_tall_matrix_is_the_transpose_of_a_wide_one() -> None:
     updates = noise(2, 9, 30)
-    torch.testing.assert_close(orthogonalise(updates.mT, 5), orthogonalise(updates, 5).mT)
+    torch.testing.assert_close(orthogonalise(updates.mT, 5), orthogonalise(updates, 5).mT, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 20), (3, 20, 6)])
-def test_without_a_step_an_update_only_gets_an_orthogonal_one_s_length(shape: tuple[int, int, int]) -> None:
+def test_0_steps_only_rescale_to_the_norm_of_an_orthogonal_matrix(shape: tuple[int, int, int]) -> None:
     updates = noise(*shape) * 7
     found = orthogonalise(updates, 0)
     torch.testing.assert_close(found.flatten(1).norm(dim=1), torch.full((shape[0],), 6**0.5))
     assert torch.cosine_similarity(found.flatten(1), updates.flatten(1)).min() > 0.999999
 
 
-def test_no_update_stays_none() -> None:
+def test_a_zero_update_stays_zero() -> None:
     assert torch.equal(orthogonalise(torch.zeros(2, 3, 4), 5), torch.zeros(2, 3, 4))
 
 
@@ -80,19 +81,10 @@ def test_a_step_by_its_formula() -> None:
             expected[i] = expected[i] * len(w) ** 0.5 / expected[i].norm() - 0.3 * lr_scale * turned
         muon.step(lr_scale)
         for w, wanted in zip(filters, expected, strict=True):
-            torch.testing.assert_close(w.detach(), wanted, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(w.detach(), wanted, rtol=0, atol=1e-4)
 
 
-def test_filters_are_scaled_to_the_root_of_their_number() -> None:
-    filters = [(noise(16, 3, 3, 3) * 40).requires_grad_(), (noise(5, 7, 3, 3) / 40).requires_grad_()]
-    muon = Muon(filters, lr=1.0, momentum=0.6, steps=3)
-    for w in filters:
-        w.grad = noise(*w.shape, seed=3)
-    muon.step(0.0)
-    assert [w.norm().item() for w in filters] == pytest.approx([4.0, 5**0.5], rel=1e-6)
-
-
-def test_filters_without_a_gradient_are_left_alone() -> None:
+def test_filters_without_a_gradient_are_skipped() -> None:
     filters = [noise(4, 4, 3, 3).requires_grad_(), noise(4, 4, 3, 3).requires_grad_()]
     filters[0].grad = torch.ones(4, 4, 3, 3)
     muon = Muon(filters, lr=1.0, momentum=0.6, steps=3)
@@ -114,7 +106,7 @@ def test_every_learning_parameter_has_one_optimiser(
     assert {id(p) for p in trained} == {id(p) for p in learning}
 
 
-def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
+def test_muon_trains_the_filters_and_sgd_the_rest_each_with_its_rate() -> None:
     config = MuonConfig(lr=0.2, momentum=0.5, steps=4, bias_lr=0.04, head_lr=0.6, sgd_momentum=0.7, weight_decay=0.003)
     optimizer = build_optimizer(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), config, 5)
     assert isinstance(optimizer, Combined)
@@ -126,14 +118,6 @@ def test_muon_takes_the_filters_sgd_the_rest_each_at_its_rate() -> None:
     assert {p.ndim for p in muon.filters} == {4}
     assert {p.ndim for p in biases.parameters} == {1}
     assert {p.ndim for p in head.parameters} == {2}
-    for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the mean of a batch of 5 has a fifth of the sum's gradient
+    for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the gradient of the mean over 5 is 1/5 of the sum's
         assert (part.lr, part.momentum, part.nesterov) == (lr, 0.7, True)
-        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the lr_scale of a weight that a step takes off
-
-
-def test_sgd_takes_its_options_from_the_configuration() -> None:
-    config = SgdConfig(lr=0.3, momentum=0.8, nesterov=True, weight_decay=0.01, decoupled=True)
-    optimizer = build_optimizer(build_model(ResNetConfig(width=2), 10, 0), config, 5)
-    assert isinstance(optimizer, Sgd)
-    found = (optimizer.lr, optimizer.momentum, optimizer.nesterov, optimizer.weight_decay, optimizer.decoupled)
-    assert found == (0.3, 0.8, True, 0.01, True)
+        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the same decay per step at any rate

@@ -8,7 +8,7 @@ import torch
 
 from fastcifar.config import AdamConfig, MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.models.build import build_model
-from fastcifar.optim.optimizer import build_optimizer
+from fastcifar.optim.build import build_optimizer
 from fastcifar.runtime.device import Runtime
 from fastcifar.training.graph import GraphStep
 from fastcifar.training.step import TrainStep

@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastcifar.optim.optimizer import Combined, Muon, Sgd
+from fastcifar.optim.build import Combined
+from fastcifar.optim.muon import Muon
+from fastcifar.optim.sgd import Sgd
 from fastcifar.runtime.device import Runtime
 from fastcifar.training.history import History
 from fastcifar.training.step import TrainStep

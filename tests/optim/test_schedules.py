@@ -1,4 +1,4 @@
-"""The schedule against torch's OneCycleLR over whole runs, against tables computed by hand, and its ends."""
+"""The schedule against torch's OneCycleLR over whole runs, against tables computed by hand, and its bounds."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def ours(total: int, peak: float, config: ScheduleConfig) -> list[float]:
 
 
 def theirs(total: int, peak: float, config: ScheduleConfig) -> list[float]:
-    assert config.anneal != "step", "torch's has no such shape"
+    assert config.anneal != "step"  # which torch lacks
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     schedule = OneCycleLR(
         optimizer,
@@ -40,7 +40,7 @@ def theirs(total: int, peak: float, config: ScheduleConfig) -> list[float]:
 @pytest.mark.parametrize(
     ("total", "peak", "start", "end"),
     [
-        (24 * 97, 5 / 24, 0.1, 0.1),  # the brief: 24 epochs of 97 steps, the peak at epoch 5, no annihilation
+        (24 * 97, 5 / 24, 0.1, 0.1),  # 24 epochs of 97 steps, the peak at epoch 5, no annihilation
         (24 * 97, 5 / 24, 0.01, 0.01),
         (600, 0.3, 0.04, 1e-4),
         (391, 0.0705, 1 / 8, 1 / 8),
@@ -65,7 +65,7 @@ def test_equal_to_torch(anneal: str, total: int, peak: float, start: float, end:
 def test_equal_to_torch_wherever_the_peak_is_on_a_step(
     total: int, peak: float, start: float, end: float, anneal: str
 ) -> None:
-    peak = max(peak, 1.5 / total)  # torch's first phase needs a step; ours starts at the peak then
+    peak = max(peak, 1.5 / total)  # torch's first phase needs a step; ours would start at the peak
     config = ScheduleConfig(start=start, end=end, anneal=anneal)  # type: ignore[arg-type]
     assert ours(total, peak, config) == pytest.approx(theirs(total, peak, config), rel=1e-6, abs=1e-9)
 
@@ -108,7 +108,7 @@ def test_total_steps(epochs: float, per_epoch: int, steps: int) -> None:
     assert total_steps(epochs, per_epoch) == steps
 
 
-def test_resolution_changes_at_its_shares() -> None:
+def test_resolution_changes_at_the_ends_of_its_stages() -> None:
     stages = ((0.4, 16), (0.6, 20), (1.0, 32))
     assert [resolution(step, 10, stages) for step in range(10)] == [16, 16, 16, 16, 20, 20, 32, 32, 32, 32]
     assert [resolution(step, 3, stages) for step in range(3)] == [16, 16, 32]
