@@ -69,14 +69,15 @@ def read_curves(folder: Path, record: dict[str, Any], test_loss: float | None = 
     try:
         last = steps[-1]
         per_epoch = last["step"] / last["epoch"] if last["epoch"] else len(steps) / record["epochs"]
-        keys = ("epoch", "loss", "train_accuracy", "lr")
-        arrays = (np.array([step[key] for step in steps], dtype=float) for key in keys)
+        epoch, loss, accuracy, rate = (
+            np.array([step[key] for step in steps], dtype=float) for key in ("epoch", "loss", "train_accuracy", "lr")
+        )
         epochs[-1] |= {"test_accuracy": record["test_accuracy"], "test_loss": test_loss}
-        tests = (
+        tests, losses = (
             [(min(line["epoch"], record["epochs"]), line[key]) for line in epochs if line.get(key) is not None]
             for key in ("test_accuracy", "test_loss")
         )
-        return Curves(max(1, round(per_epoch)), *arrays, epochs, *tests)
+        return Curves(max(1, round(per_epoch)), epoch, loss, accuracy, rate, epochs, tests, losses)
     except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
         raise UserError(f"{folder / METRICS_NAME} is not what a run writes: {error!r}; train again") from None
 

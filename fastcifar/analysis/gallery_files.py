@@ -7,15 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastcifar.analysis import galleries
 from fastcifar.analysis.evaluation import Evaluation, title_of
 from fastcifar.analysis.figure_files import save_figure
-from fastcifar.analysis.galleries import (
-    Answer,
-    as_rows,
-    failures_by_class,
-    most_confidently_correct,
-    most_confidently_wrong,
-)
+from fastcifar.analysis.galleries import Answer
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure
 from fastcifar.analysis.grad_cam import GradCam, grad_cam
 from fastcifar.files import write_json
@@ -57,10 +52,10 @@ def write_galleries(
     """
     logits, labels, names = evaluation.primary_logits, evaluation.labels, evaluation.class_names
     explained = {
-        "wrong": explain(trained, images, most_confidently_wrong(logits, labels), layer),
-        "correct": explain(trained, images, most_confidently_correct(logits, labels), layer),
+        "wrong": explain(trained, images, galleries.most_confidently_wrong(logits, labels), layer),
+        "correct": explain(trained, images, galleries.most_confidently_correct(logits, labels), layer),
     }
-    failures = failures_by_class(logits, labels)
+    failures = galleries.failures_by_class(logits, labels)
     title = title_of(evaluation, "Most confident mistakes of each true class, with the predicted class")
     figures = {"gallery-classes.png": failures_figure(failures, images, names, title)}
     for kind, item in explained.items():
@@ -78,8 +73,8 @@ def write_galleries(
     facts: dict[str, Any] = {
         "dataset": evaluation.dataset,
         "primary_metric": evaluation.primary,
-        **{kind: as_rows(item.answers, names) for kind, item in explained.items()},
-        "failures_by_class": {name: as_rows(some, names) for name, some in zip(names, failures, strict=True)},
+        **{kind: galleries.as_rows(item.answers, names) for kind, item in explained.items()},
+        "failures_by_class": {name: galleries.as_rows(some, names) for name, some in zip(names, failures, strict=True)},
         "grad_cam": {kind: _heat_facts(item) for kind, item in explained.items()},
     }
     write_json(folder / GALLERIES_NAME, facts)

@@ -15,16 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from fastcifar.analysis.lr_suggest import (
-    DEFAULT_METHOD,
-    Curve,
-    Method,
-    RunningLoss,
-    Suggestion,
-    clean,
-    decay_of,
-    suggest,
-)
+from fastcifar.analysis import lr_suggest
 from fastcifar.config import Config
 from fastcifar.config.components import LARGEST_LR, require
 from fastcifar.loader.base import Loader
@@ -61,13 +52,13 @@ class RangeTest:
     recipe: str
 
     @property
-    def curve(self) -> Curve:
+    def curve(self) -> lr_suggest.Curve:
         """The finite losses without outliers, smoothed."""
-        return clean(self.rates, self.losses, self.iterations)
+        return lr_suggest.clean(self.rates, self.losses, self.iterations)
 
-    def suggest(self) -> dict[Method, Suggestion]:
+    def suggest(self) -> dict[lr_suggest.Method, lr_suggest.Suggestion]:
         """Suggested learning rates by method; raises RunFailedError if the loss does not clearly fall."""
-        return suggest(self.curve)
+        return lr_suggest.suggest(self.curve)
 
 
 def rates_of(kind: Kind, start: float, end: float, iterations: int) -> np.ndarray:
@@ -75,7 +66,7 @@ def rates_of(kind: Kind, start: float, end: float, iterations: int) -> np.ndarra
     require(kind in ("exponential", "linear"), f"kind is {kind!r}, but must be exponential or linear")
     for name, value in (("from", start), ("to", end)):
         require(0 < value <= LARGEST_LR, f"{name} is {value}, but must be above 0 and at most {LARGEST_LR:g}")
-    require(start < end, f"from is {start:g} and to is {end:g}, but from must be below to")
+    require(start < end, f"from is {start:g} and to is {end:g}, but the learning rate must grow")
     require(10 <= iterations <= 100_000, f"iterations is {iterations}, but must be between 10 and 100000")
     return (np.geomspace if kind == "exponential" else np.linspace)(start, end, iterations)
 
@@ -100,17 +91,7 @@ def lr_range_test(
         compile_kernels(runtime, {size})
         watch = Stopwatch(runtime.synchronise)
         watch.start()
-        with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
-            model = context.new_model(loader)
-            context.before_step(model, 0)
-            optimizer = build_optimizer(model, config.optimizer, config.batch_size)
-            step_once = TrainStep(model.train(), optimizer, runtime, config.label_smoothing)
-            with progress(f"range test of {config.recipe}", iterations, "steps") as bar:
-                losses, diverged = sweep(
-                    lambda rate: float(step_once(*next(batches), rate / config.optimizer.lr)[0]),
-                    rates,
-                    lambda done, rate, loss: bar.update(done, lr=f"{rate:.2e}", loss=f"{loss:.3f}"),
-                )
+        losses, diverged = _train(context, rates)
         watch.stop()
     return RangeTest(
         kind=kind,
@@ -124,6 +105,22 @@ def lr_range_test(
     )
 
 
+def _train(context: RunContext, rates: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Losses of a new network at one batch per rate, as `sweep` returns them."""
+    config = context.config
+    with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
+        model = context.new_model(loader)
+        context.before_step(model, 0)
+        optimizer = build_optimizer(model, config.optimizer, config.batch_size)
+        step_once = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
+        with progress(f"range test of {config.recipe}", len(rates), "steps") as bar:
+            return sweep(
+                lambda rate: float(step_once(*next(batches), rate / config.optimizer.lr)[0]),
+                rates,
+                lambda done, rate, loss: bar.update(done, lr=f"{rate:.2e}", loss=f"{loss:.3f}"),
+            )
+
+
 def sweep(
     loss_at: Callable[[float], float],
     rates: np.ndarray,
@@ -135,7 +132,7 @@ def sweep(
     returns the loss before it; `on_step(steps done, rate, average loss)` is called after each step. Returns the losses
     (n,), n <= len(rates), and whether they diverged.
     """
-    average, best, losses = RunningLoss(decay_of(len(rates))), math.inf, []
+    average, best, losses = lr_suggest.RunningLoss(lr_suggest.decay_of(len(rates))), math.inf, []
     for done, rate in enumerate(rates, 1):
         losses.append(loss_at(float(rate)))
         smooth = average.add(losses[-1])
@@ -146,7 +143,7 @@ def sweep(
     return np.array(losses), False
 
 
-def with_rates(config: Config, found: Suggestion) -> Config:
+def with_rates(config: Config, found: lr_suggest.Suggestion) -> Config:
     """`config` with a schedule that peaks at the maximum and starts and ends at the minimum rate.
 
     The optimiser's other learning rates keep their proportion to `lr`. A step schedule keeps its start and end, which
@@ -168,11 +165,11 @@ def find_rates(config: Config) -> tuple[Config, str]:
     Raises what `lr_range_test` and `RangeTest.suggest` raise.
     """
     test = lr_range_test(config)
-    found = test.suggest()[DEFAULT_METHOD]
+    found = test.suggest()[lr_suggest.DEFAULT_METHOD]
     config = with_rates(config, found)
     ends = "" if config.schedule.anneal == "step" else f", {found.minimum:.4g} at the ends"
     return config, (
-        f"learning rate       {found.maximum:.4g} found ({DEFAULT_METHOD}){ends}; "
+        f"learning rate       {found.maximum:.4g} found ({lr_suggest.DEFAULT_METHOD}){ends}; "
         f"range test of {len(test.rates)} steps in {test.seconds:.1f} s"
     )
 

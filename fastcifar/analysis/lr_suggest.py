@@ -133,14 +133,6 @@ def falling(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return curve.rates[: lowest + 1], curve.smooth[: lowest + 1]
 
 
-def steepest(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate with the steepest slope of the loss against log(rate).
-
-    The rule of fastai's `steep`, and of Lightning, which takes the slope against the rate itself.
-    """
-    return float(rates[np.argmin(np.gradient(losses, np.log(rates)))])
-
-
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
     """The middle of the longest decreasing subsequence of the losses.
 
@@ -158,30 +150,18 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
     return float(rates[(first + last) // 2])
 
 
-def tenth_of_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate with the smallest loss, which itself is close to divergence.
-
-    fastai's `minimum`; source: S. Gugger, "How do you find a good learning rate", 2018.
-    """
-    return float(rates[np.argmin(losses)]) / 10
-
-
-def bound(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Half the rate with the smallest loss.
-
-    arXiv 1506.01186, section 3.3, takes that rate itself as the upper bound of a cycle. A test finds the divergence
-    behind it only to about a factor of two, so half of it is safe.
-    """
-    return float(rates[np.argmin(losses)]) / 2
-
-
 METHODS: dict[Method, Callable[[np.ndarray, np.ndarray], float]] = {
-    "bound": bound,
-    "steepest": steepest,
+    # Half the rate with the smallest loss. arXiv 1506.01186, section 3.3, takes that rate itself as the upper bound of
+    # a cycle, but a test finds the divergence behind it only to about a factor of two.
+    "bound": lambda rates, losses: float(rates[np.argmin(losses)]) / 2,
+    # The steepest slope against log(rate): fastai's `steep`, and Lightning's rule but for the slope against the rate.
+    "steepest": lambda rates, losses: float(rates[np.argmin(np.gradient(losses, np.log(rates)))]),
     "valley": valley,
-    "minimum": tenth_of_minimum,
+    # A tenth of the rate with the smallest loss: fastai's `minimum` (S. Gugger, "How do you find a good learning
+    # rate", 2018).
+    "minimum": lambda rates, losses: float(rates[np.argmin(losses)]) / 10,
 }
-"""The maximum rate by each method, from the falling part of a smoothed curve."""
+"""The maximum rate by each method, from the rates and smoothed losses of the falling part of a curve, each (k,)."""
 
 
 def first_fall(rates: np.ndarray, losses: np.ndarray) -> float:

@@ -57,7 +57,7 @@ def test_confusions_and_calibration() -> None:
 
 
 def test_no_mistakes_and_many_classes() -> None:
-    logits = dict.fromkeys(("single_view", "flip_tta"), np.eye(2))
+    logits = {"single_view": np.eye(2), "flip_tta": np.eye(2)}
     perfect = Evaluation(["a", "b"], "custom", "single_view", np.array([0, 1]), logits)
     assert confusions_list(summarise(perfect)) == ""
     assert confusion_table(summarise(evaluation(classes=21))) == ""

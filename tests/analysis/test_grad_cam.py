@@ -6,17 +6,17 @@ import pytest
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 
 from fastcifar.analysis.grad_cam import GradCam, choose_layer, evaluating, grad_cam
 from fastcifar.config import ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.errors import UserError
-from fastcifar.models.build import build_model
+from fastcifar.models.build import build_model, outline
 
 CONFIGS: dict[str, Any] = {
     "resnet": ResNetConfig(width=8, dropout=0.2),
     "resnet, last feature map 7x7": ResNetConfig(width=8, layer2_padding=0, layer3_pool=False),
     "speed": SpeedNetConfig(widths=(16, 24, 32)),
-    "resnet18": ResNet18Config(),
 }
 
 
@@ -35,6 +35,9 @@ class Planted(nn.Module):
 
 
 def network(name: str) -> nn.Module:
+    if name == "torchvision":  # a block that works in place and runs its ReLU twice
+        block = [nn.Conv2d(3, 8, 3, padding=1), BasicBlock(8, 8)]
+        return nn.Sequential(*block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
     return build_model(CONFIGS[name], 10, seed=1)
 
 
@@ -69,7 +72,7 @@ def test_heat_lies_where_the_evidence_was_planted() -> None:
         ("resnet", "layer2", 0, 8),
         ("resnet, last feature map 7x7", "layer1", 0, 16),
         ("speed", "blocks.1", 1, 8),
-        ("resnet18", "layer3", 0, 8),
+        ("torchvision", "1", 0, 32),
         ("speed", "blocks.1.conv1", None, 15),
     ],
 )
@@ -159,6 +162,10 @@ def test_invalid_arguments() -> None:
     small = nn.Sequential(nn.Conv2d(3, 4, 31), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     with pytest.raises(UserError, match=r"8x8 .* 31"):
         choose_layer(small, 31)
+
+
+def test_layer_of_resnet18() -> None:
+    assert choose_layer(outline(ResNet18Config(), 10)) == ("layer3", 0)
 
 
 def test_single_convolutions_without_blocks() -> None:

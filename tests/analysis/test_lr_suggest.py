@@ -11,14 +11,11 @@ from fastcifar.analysis.lr_suggest import (
     METHODS,
     RunningLoss,
     Suggestion,
-    bound,
     clean,
     first_fall,
     outliers,
     smoothed,
-    steepest,
     suggest,
-    tenth_of_minimum,
     valley,
 )
 from fastcifar.errors import RunFailedError
@@ -44,9 +41,9 @@ curves = st.builds(fall_and_rise, middle=st.floats(1e-3, 1e-2), limit=st.floats(
 def test_each_rule_on_a_curve_by_hand() -> None:
     rates = np.array([1.0, 10, 100, 1e3, 1e4, 1e5])
     losses = np.array([2.0, 2.0, 1.9, 1.2, 0.9, 1.0])
-    assert steepest(rates, losses) == 1e3  # (0.9 - 1.9) over two decades; (1.2 - 2.0) one before
-    assert tenth_of_minimum(rates, losses) == 1e3
-    assert bound(rates, losses) == 5e3
+    assert METHODS["steepest"](rates, losses) == 1e3  # (0.9 - 1.9) over two decades; (1.2 - 2.0) one before
+    assert METHODS["minimum"](rates, losses) == 1e3
+    assert METHODS["bound"](rates, losses) == 5e3
     assert valley(rates, losses) == 100  # 2.0, 1.9, 1.2, 0.9 is the longest, from the first point to the fifth
     assert valley(np.arange(1.0, 8.0), np.array([3.0, 9.0, 2.0, 9.0, 1.0, 9.0, 9.0])) == 3.0  # gaps are skipped
     assert first_fall(rates, losses) == 1e3  # 1.9 is still above 2 - 0.1 * 1.1

@@ -62,7 +62,7 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
         comparison=_comparison(members) if len(members) > 1 else None,
         missing=missing,
         disagreement=report_facts.disagreement(record, evaluation) if evaluation else "",
-        answers=_answers(evaluation) if evaluation else None,
+        evaluation=_summary(evaluation) if evaluation else None,
         galleries=None if evaluation is None or images is None else _galleries(trained, evaluation, images),
         layer_header=network.HEADER,
         layers=network.rows(network.layers(trained.config.model, len(trained.class_names))),
@@ -94,7 +94,7 @@ def _members(folders: Sequence[Path]) -> list[Member]:
     if not folders:
         raise UserError("no run given; name at least one")
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("a run is given twice; a comparison needs different runs")
+        raise UserError("a run is named twice; a comparison needs different ones")
     return [
         Member(number, folder, report_facts.checked_record(folder), load_config(folder / CONFIG_NAME))
         for number, folder in enumerate(folders, 1)
@@ -109,7 +109,7 @@ def _evaluate(trained: TrainedRun, data: Path | None) -> tuple[Evaluation | None
     except UserError as error:
         if data is not None:
             raise
-        print(f"without images: {error}", file=sys.stderr, flush=True)
+        print(f"report without images: {error}", file=sys.stderr, flush=True)
         return None, None, str(error)
     return evaluation, images, ""
 
@@ -153,7 +153,7 @@ def _comparison(members: list[Member]) -> dict[str, Any]:
     }
 
 
-def _answers(evaluation: Evaluation) -> dict[str, Any]:
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
     """Summary, and the shade in 0..1 of each mistake in the confusion matrix; no shades with many classes."""
     summary = summarise(evaluation)
     primary = summary["views"][summary["primary_metric"]]
