@@ -53,8 +53,8 @@ above.
 
 TTA = {
     "flip_tta": "mean of the logits of an image and its mirror image",
-    "selective_tta": "mean logits of six views (shifted by one pixel, mirrored) for the 20% of images with the smallest "
-    "top-2 margin",
+    "selective_tta": "mean of the logits of six views (shifted by one pixel, mirrored) for the 20% of images with the "
+    "smallest top-2 margin",
 }
 """What each kind of test-time augmentation averages."""
 
