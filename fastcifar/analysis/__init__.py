@@ -1,1 +1,1 @@
-"""Reads finished runs only: nothing here trains."""
+"""Evaluation, figures, galleries and reports of finished runs, and the learning-rate range test."""

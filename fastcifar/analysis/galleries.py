@@ -1,6 +1,6 @@
-"""Which answers to look at: the most confidently wrong and right ones, and the mistakes of each class.
+"""Selects predictions worth looking at: the most confidently wrong and correct ones, and the mistakes of each class.
 
-The order is that of the confidence, equal ones by index, so the same logits give the same gallery.
+Ordered by falling confidence, ties by index, so the same logits give the same gallery.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fastcifar.analysis import metrics as classification
+from fastcifar.analysis import metrics
 
 GALLERY_SIZE = 25
 FAILURES_PER_CLASS = 8
@@ -16,7 +16,7 @@ FAILURES_PER_CLASS = 8
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the network said of one image; the probabilities, 0..1, are those of the two classes."""
+    """The prediction for one image; probabilities in 0..1, of the true and of the predicted class."""
 
     index: int
     """Position in the test set, as `fastcifar.data.prepared.read_split` returns it."""
@@ -32,27 +32,27 @@ class Answer:
 
 
 def most_confidently_wrong(logits: Any, labels: Any, count: int = GALLERY_SIZE) -> list[Answer]:
-    """Up to `count` wrong answers, the most confident first; none if none is wrong.
+    """Up to `count` wrong predictions, the most confident first.
 
-    Logits (n, classes) and labels (n,), checked as everywhere in `classification`.
+    Logits (n, classes) and labels (n,), checked as in `metrics`, which raises UserError.
     """
-    return _most_confident(logits, labels, count, right=False)
+    return _most_confident(logits, labels, count, is_correct=False)
 
 
 def most_confidently_correct(logits: Any, labels: Any, count: int = GALLERY_SIZE) -> list[Answer]:
-    """Up to `count` right answers, the most confident first; arguments as above."""
-    return _most_confident(logits, labels, count, right=True)
+    """Up to `count` correct predictions, the most confident first; arguments as above."""
+    return _most_confident(logits, labels, count, is_correct=True)
 
 
 def failures_by_class(logits: Any, labels: Any, count: int = FAILURES_PER_CLASS) -> list[list[Answer]]:
-    """For each true class, by label, its up to `count` most confidently wrong answers; arguments as above."""
-    wrong = _most_confident(logits, labels, len(np.asarray(labels)), right=False)
+    """By true class, up to `count` wrong predictions, the most confident first; arguments as above."""
+    wrong = most_confidently_wrong(logits, labels, len(np.asarray(labels)))
     classes = np.asarray(logits).shape[1]
     return [[answer for answer in wrong if answer.label == label][:count] for label in range(classes)]
 
 
 def as_rows(answers: list[Answer], class_names: list[str]) -> list[dict[str, Any]]:
-    """The answers as JSON holds them, classes by name."""
+    """The answers as JSON values, with class names instead of labels."""
     return [
         {
             "index": answer.index,
@@ -65,19 +65,19 @@ def as_rows(answers: list[Answer], class_names: list[str]) -> list[dict[str, Any
     ]
 
 
-def _most_confident(logits: Any, labels: Any, count: int, *, right: bool) -> list[Answer]:
+def _most_confident(logits: Any, labels: Any, count: int, *, is_correct: bool) -> list[Answer]:
     targets = np.asarray(labels)
-    classification.accuracy(logits, targets)  # refuses what does not fit
-    fractions, predicted = classification.probabilities(logits), classification.predictions(logits)
-    chosen = np.flatnonzero((predicted == targets) == right)
-    ranked = chosen[np.argsort(-fractions[chosen, predicted[chosen]], kind="stable")][:count]
+    metrics.accuracy(logits, targets)  # checks both
+    probabilities, predicted = metrics.probabilities(logits), np.asarray(logits).argmax(1)
+    selected = np.flatnonzero((predicted == targets) == is_correct)
+    ranked = selected[np.argsort(-probabilities[selected, predicted[selected]], kind="stable")][:count]
     return [
         Answer(
             index=int(at),
             label=int(targets[at]),
-            label_probability=float(fractions[at, targets[at]]),
+            label_probability=float(probabilities[at, targets[at]]),
             prediction=int(predicted[at]),
-            prediction_probability=float(fractions[at, predicted[at]]),
+            prediction_probability=float(probabilities[at, predicted[at]]),
         )
         for at in ranked
     ]

@@ -1,8 +1,8 @@
-"""Where in an image the evidence for a class lies: Grad-CAM, for any network of convolutions.
+"""Grad-CAM: which parts of an image raise the logit of a class, for any convolutional network.
 
 Source: R. R. Selvaraju et al., "Grad-CAM: visual explanations from deep networks via gradient-based localization"
 (arXiv 1610.02391), formulas 1 and 2: heat = ReLU(sum over k of alpha_k * A_k), where A_k is channel k of a layer's
-output and alpha_k the mean over its positions of the gradient of the class's logit.
+feature map and alpha_k the gradient of the class's logit with respect to A_k, averaged over positions.
 """
 
 import contextlib
@@ -16,80 +16,78 @@ from torch.nn import functional as F
 
 from fastcifar.errors import UserError
 
-COARSEST = 8
-"""Positions of a map's side, at least, for a layer to be chosen by itself."""
-BATCH_SIZE = 50
+MIN_SIZE = 8
+"""Smallest side of a feature map that `choose_layer` accepts; the heat of a smaller one is too coarse."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradCam:
     """Heat of n images: float32 (n, h, w) on the CPU, at least 0, in the resolution and units of `layer`.
 
-    `margin`: by how many pixels the images were continued, by their mirror images, at their right and lower border.
+    `padding`: pixels of reflect padding at the right and the bottom of the images.
     """
 
     layer: str
     heat: Tensor
-    margin: int = 0
+    padding: int = 0
 
     def upsampled(self, side: int) -> Tensor:
-        """Float32 (n, side, side) of images of `side` pixels, without margin; bilinear between positions' centres."""
-        whole = side + self.margin
-        heat = F.interpolate(self.heat[:, None], (whole, whole), mode="bilinear", align_corners=False)
+        """Heat scaled to the image, float32 (n, side, side), bilinear; the padding is cropped."""
+        padded = side + self.padding
+        heat = F.interpolate(self.heat[:, None], (padded, padded), mode="bilinear", align_corners=False)
         return heat[:, 0, :side, :side]
 
     def relative(self, side: int) -> Tensor:
-        """As `upsampled`, each image's divided by its largest heat: 0..1, all 0 where there is no evidence."""
+        """As `upsampled`, divided by each image's largest heat: 0..1; all 0 if the image has no heat."""
         heat = self.upsampled(side)
         top = heat.amax((1, 2), keepdim=True)
         return torch.where(top > 0, heat / top.clamp(min=torch.finfo(heat.dtype).tiny), 0)
 
 
 def grad_cam(
-    model: nn.Module, images: Tensor, classes: Tensor, layer: str | None = None, *, batch_size: int = BATCH_SIZE
+    model: nn.Module, images: Tensor, classes: Tensor, layer: str | None = None, *, batch_size: int = 50
 ) -> GradCam:
-    """Heat for one class of each image, by `model` in evaluation mode and in the type of its weights.
+    """Heat for one class per image, by `model` in evaluation mode and in the dtype of its weights.
 
-    `images`: (n, 3, s, s), normalised as in training. `classes`: int64 (n,), whose logits are explained. `layer`: name
-    of a module, as in `model.named_modules()`; None takes layer and margin from `choose_layer`. Weights, gradients,
-    buffers, modes and hooks of the model are afterwards what they were. Raises UserError for shapes and classes that do
-    not fit, and a layer that is not there, does not run exactly once or does not put out maps.
+    `images`: (n, 3, s, s), normalised as in training. `classes`: int64 (n,), the classes to explain. `layer`: a name
+    from `model.named_modules()`; None takes layer and padding from `choose_layer`. Leaves the model's weights,
+    gradients, buffers, modes and hooks unchanged. Raises UserError for shapes or classes that do not fit, and for a
+    layer that does not exist, does not run exactly once or does not output a feature map.
     """
     if images.ndim != 4 or classes.shape != images.shape[:1]:
-        raise UserError(
-            f"images {tuple(images.shape)} and classes {tuple(classes.shape)} must be (n, 3, s, s) and (n,)"
-        )
-    name, margin = choose_layer(model, images.shape[-1]) if layer is None else (layer, 0)
+        shapes = f"images {tuple(images.shape)} and classes {tuple(classes.shape)}"
+        raise UserError(f"{shapes} must be (n, 3, s, s) and (n,)")
+    name, padding = choose_layer(model, images.shape[-1]) if layer is None else (layer, 0)
     module = find_layer(model, name)
     like = next(model.parameters())
-    parts = [torch.empty(0, 1, 1)]
-    # an inference tensor cannot be differentiated through; outside of inference mode its copy can
+    parts: list[Tensor] = []
+    # autograd cannot use inference tensors, but it can use copies made outside inference mode
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model):
         for some, targets in zip(images.split(batch_size), classes.split(batch_size), strict=True):
-            batch = F.pad(some.clone(), (0, margin, 0, margin), "reflect").to(like.device, like.dtype)
+            batch = F.pad(some.clone(), (0, padding, 0, padding), "reflect").to(like.device, like.dtype)
             parts.append(_heat(model, module, name, batch, targets.clone().to(like.device)))
-    return GradCam(name, torch.cat(parts[1:] or parts), margin)
+    return GradCam(name, torch.cat(parts), padding)
 
 
 def choose_layer(model: nn.Module, side: int = 32) -> tuple[str, int]:
-    """The last block whose output is at least 8 positions wide, for images of `side` pixels, and the margin it needs.
+    """The last layer, in the order of the forward pass, with a feature map of at least 8x8, and the padding it needs.
 
-    A block is a module made of convolutions and other parts; where no block is fine enough, single convolutions are
-    looked at. Last in the order of a forward pass. The margin is 0, or 1 where a pixel more at the right and lower
-    border lets a later block reach the 8: a stem whose filters are 2 wide and not padded, as SpeedNet's, makes maps of
-    31, 15 and 7, and of 32, 16 and 8 with it. A block before it would say little: its channels are edges and colours.
-    Raises UserError where no convolution is fine enough.
+    `side`: of the images, in pixels. Blocks (modules that contain convolutions) come first; single convolutions are
+    used only if no block is large enough. Padding is 1 if one more pixel lets a later block reach 8x8, else 0: the
+    unpadded 2x2 convolution of SpeedNet's stem leads to 31, 15 and 7 pixels, with padding to 32, 16 and 8. The block
+    before, at 15x15, is a poor choice, as its channels are still edges and colours. Raises UserError if no layer is
+    large enough.
     """
-    without, with_margin = _sides(model, side), _sides(model, side + 1)
+    without, padded = _sides(model, side), _sides(model, side + 1)
     for kind in (True, False):
-        fine = [name for name, (is_block, width) in with_margin.items() if is_block is kind and width >= COARSEST]
-        if fine:
-            return fine[-1], int(without[fine[-1]][1] < COARSEST)
-    raise UserError(f"no layer makes maps of {COARSEST}x{COARSEST} or finer of images of {side} pixels; name a layer")
+        large = [name for name, (is_block, width) in padded.items() if is_block is kind and width >= MIN_SIZE]
+        if large:
+            return large[-1], int(without[large[-1]][1] < MIN_SIZE)
+    raise UserError(f"no layer has feature maps of {MIN_SIZE}x{MIN_SIZE} or larger for {side}-pixel images; name one")
 
 
 def _sides(model: nn.Module, side: int) -> dict[str, tuple[bool, int]]:
-    """By the name of each module with convolutions, in order of execution: whether it is a block, its map's side."""
+    """For each module with convolutions, in forward order: whether it is a block, and the side of its feature map."""
     found: dict[str, tuple[bool, int]] = {}
 
     def note(name: str, is_block: bool) -> Any:
@@ -112,7 +110,7 @@ def _sides(model: nn.Module, side: int) -> dict[str, tuple[bool, int]]:
 
 @contextlib.contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; outside, every module's own mode as it was."""
+    """Puts the model into evaluation mode, and afterwards every module back into the mode it was in."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -127,9 +125,9 @@ def _heat(model: nn.Module, module: nn.Module, name: str, images: Tensor, classe
 
     def cut(_module: nn.Module, _inputs: Any, output: Any) -> Tensor:
         if not isinstance(output, Tensor) or output.ndim != 4:
-            raise UserError(f"the layer {name} does not put out maps (b, channels, h, w)")
-        outputs.append(output.detach().requires_grad_())  # from here on only: what comes before needs no gradient
-        return outputs[0].clone()  # what follows may work in place
+            raise UserError(f"the layer {name} does not output feature maps (n, channels, h, w)")
+        outputs.append(output.detach().requires_grad_())  # a new leaf: no gradients for the layers before
+        return outputs[0].clone()  # the next layer may work in place
 
     handle = module.register_forward_hook(cut)
     try:
@@ -140,14 +138,14 @@ def _heat(model: nn.Module, module: nn.Module, name: str, images: Tensor, classe
         raise UserError(f"the layer {name} runs {len(outputs)} times in a forward pass, but must run once")
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < logits.shape[1]:
         raise UserError(f"classes go from {classes.min()} to {classes.max()}, but the network has {logits.shape[1]}")
-    # an image's logit depends on no other image, so the gradient of the sum holds each one's own
+    # a logit depends on its own image only, so the gradient of the sum is that of each logit
     (gradient,) = torch.autograd.grad(logits.gather(1, classes[:, None]).sum(), outputs)
-    maps = outputs[0].detach()
-    return F.relu((gradient.mean((2, 3), keepdim=True) * maps).sum(1)).float().cpu()
+    alpha = gradient.mean((2, 3), keepdim=True)
+    return F.relu((alpha * outputs[0].detach()).sum(1)).float().cpu()
 
 
 def find_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module called `name`; raises UserError, with the names there are, where none is."""
+    """The module called `name`; raises UserError that lists the names if there is none."""
     modules = dict(model.named_modules())
     if name not in modules:
         known = ", ".join(part for part in modules if part)

@@ -1,7 +1,7 @@
-"""From the losses of a range test to learning rates: pure functions on arrays, each rule with its source.
+"""Suggests learning rates from the losses of a range test: pure functions on arrays, each rule with its source.
 
-A curve is `rates` (n,), ascending and positive, and `losses` (n,), both float64. No rule depends on the unit of the
-loss: multiplying all losses by a positive number, or adding one, changes no suggestion.
+A curve is `rates` (n,), ascending and positive, and `losses` (n,), both float64. Every rule is invariant to scaling
+all losses by a positive number and to adding a constant.
 """
 
 from collections.abc import Callable
@@ -14,62 +14,62 @@ from fastcifar.errors import RunFailedError
 
 Method = Literal["bound", "steepest", "valley", "minimum"]
 DEFAULT_METHOD: Method = "bound"
-"""The peak that a cycle bears; the other three suggest rates to be held, which a cycle trains too slowly with."""
+"""Suggests the peak of a cycle; the other three suggest constant rates, which are too low for a peak."""
 FEWEST_POINTS = 8
 SMOOTHING = 0.04
-"""Reach of the smoothing, as a fraction of the test: so it covers the same range of rates however many steps it has."""
+"""Span of the moving average as a fraction of the steps, so that it covers the same range of rates in any test."""
 WINDOW, OUTLIER_DEVIATIONS = 7, 5.0
 NOISE = 2.0
-"""Standard deviations of the scatter about the average; pure noise falls by less."""
+"""A fall counts if it exceeds this many standard deviations of the losses about their average."""
 CLEAR_FALL = 0.1
-"""Share of the whole fall that counts as a beginning; less is within the noise of a hundred steps."""
+"""Fraction of the whole fall at which the loss has started to fall; less is noise in a test of 100 steps."""
 RATIOS = (10.0, 100.0)
-"""How many times the smallest rate the largest is, at least and at most. A tenth is advised for one cycle (arXiv
-1803.09820, section 4.1); below a hundredth a cycle spends its ends without learning."""
+"""Least and greatest maximum / minimum. arXiv 1803.09820, section 4.1, recommends 10 for one cycle; above 100, the
+network learns nothing at the ends of the cycle."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A range test without what cannot be used, and smoothed."""
+    """The m usable points of a range test."""
 
     rates: np.ndarray
-    """Rates of the points that were kept, ascending, float64 (m,)."""
+    """Learning rates, ascending, float64 (m,)."""
     losses: np.ndarray
-    """Their losses as measured, float64 (m,)."""
+    """Losses as measured, float64 (m,)."""
     smooth: np.ndarray
-    """Their losses smoothed, float64 (m,)."""
+    """Losses smoothed, float64 (m,)."""
     lowest: int
-    """Where the loss ends to fall: the position of the smallest running median."""
+    """Index of the smallest running median."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suggestion:
-    """Learning rates for a one-cycle schedule: its peak and both its ends."""
+    """Learning rates of a one-cycle schedule: its peak, and its start and end."""
 
     maximum: float
     minimum: float
 
 
 class RunningLoss:
-    """An exponential moving average without the bias towards its start (arXiv 1412.6980, section 3)."""
+    """Exponential moving average with bias correction, as in Adam (arXiv 1412.6980, section 3)."""
 
     def __init__(self, decay: float) -> None:
         self.decay, self.sum, self.weight = decay, 0.0, 0.0
 
     def add(self, value: float) -> float:
-        """The average after `value`."""
+        """Adds `value` and returns the average."""
         self.sum = self.decay * self.sum + (1 - self.decay) * value
         self.weight = self.decay * self.weight + (1 - self.decay)
         return self.sum / self.weight
 
 
 def decay_of(count: int) -> float:
-    """The moving average's decay for a test of `count` steps: it looks back over SMOOTHING * count of them."""
+    """Decay of the moving average for a test of `count` steps: it spans SMOOTHING * count of them."""
     return 1 - 1 / max(1.0, SMOOTHING * count)
 
 
 def smoothed(losses: np.ndarray, decay: float) -> np.ndarray:
-    """Averaged forwards, then backwards, so that the curve does not lag behind the rate that made it; (n,)."""
+    """Averages forwards, then backwards, so that the curve does not lag behind the learning rate; (n,)."""
     for _ in range(2):
         average = RunningLoss(decay)
         losses = np.array([average.add(loss) for loss in losses])[::-1]
@@ -77,28 +77,28 @@ def smoothed(losses: np.ndarray, decay: float) -> np.ndarray:
 
 
 def running_median(losses: np.ndarray) -> np.ndarray:
-    """Median of each loss and its WINDOW - 1 neighbours, of fewer at the ends: keeps edges, forgets single points."""
+    """Median over WINDOW neighbouring losses, fewer at the ends; keeps edges and drops single outliers."""
     half = WINDOW // 2
     return np.array([np.median(losses[max(0, i - half) : i + half + 1]) for i in range(len(losses))])
 
 
 def outliers(losses: np.ndarray) -> np.ndarray:
-    """Which losses stand alone, bool (n,): far from the median of their neighbours, by those neighbours' own spread.
+    """Bool (n,): losses more than OUTLIER_DEVIATIONS standard deviations from the median of their neighbours.
 
-    Hampel's rule: 1.4826 times the median distance to the median estimates a standard deviation (F. Hampel, "The
+    Hampel's rule: the standard deviation is estimated as 1.4826 times the median absolute deviation (F. Hampel, "The
     influence curve and its role in robust estimation", 1974).
     """
     half = WINDOW // 2
     distance = np.abs(losses - running_median(losses))
-    apart = np.zeros(len(losses), dtype=bool)
-    for i in range(half, len(losses) - half):  # at the ends nothing tells a single point from a rise
+    found = np.zeros(len(losses), dtype=bool)
+    for i in range(half, len(losses) - half):  # at the ends an outlier looks like a trend
         near = losses[i - half : i + half + 1]
-        apart[i] = distance[i] > OUTLIER_DEVIATIONS * 1.4826 * np.median(np.abs(near - np.median(near)))
-    return apart
+        found[i] = distance[i] > OUTLIER_DEVIATIONS * 1.4826 * np.median(np.abs(near - np.median(near)))
+    return found
 
 
 def clean(rates: np.ndarray, losses: np.ndarray, planned: int) -> Curve:
-    """The curve of a test of `planned` steps without non-finite losses and outliers; both inputs (n,), n <= planned."""
+    """The curve of a test of `planned` steps, without non-finite losses and outliers; inputs (n,), n <= planned."""
     finite = np.isfinite(losses)
     rates, losses = rates[finite], losses[finite]
     kept = ~outliers(losses)
@@ -107,16 +107,15 @@ def clean(rates: np.ndarray, losses: np.ndarray, planned: int) -> Curve:
         return Curve(rates, losses, losses, 0)
     lowest = int(np.argmin(running_median(losses)))
     decay = decay_of(planned)
-    # apart, or a sudden divergence would reach back over the minimum and hide it
+    # both sides of the minimum separately, or a sudden divergence would be smoothed over it
     smooth = np.concatenate((smoothed(losses[: lowest + 1], decay), smoothed(losses[lowest + 1 :], decay)))
     return Curve(rates, losses, smooth, lowest)
 
 
-def falling(curve: Curve) -> slice:
-    """The part of a curve that any suggestion comes from: its start to its lowest point.
+def falling(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
+    """Rates and smoothed losses of a curve from its start to its lowest point, each (k,).
 
-    Raises RunFailedError where the loss does not fall, or by less than its scatter could feign, and where it
-    diverged at once.
+    Raises RunFailedError if the curve has too few points, or if the loss does not fall by more than its noise.
     """
     if len(curve.rates) < FEWEST_POINTS:
         raise RunFailedError(
@@ -131,21 +130,13 @@ def falling(curve: Curve) -> slice:
             f"the loss does not clearly fall between learning rates {curve.rates[0]:.3g} and {curve.rates[-1]:.3g}, "
             "so none can be suggested; widen the range, or give the test more iterations"
         )
-    return slice(lowest + 1)
-
-
-def steepest(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The rate at which the loss falls fastest, per factor in the rate.
-
-    As fastai's `steep`, and Lightning's suggestion, whose slope however is per unit of the rate.
-    """
-    return float(rates[np.argmin(np.gradient(losses, np.log(rates)))])
+    return curve.rates[: lowest + 1], curve.smooth[: lowest + 1]
 
 
 def valley(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The middle of the longest valley: of the longest sequence of ever smaller losses, gaps allowed.
+    """The middle of the longest decreasing subsequence of the losses.
 
-    As fastai's `valley`, its default, except that gaps count towards the length. Moves with the first rate of a test.
+    fastai's default, `valley`, except that gaps count towards the length. It depends on the first rate of the test.
     """
     length, before = np.ones(len(losses), dtype=int), np.arange(len(losses))
     for i in range(1, len(losses)):
@@ -159,53 +150,40 @@ def valley(rates: np.ndarray, losses: np.ndarray) -> float:
     return float(rates[(first + last) // 2])
 
 
-def tenth_of_minimum(rates: np.ndarray, losses: np.ndarray) -> float:
-    """A tenth of the rate of the smallest loss, which itself is close to divergence.
-
-    As fastai's `minimum`; the rule is older than the code (S. Gugger, "How do you find a good learning rate", 2018).
-    """
-    return float(rates[np.argmin(losses)]) / 10
-
-
-def bound(rates: np.ndarray, losses: np.ndarray) -> float:
-    """Half the rate at which the loss stops to fall.
-
-    That rate itself is the upper bound of a cycle in arXiv 1506.01186, section 3.3; half of it keeps clear of the
-    divergence behind it, which a test places no better than that.
-    """
-    return float(rates[np.argmin(losses)]) / 2
-
-
 METHODS: dict[Method, Callable[[np.ndarray, np.ndarray], float]] = {
-    "bound": bound,
-    "steepest": steepest,
+    # Half the rate with the smallest loss. arXiv 1506.01186, section 3.3, takes that rate itself as the upper bound of
+    # a cycle, but a test finds the divergence behind it only to about a factor of two.
+    "bound": lambda rates, losses: float(rates[np.argmin(losses)]) / 2,
+    # The steepest slope against log(rate): fastai's `steep`, and Lightning's rule but for the slope against the rate.
+    "steepest": lambda rates, losses: float(rates[np.argmin(np.gradient(losses, np.log(rates)))]),
     "valley": valley,
-    "minimum": tenth_of_minimum,
+    # A tenth of the rate with the smallest loss: fastai's `minimum` (S. Gugger, "How do you find a good learning
+    # rate", 2018).
+    "minimum": lambda rates, losses: float(rates[np.argmin(losses)]) / 10,
 }
-"""What each method suggests as the largest rate, from the falling part of a smoothed curve."""
+"""The maximum rate by each method, from the rates and smoothed losses of the falling part of a curve, each (k,)."""
 
 
 def first_fall(rates: np.ndarray, losses: np.ndarray) -> float:
-    """The first rate from which on the loss stays below CLEAR_FALL of its whole fall.
+    """The rate at which the loss starts to fall: after it, the loss stays below CLEAR_FALL of its whole fall.
 
-    Where it starts to get better is the lower bound of arXiv 1506.01186, section 3.3.
+    The lower bound of arXiv 1506.01186, section 3.3.
     """
     threshold = losses.max() - CLEAR_FALL * (losses.max() - losses.min())
     return float(rates[min(np.flatnonzero(losses > threshold)[-1] + 1, len(rates) - 1)])
 
 
 def suggest(curve: Curve) -> dict[Method, Suggestion]:
-    """Largest and smallest rate by each method, to four digits.
+    """Maximum and minimum rate by each method, to four digits.
 
-    The smallest is that at which the loss begins to fall, kept within RATIOS of the largest. Raises
-    RunFailedError where the loss does not fall.
+    The minimum is the rate at which the loss starts to fall, clipped so that maximum / minimum is within RATIOS. Raises
+    RunFailedError if the loss does not clearly fall.
     """
-    part = falling(curve)
-    rates, losses = curve.rates[part], curve.smooth[part]
-    begin = first_fall(rates, losses)
+    rates, losses = falling(curve)
+    start = first_fall(rates, losses)
     found: dict[Method, Suggestion] = {}
     for method, rule in METHODS.items():
         maximum = float(f"{rule(rates, losses):.4g}")
-        minimum = min(max(begin, maximum / RATIOS[1]), maximum / RATIOS[0])
+        minimum = min(max(start, maximum / RATIOS[1]), maximum / RATIOS[0])
         found[method] = Suggestion(maximum, float(f"{minimum:.4g}"))
     return found

@@ -1,14 +1,14 @@
-"""Learning rates as images: what a range test measured, what a run plans, and triangular cycles."""
+"""Plots of learning rates: range tests, the schedules of runs, and triangular cycles."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+from matplotlib.ticker import MaxNLocator
 
 from fastcifar.analysis.lr_range import RangeTest
 from fastcifar.analysis.lr_suggest import DEFAULT_METHOD, Method, Suggestion
 from fastcifar.optim.cyclic import Cycles, cyclic_rates
 from fastcifar.optim.plan import Plan
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 LOSS_COLOUR, RATE_COLOUR, MOMENTUM_COLOUR, GUIDE_COLOUR = "#1f77b4", "#444444", "#2ca02c", "#888888"
 MARK_COLOUR = "#d62728"
@@ -17,17 +17,15 @@ STYLES = ("-", "--", ":")
 BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 
 
-def draw_range_test(
-    test: RangeTest, suggestions: dict[Method, Suggestion] | None = None, method: Method = DEFAULT_METHOD
-) -> "Figure":
-    """Loss against learning rate as measured and smoothed, and the suggested rates; `method`'s range is shaded."""
+def draw_range_test(test: RangeTest, suggestions: dict[Method, Suggestion], method: Method = DEFAULT_METHOD) -> Figure:
+    """Loss against learning rate, measured and smoothed, with the suggested rates; the range by `method` is shaded."""
     curve = test.curve
     figure, axis = _figure()
-    axis.plot(curve.rates, curve.losses, ".", color=LOSS_COLOUR, alpha=0.4, markersize=4, label="loss of a batch")
+    axis.plot(curve.rates, curve.losses, ".", color=LOSS_COLOUR, alpha=0.4, markersize=4, label="loss of each step")
     axis.plot(curve.rates, curve.smooth, color=LOSS_COLOUR, label="smoothed")
-    for name, found in (suggestions or {}).items():
+    for name, found in suggestions.items():
         chosen = name == method
-        label = f"{name}: {found.maximum:.3g}" + (f", from {found.minimum:.3g}" if chosen else "")
+        label = f"{name}: {found.maximum:.3g}" + (f" (shaded: from {found.minimum:.3g})" if chosen else "")
         style = {"color": METHOD_COLOURS[name], "linestyle": "-" if chosen else "--"}
         axis.axvline(found.maximum, label=label, linewidth=1.8 if chosen else 1.0, **style)
         if chosen:
@@ -35,19 +33,17 @@ def draw_range_test(
     if len(curve.rates):
         low, high = curve.smooth.min(), curve.losses[:5].max()
         height = high - low or 1.0
-        axis.set_ylim(low - 0.2 * height, high + 0.5 * height)  # all of the divergence would flatten the rest
+        axis.set_ylim(low - 0.2 * height, high + 0.5 * height)  # the diverged losses would flatten the rest
     axis.set_xscale("log" if test.kind == "exponential" else "linear")
     data = "" if test.dataset == "cifar10" else f", {test.dataset} data"
-    axis.set(xlabel="learning rate", ylabel="training loss (nats)", title=f"Range test of {test.recipe}{data}")
+    title = f"Learning-rate range test of {test.recipe}{data}"
+    axis.set(xlabel="learning rate", ylabel="training loss (nats)", title=title)
     axis.legend(fontsize="small")
     return figure
 
 
-def draw_plan(plan: Plan) -> "Figure":
-    """Learning rates and, below, momenta of each iteration; the peak and both ends marked, epochs along the top."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
+def draw_plan(plan: Plan) -> Figure:
+    """Learning rates and momenta of each step, with epochs along the top and marks at start, peak and end."""
     figure = Figure(figsize=(7.5, 5.2), layout="constrained", dpi=150)
     rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for axis, lines, colour in ((rate, plan.rates, RATE_COLOUR), (momentum, plan.momenta, MOMENTUM_COLOUR)):
@@ -62,8 +58,8 @@ def draw_plan(plan: Plan) -> "Figure":
         rate.plot([step], [lr], "o", color=MARK_COLOUR, markersize=5, clip_on=False, zorder=3)
         _note(rate, f"{', '.join(together)} {lr:.4g}", step, lr, rightmost=step > len(plan.epochs) / 2)
     highest = max(values.max() for values in plan.rates.values())
-    rate.set(ylabel="learning rate", title=f"Plan of {plan.recipe}", ylim=(0, 1.15 * highest))
-    momentum.set(xlabel="iteration", ylabel="momentum", ylim=(0, 1.05))
+    rate.set(ylabel="learning rate", title=f"Schedule of {plan.recipe}", ylim=(0, 1.15 * highest))
+    momentum.set(xlabel="step", ylabel="momentum", ylim=(0, 1.05))
     epochs = rate.secondary_xaxis(
         "top", functions=(lambda step: step / plan.steps_per_epoch, lambda epoch: epoch * plan.steps_per_epoch)
     )
@@ -72,8 +68,8 @@ def draw_plan(plan: Plan) -> "Figure":
     return figure
 
 
-def draw_cycles(cycles: Cycles) -> "Figure":
-    """The zigzag: learning rate against iterations, with base, peak, amplitude and step size marked."""
+def draw_cycles(cycles: Cycles) -> Figure:
+    """Learning rate of each step, with base, peak, amplitude and step size marked."""
     figure, axis = _figure()
     axis.plot(cyclic_rates(cycles), color=RATE_COLOUR)
     for name, rate in (("base", cycles.base), ("peak", cycles.peak)):
@@ -86,13 +82,11 @@ def draw_cycles(cycles: Cycles) -> "Figure":
     axis.margins(y=0.15)
     gamma = f", gamma {cycles.gamma:g}" if cycles.kind == "exp_range" else ""
     noun = "cycle" if cycles.cycles == 1 else "cycles"
-    axis.set(xlabel="iteration", ylabel="learning rate", title=f"{cycles.kind}, {cycles.cycles} {noun}{gamma}")
+    axis.set(xlabel="step", ylabel="learning rate", title=f"{cycles.kind}, {cycles.cycles} {noun}{gamma}")
     return figure
 
 
-def _figure() -> tuple["Figure", Any]:
-    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
-
+def _figure() -> tuple[Figure, Any]:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=150)
     axis = figure.subplots()
     axis.grid(alpha=0.3)
@@ -112,7 +106,7 @@ def _note(axis: Any, text: str, x: float, y: float, *, rightmost: bool, below: b
 
 
 def _measure(axis: Any, begin: tuple[float, float], end: tuple[float, float], text: str) -> None:
-    """An arrow with two heads and its length beside it."""
+    """Draws a two-headed arrow with its length beside it."""
     axis.annotate(
         "", begin, xytext=end, arrowprops={"arrowstyle": "<->", "color": GUIDE_COLOUR, "shrinkA": 0, "shrinkB": 0}
     )

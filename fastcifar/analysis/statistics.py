@@ -1,8 +1,9 @@
-"""Mean, spread and 95% interval of a few runs."""
+"""Mean, standard deviation and 95% interval of a few runs."""
 
 import math
 import statistics
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # 97.5% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, a series in 1 / df is exact to 4 digits
 T_975 = (
@@ -13,18 +14,26 @@ T_975 = (
 Z_975 = 1.959964
 
 
+class Interval(NamedTuple):
+    """Mean, standard deviation, and half the width of the mean's 95% interval; the last two are None for one value."""
+
+    mean: float
+    deviation: float | None
+    half_width: float | None
+
+
 def t_quantile(degrees: int) -> float:
-    """97.5% quantile of Student's t; `degrees` of freedom at least 1. Source: Fisher's expansion for large ones."""
+    """97.5% quantile of Student's t with `degrees` >= 1 degrees of freedom; above 30 by Fisher's expansion."""
     if degrees <= len(T_975):
         return T_975[degrees - 1]
     z = Z_975
     return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
-def interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Mean, standard deviation and half width of the mean's 95% interval; the latter two are None for one value."""
+def interval(values: Sequence[float]) -> Interval:
+    """The 95% interval (Student's t) of the mean of `values`, of which there must be at least one."""
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return mean, None, None
+        return Interval(mean, None, None)
     deviation = statistics.stdev(values)
-    return mean, deviation, t_quantile(len(values) - 1) * deviation / math.sqrt(len(values))
+    return Interval(mean, deviation, t_quantile(len(values) - 1) * deviation / math.sqrt(len(values)))

@@ -1,1 +1,1 @@
-"""A trained network as one file for other programs: safetensors or ONNX, with a model card."""
+"""Exports a trained network for other programs: one safetensors or ONNX file, and a model card."""

@@ -1,7 +1,7 @@
-"""A trained network as others use it: images with values from 0 to 1 in, logits out, all it needs in one file.
+"""A trained network with its normalisation, images in 0..1 to logits, saved in one safetensors file.
 
-Tensors of such a safetensors file: `mean` and `std`, float32 (3, 1, 1), and `network.<name>`; its metadata are strings,
-those in `JSON_KEYS` as JSON.
+Tensors of the file: `mean` and `std`, float32 (3, 1, 1), and `network.<name>`. Its metadata are strings; the values of
+`JSON_KEYS` are JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ ACCURACIES = ("test_accuracy", "test_accuracy_tta")
 
 
 class Classifier(nn.Module):
-    """float32 (n, 3, 32, 32), RGB, 0 to 1, to logits (n, classes): the normalisation is inside."""
+    """Normalises images, float32 (n, 3, 32, 32), RGB, 0 to 1, and returns logits (n, classes)."""
 
     mean: Tensor
     std: Tensor
@@ -44,13 +44,13 @@ class Classifier(nn.Module):
 
 
 def classifier_of(trained: TrainedRun) -> Classifier:
-    """The network of a finished run with its normalisation, in evaluation mode."""
+    """The network of a finished run and its normalisation, in evaluation mode."""
     record = trained.record
     return Classifier(trained.model, trained.class_names, record["mean_01"], record["std_01"]).eval()
 
 
 def metadata_of(trained: TrainedRun) -> dict[str, str]:
-    """What a file must say about the network in it."""
+    """Metadata of the exported file: all that is needed to rebuild the network, and where it came from."""
     config, record = trained.config.model, trained.record
     kind = next(kind for kind, of in KINDS["model"].items() if type(config) is of)
     values = (trained.class_names, {"kind": kind, **asdict(config)}, record["mean_01"], record["std_01"])
@@ -64,14 +64,14 @@ def metadata_of(trained: TrainedRun) -> dict[str, str]:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """The classifier in a file that `fastcifar export --format safetensors` wrote; in evaluation mode.
+    """Loads a file written by `fastcifar export --format safetensors`; the classifier is in evaluation mode.
 
-    Raises UserError for any other file, and for one whose weights are not those it was written with.
+    Raises UserError for any other file, and if the weights do not match their checksum.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the weights {path}: {error}") from None
     if metadata.get("format") != FORMAT:

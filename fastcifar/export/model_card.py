@@ -1,4 +1,4 @@
-"""What must be known to use a trained network, as Markdown beside its weights."""
+"""The model card: how to use a trained network and how well it works, as Markdown."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from fastcifar.config import evaluations_of
 from fastcifar.models.layer_table import layers
 from fastcifar.runs.load import TrainedRun
 
-CARD = """# {recipe}, a classifier of images of 32x32
+CARD = """# {recipe}: a classifier of 32x32 images
 
-{mark}`{recipe}` of fastcifar {version}, seed {seed}: {epochs:g} epochs of {dataset}, batch {batch_size}, {amp};
-{train_s:.0f} s of training on {machine}.
+{mark}Trained with fastcifar {version}, recipe `{recipe}`, seed {seed}: {epochs:g} epochs of {dataset} with batch size
+{batch_size} in {amp}, {train_s:.0f} s on {machine}.
 
 | | |
 |---|---|
@@ -41,25 +41,26 @@ with torch.inference_mode():
 names = [classifier.class_names[i] for i in logits.argmax(1)]
 ```
 
-Without fastcifar: the tensors `network.*` are the network's own, `mean` and `std` normalise, the metadata of the file
-describe the rest.
+Without fastcifar, build the network from the metadata of the file: the tensors `network.*` are its state dict, `mean`
+and `std` normalise the input.
 
 ## Limits
 
-Every image gets one of the {classes} classes, also one that shows none of them. Images of another size have to be
-cut square and scaled to 32x32 first, as `fastcifar predict` does. The network was measured on the test set
-named above and nowhere else.
+The network assigns one of the {classes} classes to every image, even if it shows none of them. Crop other images to a
+square and scale them to 32x32 first, as `fastcifar predict` does. The network was tested only on the test set named
+above.
 """
 
-MORE_VIEWS = {
-    "flip_tta": "the mean of the logits of an image and of its mirror image",
-    "selective_tta": "for the fifth that one view is least sure of, the mean logits of six, mirrored and moved by a pixel",
+TTA = {
+    "flip_tta": "mean of the logits of an image and its mirror image",
+    "selective_tta": "mean of the logits of six views (shifted by one pixel, mirrored) for the 20% of images with the "
+    "smallest top-2 margin",
 }
-"""What test-time augmentation did, by the kind of evaluation."""
+"""What each kind of test-time augmentation averages."""
 
 
 def model_card(trained: TrainedRun) -> str:
-    """The card of a finished run; every figure of another set than CIFAR-10 is marked."""
+    """The card of a finished run; it says so if the data is not CIFAR-10."""
     record = trained.record
     hardware = record.get("hardware", {})
     return CARD.format(
@@ -74,22 +75,22 @@ def model_card(trained: TrainedRun) -> str:
 
 
 def _facts(trained: TrainedRun, record: dict[str, Any]) -> list[tuple[str, str]]:
-    counts = [
-        " (this one counts)" if kind == record["evaluation"] else "" for kind in evaluations_of(record["evaluation"])
-    ]
-    kind, more = list(evaluations_of(record["evaluation"]).items())[1]
+    (_, single), (kind, tta) = evaluations_of(record["evaluation"]).items()
+    single_mark, tta_mark = (
+        " (primary metric)" if view == record["evaluation"] else "" for view in ("single_view", kind)
+    )
     network = layers(trained.config.model, len(trained.class_names))[0]
     mean, std = (", ".join(f"{value:.4f}" for value in record[key]) for key in ("mean_01", "std_01"))
     return [
-        ("test accuracy, one view", f"{record['test_accuracy']:.2%}{counts[0]}"),
-        (f"test accuracy, {more}", f"{record['test_accuracy_tta']:.2%}{counts[1]}: {MORE_VIEWS[kind]}"),
+        (f"test accuracy, {single}", f"{record['test_accuracy']:.2%}{single_mark}"),
+        (f"test accuracy, {tta}", f"{record['test_accuracy_tta']:.2%}{tta_mark}: {TTA[kind]}"),
         ("measured on", f"{record['test_samples']:,} test images, after the last step"),
-        ("train accuracy", f"{record['train_accuracy']:.2%}, last epoch, augmented images"),
-        ("input", "`images`: float32 (n, 3, 32, 32), RGB, 0 to 1, which is uint8 / 255; not normalised"),
-        ("output", f"`logits`: float32 (n, {len(trained.class_names)}); their softmax are probabilities"),
+        ("train accuracy", f"{record['train_accuracy']:.2%}, mean over the last epoch, on augmented images"),
+        ("input", "`images`: float32 (n, 3, 32, 32), RGB, 0 to 1 (uint8 / 255), not normalised"),
+        ("output", f"`logits`: float32 (n, {len(trained.class_names)}); their softmax gives probabilities"),
         ("classes, in the order of the logits", ", ".join(trained.class_names)),
-        ("normalisation, inside", f"mean {mean}; deviation {std}"),
-        ("network", f"{network.kind}, {network.parameters:,} parameters, {network.flops / 1e6:,.1f} MFLOP an image"),
+        ("normalisation, built in", f"mean {mean}; standard deviation {std}"),
+        ("network", f"{network.kind}, {network.parameters:,} parameters, {network.flops / 1e6:,.1f} MFLOP per image"),
         ("SHA-256 of the data", f"`{record.get('dataset_sha256')}`"),
         ("SHA-256 of the weights", f"`{record['weights_sha256']}`"),
         ("code", f"`{record.get('code_revision')}`"),

@@ -1,4 +1,4 @@
-"""A classifier as an ONNX file; the packages it needs are an extra of this one."""
+"""Exports a classifier as an ONNX file; needs the extra `onnx`."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,7 @@ NEEDED = ("onnx", "onnxscript")
 
 
 def save_onnx(classifier: Classifier, metadata: dict[str, str], target: Path) -> None:
-    """Writes `target`: input `images` (n, 3, 32, 32) of any n, output `logits`."""
+    """Writes `target`, with input `images` (n, 3, 32, 32) for any n and output `logits` (n, classes)."""
     program = torch.onnx.export(
         classifier,
         (torch.zeros(2, 3, 32, 32),),
@@ -22,13 +22,13 @@ def save_onnx(classifier: Classifier, metadata: dict[str, str], target: Path) ->
         dynamo=True,
         verbose=False,
     )
-    assert program is not None  # it is None for the older exporter only
+    assert program is not None  # only the old exporter returns None
     program.model.metadata_props.update(metadata)
     program.save(target, external_data=False)
 
 
 def check_packages() -> None:
-    """UserError where a package is missing that ONNX needs."""
+    """Raises UserError if a package that ONNX export needs is missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise UserError(

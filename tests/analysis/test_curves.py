@@ -1,4 +1,4 @@
-"""The curves of a run: the image is written, the running mean is a mean."""
+"""Training curves: the running mean, the PNG, and damaged metrics."""
 
 import json
 import shutil
@@ -22,32 +22,22 @@ def test_running_mean(values: list[float], window: int) -> None:
 
 
 def test_curves_are_written(finished: Any, tmp_path: Path) -> None:
+    steps, epochs = read_metrics(finished.folder)
+    assert (len(steps), len(epochs)) == (72, 6)
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     assert draw_curves(folder) == folder / "curves.png"
     with Image.open(folder / "curves.png") as image:
-        image.load()
-        assert image.format == "PNG"
-        assert image.size == (1650, 510)
+        assert (image.format, image.size) == ("PNG", (1650, 510))
         assert len(image.convert("RGB").getcolors(1 << 20) or []) > 50
     assert not list(folder.glob(".*"))
 
 
-def test_metrics_of_steps_and_epochs(finished: Any) -> None:
-    steps, epochs = read_metrics(finished.folder)
-    assert len(steps) == 72
-    assert len(epochs) == 6
-
-
-def test_unfinished_and_empty_runs(finished: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no finished run"):
+def test_unfinished_and_damaged_runs(finished: Any, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"record\.json"):
         draw_curves(tmp_path)
     shutil.copy(finished.folder / "record.json", tmp_path)
-    path = tmp_path / "metrics.jsonl"
-    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl: "):
-        draw_curves(tmp_path)
-    path.write_text('{"kind": "st')
-    with pytest.raises(UserError, match=r"cannot read .*metrics\.jsonl: "):
-        draw_curves(tmp_path)
-    path.write_text(json.dumps({"kind": "epoch"}) + "\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl holds no step"):
-        draw_curves(tmp_path)
+    for content in (None, '{"kind": "st', json.dumps({"kind": "epoch"}), json.dumps({"kind": "step"})):
+        if content is not None:
+            (tmp_path / "metrics.jsonl").write_text(content)
+        with pytest.raises(UserError, match=r"metrics\.jsonl"):
+            draw_curves(tmp_path)

@@ -1,4 +1,4 @@
-"""Suggestions on curves whose answer is known, the rules that hold for all curves, and what spoils a curve."""
+"""Suggested learning rates: known answers, invariances of all rules, noise, outliers and curves without an answer."""
 
 import math
 
@@ -11,14 +11,11 @@ from fastcifar.analysis.lr_suggest import (
     METHODS,
     RunningLoss,
     Suggestion,
-    bound,
     clean,
     first_fall,
     outliers,
     smoothed,
-    steepest,
     suggest,
-    tenth_of_minimum,
     valley,
 )
 from fastcifar.errors import RunFailedError
@@ -44,19 +41,15 @@ curves = st.builds(fall_and_rise, middle=st.floats(1e-3, 1e-2), limit=st.floats(
 def test_each_rule_on_a_curve_by_hand() -> None:
     rates = np.array([1.0, 10, 100, 1e3, 1e4, 1e5])
     losses = np.array([2.0, 2.0, 1.9, 1.2, 0.9, 1.0])
-    assert steepest(rates, losses) == 1e3  # (0.9 - 1.9) over two decades; (1.2 - 2.0) one before
-    assert tenth_of_minimum(rates, losses) == 1e3
-    assert bound(rates, losses) == 5e3
+    assert METHODS["steepest"](rates, losses) == 1e3  # (0.9 - 1.9) over two decades; (1.2 - 2.0) one before
+    assert METHODS["minimum"](rates, losses) == 1e3
+    assert METHODS["bound"](rates, losses) == 5e3
     assert valley(rates, losses) == 100  # 2.0, 1.9, 1.2, 0.9 is the longest, from the first point to the fifth
+    assert valley(np.arange(1.0, 8.0), np.array([3.0, 9.0, 2.0, 9.0, 1.0, 9.0, 9.0])) == 3.0  # gaps are skipped
     assert first_fall(rates, losses) == 1e3  # 1.9 is still above 2 - 0.1 * 1.1
 
 
-def test_a_valley_has_gaps() -> None:
-    losses = np.array([3.0, 9.0, 2.0, 9.0, 1.0, 9.0, 9.0])
-    assert valley(np.arange(1.0, 8.0), losses) == 3.0  # from the first to the fifth
-
-
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(middle=st.floats(1e-3, 1e-2), limit=st.floats(0.3, 3.0))
 def test_the_known_answers_of_an_analytic_curve(middle: float, limit: float) -> None:
     losses = fall_and_rise(middle, limit)
@@ -67,41 +60,35 @@ def test_the_known_answers_of_an_analytic_curve(middle: float, limit: float) -> 
     assert RATES[0] < suggestions["valley"].maximum < lowest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(losses=curves, power=st.integers(-20, 20), shift=st.integers(-8, 8))
 def test_the_unit_of_the_loss_does_not_matter(losses: np.ndarray, power: int, shift: int) -> None:
     losses = np.round(losses * 2**20) / 2**20  # so that adding an integer is exact
-    assert found(losses) == found(losses * 2.0**power)  # a power of two, so that nothing rounds
+    expected = found(losses)
+    assert expected == found(losses * 2.0**power)  # a power of two, so that nothing rounds
     for method, suggestion in found(losses + shift).items():
-        assert suggestion.maximum == pytest.approx(found(losses)[method].maximum, rel=1.01 * (GRID - 1))
+        assert suggestion.maximum == pytest.approx(expected[method].maximum, rel=1.01 * (GRID - 1))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(losses=curves, power=st.integers(-10, 10))
 def test_suggestions_move_with_the_rates(losses: np.ndarray, power: int) -> None:
+    expected = found(losses)
     for method, suggestion in found(losses, RATES * 2.0**power).items():
-        expected = found(losses)[method]
-        assert suggestion.maximum == pytest.approx(expected.maximum * 2.0**power, rel=2e-3)  # four digits
-        assert suggestion.minimum == pytest.approx(expected.minimum * 2.0**power, rel=2e-3)
-
-
-@settings(max_examples=40, deadline=None)
-@given(losses=curves)
-def test_the_smallest_rate_is_a_tenth_to_a_hundredth(losses: np.ndarray) -> None:
-    for suggestion in found(losses).values():
+        assert suggestion.maximum == pytest.approx(expected[method].maximum * 2.0**power, rel=2e-3)  # four digits
+        assert suggestion.minimum == pytest.approx(expected[method].minimum * 2.0**power, rel=2e-3)
         assert suggestion.maximum / 100.1 <= suggestion.minimum <= suggestion.maximum / 9.99
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(losses=curves, at=st.integers(3, 90), value=st.sampled_from([50.0, -50.0, math.nan, math.inf]))
 def test_a_stray_point_changes_little(losses: np.ndarray, at: int, value: float) -> None:
-    clean_ones = found(losses)
+    expected = found(losses)
     losses = losses.copy()
     losses[at] = value
     for method, suggestion in found(losses).items():
-        assert suggestion.maximum == pytest.approx(
-            clean_ones[method].maximum, rel=1.01 * (GRID**2 - 1)
-        )  # two steps, in four digits
+        two_steps = 1.01 * (GRID**2 - 1)
+        assert suggestion.maximum == pytest.approx(expected[method].maximum, rel=two_steps)
 
 
 def test_what_follows_the_divergence_does_not_matter() -> None:
@@ -113,38 +100,26 @@ def test_what_follows_the_divergence_does_not_matter() -> None:
 
 
 def test_noise_moves_suggestions_within_their_decade() -> None:
-    noise = np.random.default_rng(1).normal(0, 0.05, (20, COUNT))
-    for row in noise:
-        for method, suggestion in found(fall_and_rise(0.005, 1.0) + row).items():
-            expected = found(fall_and_rise(0.005, 1.0))[method].maximum
-            assert expected / 6 < suggestion.maximum < expected * 6, method
+    losses = fall_and_rise(0.005, 1.0)
+    expected = found(losses)
+    for noise in np.random.default_rng(1).normal(0, 0.05, (20, COUNT)):
+        for method, suggestion in found(losses + noise).items():
+            assert expected[method].maximum / 6 < suggestion.maximum < expected[method].maximum * 6, method
 
 
 @pytest.mark.parametrize(
     ("losses", "text"),
     [
-        (
-            np.linspace(1.0, 3.0, COUNT),
-            "the loss does not clearly fall between learning rates 1e-05 and 10, so none can be suggested; "
-            "widen the range, or give the test more iterations",
-        ),
-        (np.full(COUNT, 2.3), "the loss does not clearly fall between learning rates 1e-05 and 10, so none"),
-        *(
-            (np.random.default_rng(seed).normal(2.3, 0.1, COUNT), "the loss does not clearly fall between")
-            for seed in range(10)
-        ),
-        (
-            np.full(COUNT, math.nan),
-            "the range test has 0 usable points, but needs 8; lower its first learning rate, or give it more "
-            "iterations",
-        ),
-        (np.where(np.arange(COUNT) < 5, 1.0, math.inf), "the range test has 5 usable points, but needs 8; lower"),
+        (np.linspace(1.0, 3.0, COUNT), "does not clearly fall between learning rates 1e-05 and 10"),
+        (np.full(COUNT, 2.3), "does not clearly fall"),
+        *((np.random.default_rng(seed).normal(2.3, 0.1, COUNT), "does not clearly fall") for seed in range(10)),
+        (np.full(COUNT, math.nan), "0 usable points"),
+        (np.where(np.arange(COUNT) < 5, 1.0, math.inf), "5 usable points"),
     ],
 )
-def test_curves_that_suggest_nothing(losses: np.ndarray, text: str) -> None:
-    with pytest.raises(RunFailedError) as caught:
+def test_curves_without_a_suggestion(losses: np.ndarray, text: str) -> None:
+    with pytest.raises(RunFailedError, match=text):
         found(losses)
-    assert str(caught.value).startswith(text)
 
 
 def test_outliers_are_single_points() -> None:
@@ -155,7 +130,7 @@ def test_outliers_are_single_points() -> None:
     assert outliers(np.array([1.0, 2.0])).tolist() == [False, False]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=30), st.floats(0, 0.99))
 def test_smoothing_stays_within_the_values(values: list[float], decay: float) -> None:
     result = smoothed(np.array(values), decay)
@@ -172,5 +147,5 @@ def test_smoothing_has_no_bias_and_no_lag() -> None:
     assert average.add(5.0) == pytest.approx((0.9 * 3 + 5) / 1.9)
 
 
-def test_every_method_has_a_rule() -> None:
-    assert list(found(fall_and_rise(0.005, 1.0))) == list(METHODS) == ["bound", "steepest", "valley", "minimum"]
+def test_every_method_suggests() -> None:
+    assert list(found(fall_and_rise(0.005, 1.0))) == list(METHODS)

@@ -1,4 +1,4 @@
-"""What the images of learning rates show, read back from their axes."""
+"""Plots of learning rates, read back from their axes."""
 
 import math
 from typing import Any
@@ -15,25 +15,18 @@ from fastcifar.optim.plan import plan
 
 def range_test(losses: np.ndarray | None = None) -> RangeTest:
     rates = np.geomspace(1e-5, 10, 100)
-    if losses is None:
-        losses = 2.3 - 1 / (1 + (0.005 / rates) ** 1.5) + rates**4
+    losses = 2.3 - 1 / (1 + (0.005 / rates) ** 1.5) + rates**4 if losses is None else losses
+    facts: dict[str, Any] = {"iterations": 100, "diverged": False, "seconds": 1.0}
     return RangeTest(
-        kind="exponential",
-        iterations=100,
-        rates=rates[: len(losses)],
-        losses=losses,
-        diverged=False,
-        seconds=1.0,
-        dataset="synthetic",
-        recipe="smoke",
+        kind="exponential", rates=rates[: len(losses)], losses=losses, dataset="synthetic", recipe="smoke", **facts
     )
 
 
-def test_a_range_test_with_its_suggestions() -> None:
+def test_range_test_with_suggestions() -> None:
     test = range_test()
     suggestions = test.suggest()
     axis: Any = draw_range_test(test, suggestions, "steepest").axes[0]
-    assert axis.get_title() == "Range test of smoke, synthetic data"
+    assert "smoke, synthetic data" in axis.get_title()
     assert axis.get_xscale() == "log"
     marked = {line.get_label().split(":")[0]: line.get_xdata()[0] for line in axis.lines[2:]}
     assert marked == {method: found.maximum for method, found in suggestions.items()}
@@ -43,11 +36,11 @@ def test_a_range_test_with_its_suggestions() -> None:
 
 
 @pytest.mark.parametrize("losses", [np.full(12, 2.3), np.full(5, math.nan), np.array([2.3, math.inf])])
-def test_a_range_test_without_suggestions_is_drawn(losses: np.ndarray) -> None:
-    draw_range_test(range_test(losses)).draw_without_rendering()
+def test_range_test_without_suggestions(losses: np.ndarray) -> None:
+    draw_range_test(range_test(losses), {}).draw_without_rendering()
 
 
-def test_a_plan(tiny: Config) -> None:
+def test_plan(tiny: Config) -> None:
     drawn = plan(tiny, 12)
     axes: list[Any] = draw_plan(drawn).axes
     rate, momentum = axes[:2]
@@ -57,7 +50,7 @@ def test_a_plan(tiny: Config) -> None:
     assert [text.get_text() for text in rate.texts] == ["start, peak 0.24", "end 0"]
 
 
-def test_a_zigzag() -> None:
+def test_cycles() -> None:
     cycles = Cycles(base=0.1, peak=0.5, step_size=10, cycles=2)
     axis: Any = draw_cycles(cycles).axes[0]
     assert axis.get_title() == "triangular, 2 cycles"

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fastcifar.cli.export import export
-from fastcifar.config import ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import EVALUATION_NAMES, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.data.prepared import read_split
 from fastcifar.errors import UserError
 from fastcifar.export.classifier import classifier_of, load_classifier, metadata_of
@@ -80,12 +80,11 @@ def test_the_file_says_what_it_is(finished: Any, exported: Path) -> None:
 
 def test_the_card(finished: Any, exported: Path) -> None:
     card, record = (exported / "MODEL_CARD.md").read_text(), finished.record
-    assert card.startswith(
-        "# smoke, a classifier of images of 32x32\n\n**Trained on a synthetic set, not on CIFAR-10.**"
-    )
+    assert card.startswith("# smoke")
+    assert "**Trained on a synthetic set, not on CIFAR-10.**" in card
     for fact in (
-        f"| test accuracy, one view | {record['test_accuracy']:.2%} |",
-        f"| test accuracy, mirrored views | {record['test_accuracy_tta']:.2%} (this one counts): ",
+        f"| test accuracy, {EVALUATION_NAMES['single_view']} | {record['test_accuracy']:.2%} |",
+        f"| test accuracy, {EVALUATION_NAMES['flip_tta']} | {record['test_accuracy_tta']:.2%} (primary metric): ",
         f"| SHA-256 of the weights | `{record['weights_sha256']}` |",
         f"| classes, in the order of the logits | {', '.join(record['class_names'])} |",
         f"{record['parameters']:,} parameters",

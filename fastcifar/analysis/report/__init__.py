@@ -1,1 +1,1 @@
-"""One self-contained HTML page on a finished run, or on several."""
+"""One self-contained HTML page about one or several finished runs."""

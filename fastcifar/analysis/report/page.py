@@ -1,24 +1,26 @@
-"""A finished run, or several, as one HTML page that needs nothing but itself."""
+"""Builds one self-contained HTML page about a finished run, or about several."""
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from fastcifar.analysis import metrics as classification
+from fastcifar.analysis import metrics
+from fastcifar.analysis.curves import Curves, read_curves
 from fastcifar.analysis.evaluation import Evaluation, evaluate_run, summarise
 from fastcifar.analysis.evaluation_figures import FEW_CLASSES, reliability_figure
 from fastcifar.analysis.galleries import failures_by_class, most_confidently_correct, most_confidently_wrong
 from fastcifar.analysis.gallery_files import explain
 from fastcifar.analysis.rate_plots import draw_plan
-from fastcifar.analysis.report import charts as report_charts
 from fastcifar.analysis.report import facts as report_facts
-from fastcifar.analysis.report.charts import Curves, read_curves
+from fastcifar.analysis.report.charts import SIZE, comparison_charts, training_charts
 from fastcifar.analysis.report.comparison import Member, differences, groups
-from fastcifar.analysis.report.images import Tile, explained_tiles, tiles
+from fastcifar.analysis.report.images import explained_tiles, tiles
 from fastcifar.analysis.report.svg import inline_svg
 from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.config.toml import to_toml
@@ -29,40 +31,26 @@ from fastcifar.optim.plan import plan
 from fastcifar.recipes import load_config
 from fastcifar.runs.load import TrainedRun, load_run
 from fastcifar.runs.record import CONFIG_NAME
+from fastcifar.training.evaluation import cross_entropy
 
-if TYPE_CHECKING:
-    from markupsafe import Markup
-
-REPORT_NAME, TEMPLATE = "report.html", "report.html"
-
-
-@dataclass(frozen=True, slots=True)
-class Galleries:
-    """The galleries; `failures` by class, of the least accurate classes where there are many."""
-
-    wrong: list[Tile]
-    right: list[Tile]
-    failures: dict[str, list[Tile]]
-    layer: str
-    margin: int
+REPORT_NAME = "report.html"
 
 
 def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
-    """The page on the finished runs in `folders`: the first one in detail and, where there are more, all compared.
+    """The page about the finished runs in `folders`: the first one in detail, and a comparison if there are several.
 
-    `data` is the prepared data for the first run, by default the folder it was trained from; if that cannot be read,
-    all that needs images is left out and the page says why. Raises UserError for runs that are not finished, damaged
-    or named twice, and for a given `data` that cannot be used. The same runs give the same page, to the byte.
+    `data` is the prepared data for the first run, by default the folder it was trained from. If that default cannot be
+    read, the page leaves out everything that needs images and says why. Raises UserError for runs that are unfinished,
+    damaged or given twice, and for a `data` that cannot be used. The same runs give the same bytes.
     """
     members = _members(folders)
     trained = load_run(members[0].folder)
     record = trained.record
-    read_curves(trained.folder, record)  # a mistake is told now, not after the evaluation
+    read_curves(trained.folder, record)  # fail before the evaluation, not after it
     evaluation, images, missing = _evaluate(trained, data)
     curves = read_curves(trained.folder, record, _test_loss(trained, evaluation))
     datasets = [member.record["dataset"] for member in members] + ([evaluation.dataset] if evaluation else [])
     return _render(
-        member=members[0],
         members=members,
         record=record,
         mark=report_facts.mark_of(*datasets),
@@ -74,7 +62,7 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
         comparison=_comparison(members) if len(members) > 1 else None,
         missing=missing,
         disagreement=report_facts.disagreement(record, evaluation) if evaluation else "",
-        answers=_answers(evaluation) if evaluation else None,
+        evaluation=_summary(evaluation) if evaluation else None,
         galleries=None if evaluation is None or images is None else _galleries(trained, evaluation, images),
         layer_header=network.HEADER,
         layers=network.rows(network.layers(trained.config.model, len(trained.class_names))),
@@ -83,11 +71,9 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
 
 
 def _render(**values: Any) -> str:
-    """The template with `values`; all texts among them are escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
+    """Renders the template; autoescape covers all texts in `values`."""
     environment = Environment(
-        loader=PackageLoader("fastcifar.analysis"),
+        loader=PackageLoader("fastcifar.analysis.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -101,12 +87,12 @@ def _render(**values: Any) -> str:
         "clocks": report_facts.CLOCKS,
         "accuracies_of": report_facts.accuracies_of,
     }
-    return environment.get_template(TEMPLATE).render(**values)
+    return environment.get_template(REPORT_NAME).render(**values)
 
 
 def _members(folders: Sequence[Path]) -> list[Member]:
     if not folders:
-        raise UserError("no run was named; give at least one")
+        raise UserError("no run given; name at least one")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("a run is named twice; a comparison needs different ones")
     return [
@@ -116,52 +102,47 @@ def _members(folders: Sequence[Path]) -> list[Member]:
 
 
 def _evaluate(trained: TrainedRun, data: Path | None) -> tuple[Evaluation | None, np.ndarray | None, str]:
-    """The answers and the test images or, where the run's own data cannot be read, why."""
+    """Evaluation and test images, uint8 (n, 32, 32, 3); or, if the run's own data cannot be read, why."""
     try:
         evaluation = evaluate_run(trained, data)
         images, _ = read_split(trained.config.data if data is None else data, "test")
     except UserError as error:
         if data is not None:
             raise
-        print(f"without images: {error}", file=sys.stderr, flush=True)
+        print(f"report without images: {error}", file=sys.stderr, flush=True)
         return None, None, str(error)
     return evaluation, images, ""
 
 
 def _test_loss(trained: TrainedRun, evaluation: Evaluation | None) -> float | None:
-    """At the end, with one view, by the formula of the training loss."""
+    """Single-view loss on the test set, by the formula of the training loss."""
     if evaluation is None:
         return None
-    return classification.cross_entropy(
-        evaluation.logits["single_view"], evaluation.labels, trained.config.label_smoothing
-    )
+    logits, labels = (torch.from_numpy(array) for array in (evaluation.logits["single_view"], evaluation.labels))
+    return cross_entropy(logits, labels, trained.config.label_smoothing)
 
 
-def _charts(trained: TrainedRun, curves: Curves, evaluation: Evaluation | None) -> "dict[str, Markup]":
-    planned = draw_plan(plan(trained.config, curves.steps_per_epoch))
-    planned.axes[0].set_title("")  # the caption says it
-    _, more = evaluations_of(trained.record.get("evaluation", "single_view")).values()
-    figures = {
-        "loss": (report_charts.loss_chart(curves), "Loss against epochs"),
-        "accuracy": (
-            report_charts.accuracy_chart(curves, trained.record["test_accuracy_tta"], more),
-            "Accuracy against epochs",
-        ),
-        "rate": (report_charts.rate_chart(curves), "Learning rate against epochs"),
-        "plan": (planned, "Planned learning rates and momenta against iterations"),
+def _charts(trained: TrainedRun, curves: Curves, evaluation: Evaluation | None) -> dict[str, Markup]:
+    figures = training_charts(curves, trained.record)
+    figures["plan"] = draw_plan(plan(trained.config, curves.steps_per_epoch))
+    figures["plan"].axes[0].set_title("")  # the caption is the title
+    figures["plan"].set_size_inches(SIZE[0], 4.2)
+    labels = {
+        "loss": "Loss against epochs",
+        "accuracy": "Accuracy against epochs",
+        "rate": "Learning rate against epochs",
+        "plan": "Planned learning rates and momenta against steps",
+        "reliability": "Accuracy against confidence",
     }
     if evaluation is not None:
-        bins = classification.reliability(evaluation.primary_logits, evaluation.labels)
-        figures["reliability"] = reliability_figure(bins), "Accuracy against confidence"
-    for name, height in (("plan", 4.2), ("reliability", 5.2)):
-        if name in figures:
-            figures[name][0].set_size_inches(report_charts.SIZE[0], height)
-    return {name: inline_svg(figure, name, label) for name, (figure, label) in figures.items()}
+        figures["reliability"] = reliability_figure(metrics.reliability(evaluation.primary_logits, evaluation.labels))
+        figures["reliability"].set_size_inches(SIZE[0], 5.2)
+    return {name: inline_svg(figure, name, labels[name]) for name, figure in figures.items()}
 
 
 def _comparison(members: list[Member]) -> dict[str, Any]:
     runs = {f"run {member.number}": read_curves(member.folder, member.record) for member in members}
-    loss, accuracy = report_charts.comparison_charts(runs)
+    loss, accuracy = comparison_charts(runs)
     found = groups(members)
     return {
         "groups": found,
@@ -172,38 +153,39 @@ def _comparison(members: list[Member]) -> dict[str, Any]:
     }
 
 
-def _answers(evaluation: Evaluation) -> dict[str, Any]:
-    """What `summarise` says, and the shade of each mistake in the confusion matrix, 0 to 1; None for many classes."""
+def _summary(evaluation: Evaluation) -> dict[str, Any]:
+    """Summary, and the shade in 0..1 of each mistake in the confusion matrix; no shades with many classes."""
     summary = summarise(evaluation)
-    counting = summary["views"][summary["counts"]]
-    matrix = np.array(counting["confusion_matrix"])
+    primary = summary["views"][summary["primary_metric"]]
+    matrix = np.array(primary["confusion_matrix"])
     fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     np.fill_diagonal(fractions, 0)
     largest = float(fractions.max())
     return {
         "summary": summary,
-        "counting": counting,
+        "primary": primary,
         "largest_fraction": largest,
         "shades": (fractions / max(largest, 0.01)).tolist() if len(matrix) <= FEW_CLASSES else None,
     }
 
 
-def _galleries(trained: TrainedRun, evaluation: Evaluation, images: np.ndarray) -> Galleries:
+def _galleries(trained: TrainedRun, evaluation: Evaluation, images: np.ndarray) -> dict[str, Any]:
+    """Galleries and Grad-CAM; with many classes, the failures of the least accurate ones only."""
     logits, labels, names = evaluation.primary_logits, evaluation.labels, evaluation.class_names
-    wrong, right = (
+    wrong, correct = (
         explain(trained, images, choose(logits, labels))
         for choose in (most_confidently_wrong, most_confidently_correct)
     )
     by_class = failures_by_class(logits, labels)
-    fractions = [figures.fraction or 0.0 for figures in classification.accuracy_per_class(logits, labels)]
-    worst = sorted(np.argsort(fractions, kind="stable")[:FEW_CLASSES].tolist())
-    return Galleries(
-        wrong=explained_tiles(wrong, images, names),
-        right=explained_tiles(right, images, names),
-        failures={names[label]: tiles(by_class[label], images, names) for label in worst},
-        layer=right.predicted.layer,
-        margin=right.predicted.margin,
-    )
+    accuracies = [accuracy.value or 0.0 for accuracy in metrics.accuracy_per_class(logits, labels)]
+    worst = sorted(np.argsort(accuracies, kind="stable")[:FEW_CLASSES].tolist())
+    return {
+        "wrong": explained_tiles(wrong, images, names),
+        "correct": explained_tiles(correct, images, names),
+        "failures": {names[label]: tiles(by_class[label], images, names) for label in worst},
+        "layer": correct.predicted.layer,
+        "padding": correct.predicted.padding,
+    }
 
 
 def _percent(fraction: float, digits: int = 2) -> str:

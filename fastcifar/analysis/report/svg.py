@@ -1,13 +1,11 @@
-"""Figures as SVG to stand inside an HTML page: colours from its CSS, ids of their own, the same bytes every time."""
+"""Matplotlib figures as inline SVG: colours from the page's CSS, unique ids, reproducible bytes."""
 
 import io
 import re
-from typing import TYPE_CHECKING
 
 from markupsafe import Markup, escape
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 THEME = {
     "#000000": "--ink",
@@ -25,23 +23,22 @@ THEME = {
     "#9ecae1": "--bar",
     "#08306b": "--point",
 }
-"""The CSS variable that takes the place of each colour; a page defines them, once for light and once for dark."""
+"""The CSS variable that replaces each colour; the page defines them for its light and its dark theme."""
 
 
-def inline_svg(figure: "Figure", key: str, label: str) -> Markup:
-    """The figure as one <svg> element without background.
+def inline_svg(figure: Figure, key: str, label: str) -> Markup:
+    """The figure as one <svg> element with a transparent background.
 
-    `key` comes before all of its ids, so figures of different keys can share a page; `label` is what a screen reader
-    says. Text stays text; black and the other colours of `THEME` become the page's.
+    `key` prefixes all of its ids, so a page can hold figures with different keys. `label` is read by screen readers.
+    Text stays text; the colours in `THEME` become CSS variables.
     """
-    from matplotlib import rc_context
-
     buffer = io.StringIO()
     with rc_context({"svg.hashsalt": key, "svg.fonttype": "none", "text.parse_math": False}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)  # a page's styles are its own
+    # matplotlib's styles would apply to the whole page
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"\bid=\"", f'id="{key}-', svg)
     svg = re.sub(r"(url\(|xlink:href=\")#", rf"\g<1>#{key}-", svg)
     svg = re.sub(r" font-family: [^;\"]*;?", "", svg)
