@@ -171,12 +171,10 @@ class CheckpointSchedule:
 def copy_into(tensors: dict[str, Tensor], saved: dict[str, Tensor], prefix: str) -> None:
     """Copies the tensors of `saved` whose names start with `prefix` into `tensors`; UserError if they do not match."""
     found = {name.removeprefix(prefix): tensor for name, tensor in saved.items() if name.startswith(prefix)}
-    if set(found) != set(tensors):
-        odd = ", ".join(sorted(set(found) ^ set(tensors))[:3])
-        raise UserError(f"the checkpoint has other tensors than the network and optimiser: {odd}; start a new run")
+    saved_kinds, kinds = ({(name, t.dtype, t.shape) for name, t in some.items()} for some in (found, tensors))
+    if different := sorted({name for name, _, _ in saved_kinds ^ kinds}):
+        names = ", ".join(different[:3])
+        raise UserError(f"the checkpoint has other tensors than the network and optimiser: {names}; start a new run")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            if (tensor.shape, tensor.dtype) != (found[name].shape, found[name].dtype):
-                kind = f"{found[name].dtype} {tuple(found[name].shape)}"
-                raise UserError(f"the checkpoint's {name} is {kind}, not {tensor.dtype} {tuple(tensor.shape)}")
             tensor.copy_(found[name])

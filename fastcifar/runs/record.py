@@ -1,5 +1,6 @@
 """The run folder, and the record of everything that made the result."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -29,19 +30,17 @@ PACKAGES = ("torch", "torchvision", "numpy", "numba", "numba-cuda", "ffcv")
 
 def make_run_folder(config: Config) -> Path:
     """Makes the folder `<runs>/<time>-<recipe>-<seed>`, with a number appended if that exists; raises UserError."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}-{config.seed}"
+    stem, number = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}-{config.seed}", 1
     try:
         config.runs.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 1000):
-            folder = config.runs / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
+        while True:
+            folder = config.runs / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder
-            except FileExistsError:
-                continue
+            number += 1
     except OSError as error:
         raise UserError(f"cannot make a run folder in {config.runs}: {error.strerror}; choose another --runs") from None
-    raise UserError(f"there are 1000 runs called {stem} in {config.runs}; choose another --runs")
 
 
 def load_record(folder: Path) -> dict[str, Any]:

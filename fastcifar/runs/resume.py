@@ -81,12 +81,6 @@ def check_settings(folder: Path, wanted: Config) -> None:
         raise UserError(f"{folder} cannot be resumed with other settings: {'; '.join(changed)}; or start a new run")
 
 
-def check_data(folder: Path, saved: str, found: str) -> None:
-    """Raises UserError unless the digests of the run's data and of the prepared data are equal."""
-    if saved != found:
-        raise UserError(f"{folder} was trained on other data ({saved[:12]}, now {found[:12]}): prepare that again")
-
-
 def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs in versions, hardware and code: "versions torch 2.15.0, was 2.11.0"."""
     parts = ("versions", "hardware")
@@ -94,13 +88,6 @@ def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]
     for name in ("code_revision", "cpu_kernels"):
         old[name.replace("_", " ")], new[name.replace("_", " ")] = saved.get(name), now[name]
     return [f"{name} {new.get(name)}, was {value}" for name, value in old.items() if new.get(name) != value]
-
-
-def warn_of_changes(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Prints to stderr what changed in the environment since a checkpoint was written."""
-    changed = environment_changes(saved, now)
-    if changed:
-        print(f"the weights may differ from an uninterrupted run's: {'; '.join(changed)}", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,8 @@
 """The number of FLOPs of a run: computed from its configuration, so it is the same on every device."""
 
-import math
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
-from fastcifar.config import SpeedNetConfig
 from fastcifar.data.cifar10 import CHANNELS
 from fastcifar.models.build import build_model
 from fastcifar.models.layer_table import forward_flops
@@ -21,28 +17,18 @@ def training_flops(context: RunContext) -> float:
     not computed (of the images, of a frozen stem) do not count. Batch norm, activations, the optimiser (with Muon's
     matrix products) and evaluations are left out.
     """
-    config = context.config
     # on the CPU and not on the meta device, whose first forward pass spends a second on imports
-    model = build_model(config.model, context.classes, config.seed).eval()
+    model = build_model(context.config.model, context.classes, context.config.seed).eval()
     known: dict[tuple[int, ...], int] = {}
     total = 0
-    for first, last in pairwise([*_cost_changes(context), context.total]):
-        context.before_step(model, first)
-        size = context.image_size(first)
+    for step in range(context.total):
+        context.before_step(model, step)
+        size = context.image_size(step)
         key = (size, *(p.requires_grad for p in model.parameters()))
         if key not in known:
             known[key] = _flops_per_image(model, size)
-        total += (last - first) * config.batch_size * known[key]
+        total += context.config.batch_size * known[key]
     return float(total)
-
-
-def _cost_changes(context: RunContext) -> list[int]:
-    """The steps, from 0, at which the cost of a step changes."""
-    config, total = context.config, context.total
-    steps = {0, *(math.ceil(until * total) for until, _ in config.resolution)}
-    if isinstance(config.model, SpeedNetConfig):
-        steps.add(math.ceil(config.model.stem_epochs * context.steps_per_epoch))
-    return sorted(step for step in steps if step < total)
 
 
 def _flops_per_image(model: nn.Module, size: int) -> int:

@@ -57,20 +57,19 @@ class GraphStep(TrainStep):
         """A replay of the step on these tensors, and its results; leaves weights and all other state unchanged."""
         changed = [*self.model.state_dict().values(), *self.optimizer.state().values()]
         before = [tensor.clone() for tensor in changed]
-        random = self._random_state()
         results: list[tuple[Tensor, Tensor]] = []
 
         def step() -> None:
             results.append(super(GraphStep, self).__call__(images, labels, lr_scale))
 
-        try:
-            replay = self._captured(step)
-            return replay, results[-1]
-        finally:
-            with torch.no_grad():
-                for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)
-            self._restore_random_state(random)
+        is_cuda = self.runtime.device.type == "cuda"
+        with torch.random.fork_rng([self.runtime.device] if is_cuda else []):
+            try:
+                return self._captured(step), results[-1]
+            finally:
+                with torch.no_grad():
+                    for tensor, value in zip(changed, before, strict=True):
+                        tensor.copy_(value)
 
     def _captured(self, step: Callable[[], None]) -> Replay:
         """Runs `step` to warm up, then captures it; the capture itself does not run it."""
@@ -88,9 +87,3 @@ class GraphStep(TrainStep):
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph.replay
-
-    def _random_state(self) -> Tensor:
-        return torch.cuda.get_rng_state(self.runtime.device)
-
-    def _restore_random_state(self, state: Tensor) -> None:
-        torch.cuda.set_rng_state(state, self.runtime.device)

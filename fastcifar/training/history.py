@@ -20,7 +20,8 @@ class History:
 
     def __init__(self, file: TextIO, *, total: int, batch_size: int, classes: int) -> None:
         self.file, self.total, self.batch_size, self.classes = file, total, batch_size, classes
-        self.loss = self.accuracy = math.nan  # means over the steps of the last flush
+        self.loss: float | None = None  # mean over the steps of the last flush
+        self.accuracy: float | None = None  # as well, 0..1
         self._pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
         self._epoch: list[tuple[float, float]] = []
         self._recent: list[float] = []
@@ -39,8 +40,8 @@ class History:
         num_correct = torch.stack([num_correct for _, _, num_correct in self._pending]).tolist()
         accuracies = [count / self.batch_size for count in num_correct]
         for (facts, _, _), loss, accuracy in zip(self._pending, losses, accuracies, strict=True):
-            finite = loss if math.isfinite(loss) else None
-            self.write({"kind": "step", **facts, "loss": finite, "train_accuracy": accuracy})
+            json_loss = loss if math.isfinite(loss) else None
+            self.write({"kind": "step", **facts, "loss": json_loss, "train_accuracy": accuracy})
         for (facts, _, _), loss in zip(self._pending, losses, strict=True):
             if not math.isfinite(loss):
                 raise RunFailedError(
@@ -83,8 +84,8 @@ class History:
         """The state, as JSON; flushes first."""
         self.flush()
         return {
-            "loss": None if math.isnan(self.loss) else self.loss,
-            "accuracy": None if math.isnan(self.accuracy) else self.accuracy,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             "epoch": [list(pair) for pair in self._epoch],
             "recent": list(self._recent),
             "judged": self._judged,
@@ -92,7 +93,6 @@ class History:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Sets the state to what `state` returned."""
-        self.loss = math.nan if state["loss"] is None else state["loss"]
-        self.accuracy = math.nan if state["accuracy"] is None else state["accuracy"]
+        self.loss, self.accuracy = state["loss"], state["accuracy"]
         self._epoch = [(loss, accuracy) for loss, accuracy in state["epoch"]]
         self._recent, self._judged = list(state["recent"]), bool(state["judged"])

@@ -1,7 +1,6 @@
 """The progress of a run, as it is displayed."""
 
 import contextlib
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,7 +22,7 @@ class RunProgress:
     def show(self, done: int, history: History) -> None:
         """Updates the display after `done` steps, at least one, with the loss and accuracy that were read last."""
         fields = {"epoch": f"{done / self.context.steps_per_epoch:.2f}/{self.context.config.epochs:g}"}
-        if not math.isnan(history.loss):
+        if history.loss is not None:
             fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
         self.bar.update(done, self.fractions[done - 1], **fields, **self.always_shown)
 
@@ -35,14 +34,9 @@ class RunProgress:
 @contextlib.contextmanager
 def run_progress(context: RunContext, first: int) -> Iterator[RunProgress]:
     """The display of a run that starts at step `first`."""
-    fractions = pixel_fractions(context)
+    pixels = np.cumsum([context.image_size(step) ** 2 for step in range(context.total)])
+    fractions = pixels / pixels[-1]
     label = f"{context.config.recipe} seed {context.config.seed}"
     begin = float(fractions[first - 1]) if first else 0.0
     with progress(label, context.total, "steps", first=first, begin=begin) as bar:
         yield RunProgress(bar, context, fractions)
-
-
-def pixel_fractions(context: RunContext) -> np.ndarray:
-    """The fraction of the run's pixels that are done after each step, float64 (steps,)."""
-    pixels = np.cumsum([context.image_size(step) ** 2 for step in range(context.total)])
-    return pixels / pixels[-1]

@@ -1,6 +1,5 @@
 """Everything that changes from step to step, so that a checkpoint resumes a run bit for bit."""
 
-import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +21,8 @@ class TrainingState:
     train_step: TrainStep
     history: History
     clock: Clock
-    train_accuracy: float = math.nan
-    """Of the last epoch, 0..1; NaN during the first."""
+    train_accuracy: float | None = None
+    """Of the last epoch, 0..1; None during the first."""
     resumed_at: list[int] = field(default_factory=list)
     """Steps at which the run was resumed."""
 
@@ -41,7 +40,7 @@ class TrainingState:
         return tensors, {
             "state": state,
             "metrics_bytes": os.fstat(self.history.file.fileno()).st_size,
-            "train_accuracy": None if math.isnan(self.train_accuracy) else self.train_accuracy,
+            "train_accuracy": self.train_accuracy,
             "train_s": self.clock.train.so_far(),
             "run_s": self.clock.run.so_far(),
             "resumed_at": self.resumed_at,
@@ -64,7 +63,7 @@ class TrainingState:
                 f"the checkpoint was written on another device or by another version ({error}); "
                 "resume it there, or start a new run"
             ) from None
-        self.train_accuracy = math.nan if facts["train_accuracy"] is None else facts["train_accuracy"]
+        self.train_accuracy = facts["train_accuracy"]
         self.clock.train.seconds += facts["train_s"]
         self.clock.run.seconds += facts["run_s"]
         self.resumed_at = [*facts["resumed_at"], saved.step]

@@ -24,7 +24,7 @@ from fastcifar.runs.record import (
     save_tensors,
     weights_sha256,
 )
-from fastcifar.runs.resume import check_data, check_settings, lock_run, unfinished, warn_of_changes
+from fastcifar.runs.resume import check_settings, environment_changes, lock_run, unfinished
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
 from fastcifar.training.clock import Clock, process_seconds
@@ -117,19 +117,21 @@ def _train(context: RunContext, folder: Path) -> dict[str, Any]:
 
 
 def _check_checkpoint(context: RunContext, folder: Path, saved: Checkpoint, environment_now: dict[str, Any]) -> None:
-    check_data(folder, saved.facts["dataset_sha256"], context.manifest.content_sha256)
+    """Raises UserError for a checkpoint of other data or another length; prints what changed in the environment."""
+    before, now = saved.facts["dataset_sha256"], context.manifest.content_sha256
+    if before != now:
+        raise UserError(f"{folder} was trained on other data ({before[:12]}, now {now[:12]}): prepare that again")
     if saved.step > context.total:
         raise UserError(f"{folder} has a checkpoint of step {saved.step}, but the run ends at {context.total}")
-    warn_of_changes(saved.facts, environment_now)
+    if changed := environment_changes(saved.facts, environment_now):
+        print(f"the weights may differ from an uninterrupted run's: {'; '.join(changed)}", file=sys.stderr, flush=True)
 
 
 def _open_metrics(folder: Path, saved: Checkpoint | None) -> TextIO:
-    """A new metrics file, or the one of the run, cut to what it held when the checkpoint was written."""
+    """The metrics file, empty or cut to what it held when the checkpoint was written."""
     path = folder / METRICS_NAME
-    if saved is None:
-        return path.open("w", encoding="utf-8")
     file = path.open("a", encoding="utf-8")
-    file.truncate(min(saved.facts["metrics_bytes"], path.stat().st_size))
+    file.truncate(0 if saved is None else min(saved.facts["metrics_bytes"], path.stat().st_size))
     return file
 
 

@@ -1,13 +1,9 @@
 """Trains a finished run again from its record, and reports whether it repeats bit for bit or what differs first."""
 
 import json
-import math
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fastcifar.config import Config
 from fastcifar.errors import RunFailedError, UserError
@@ -24,8 +20,6 @@ from fastcifar.training.context import RunContext
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.loop import training_steps
 from fastcifar.training.step import TrainStep
-
-STEPS_PER_READ = 50  # a read of the losses waits for the device
 
 
 def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) -> str:
@@ -51,9 +45,9 @@ def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) 
         seeded(config.seed, Purpose.DROPOUT),
         context.open("train") as loader,
     ):
-        losses = _losses(folder)
+        losses = _losses(folder, last)
         difference = _start_difference(context, loader, expected)
-        difference = difference or _training_difference(context, loader, losses, last, weights)
+        difference = difference or _training_difference(context, loader, losses, weights)
     if difference is not None:
         changes = environment_changes(record, environment(runtime)) or ["nothing in versions, hardware or code"]
         raise RunFailedError(f"{folder} does not repeat: {difference}. Changed since: {'; '.join(changes)}")
@@ -73,12 +67,17 @@ def _same_arithmetic(config: Config, record: dict[str, Any], data: Path | None) 
     )
 
 
-def _losses(folder: Path) -> list[float]:
+def _losses(folder: Path, steps: int) -> list[float]:
+    """The losses of the first `steps` steps; raises UserError if the metrics are damaged or have fewer."""
+    path = folder / METRICS_NAME
     try:
-        lines = [json.loads(line) for line in (folder / METRICS_NAME).read_text(encoding="utf-8").splitlines()]
-        return [float(line["loss"]) for line in lines if line["kind"] == "step"]
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        losses = [float(line["loss"]) for line in lines if line["kind"] == "step"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {folder / METRICS_NAME}: {error}") from None
+        raise UserError(f"cannot read {path}: {error}") from None
+    if len(losses) < steps:
+        raise UserError(f"{path} has the losses of {len(losses)} steps, but the run has {steps}; train again")
+    return losses[:steps]
 
 
 def _start_difference(context: RunContext, loader: Loader, expected: dict[str, str]) -> str | None:
@@ -88,27 +87,18 @@ def _start_difference(context: RunContext, loader: Loader, expected: dict[str, s
     return None
 
 
-def _training_difference(
-    context: RunContext, loader: Loader, losses: list[float], last: int, weights: str
-) -> str | None:
-    """Trains `last` steps; compares their losses and, after all steps of the run, the weights' digest."""
+def _training_difference(context: RunContext, loader: Loader, losses: list[float], weights: str) -> str | None:
+    """Trains a step for each of `losses` and compares; after all steps of the run, also the digest of the weights."""
     config, model = context.config, context.new_model(loader)
     optimizer = build_optimizer(model, config.optimizer, config.batch_size)
     train_step = TrainStep(model, optimizer, context.runtime, config.label_smoothing)
-    unread: list[torch.Tensor] = []
-    done = 0
-    with progress(f"verifying {config.recipe} seed {config.seed}", last, "steps") as bar:
-        for step in islice(training_steps(context, train_step, loader), last):
-            unread.append(step.loss)
-            if len(unread) == STEPS_PER_READ or step.number + 1 == last:
-                for loss in torch.stack(unread).tolist():
-                    before = losses[done] if done < len(losses) else math.nan
-                    if loss != before:
-                        return f"the loss of step {done} is {loss!r}, was {before!r}"
-                    done += 1
-                unread.clear()
+    with progress(f"verifying {config.recipe} seed {config.seed}", len(losses), "steps") as bar:
+        for before, step in zip(losses, training_steps(context, train_step, loader), strict=False):
+            loss = step.loss.item()
+            if loss != before:
+                return f"the loss of step {step.number} is {loss!r}, was {before!r}"
             bar.update(step.number + 1)
     found = weights_sha256(model.state_dict())
-    if last < context.total or found == weights:
+    if len(losses) < context.total or found == weights:
         return None
     return f"the weights are {found[:12]}, were {weights[:12]}, though no loss differs"
