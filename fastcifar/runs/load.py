@@ -51,7 +51,7 @@ def load_facts(folder: Path) -> dict[str, Any]:
     record = load_record(folder)
     for key, is_valid in CHECKS.items():
         if not is_valid(record.get(key)):
-            raise UserError(f"{folder / RECORD_NAME} has no valid {key}: {shown(record.get(key))}; train again")
+            raise UserError(f"{folder / RECORD_NAME} lacks a valid {key}, it has {shown(record.get(key))}; train again")
     return record
 
 
@@ -65,7 +65,7 @@ def load_run(folder: Path) -> TrainedRun:
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read the weights {path}: {error}") from None
     if weights_sha256(state) != record.get("weights_sha256"):
-        raise UserError(f"{path} does not match the weights_sha256 of the record; train again")
+        raise UserError(f"{path} does not hold the weights of its record: their SHA-256 differs; train again")
     model = build_model(config.model, len(record["class_names"]), config.seed)
     try:
         model.load_state_dict(state)

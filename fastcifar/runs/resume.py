@@ -54,24 +54,18 @@ def furthest_unfinished(config: Config) -> Path | None:
     return config.runs / max(found)[1] if found else None
 
 
-def differences(saved: Config, wanted: Config) -> list[str]:
-    """The settings that affect the weights and differ: "epochs is 24, was 9"."""
-    return [
-        f"{name} is {new}, was {old}"
-        for (name, old), (_, new) in zip(_flat(saved, wanted), _flat(wanted, saved), strict=True)
-        if old != new
-    ]
-
-
-def _flat(config: Any, other: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for field in fields(config):
-        value, counterpart = getattr(config, field.name), getattr(other, field.name)
-        if not prefix and field.name in CHANGEABLE:
+def differences(saved: Any, wanted: Any, prefix: str = "") -> list[str]:
+    """The settings of two configurations that affect the weights and differ: "epochs is 24, was 9"."""
+    found: list[str] = []
+    for field in fields(saved):
+        old, new = getattr(saved, field.name), getattr(wanted, field.name)
+        if old == new or (not prefix and field.name in CHANGEABLE):
             continue
-        if is_dataclass(value) and type(value) is type(counterpart):
-            yield from _flat(value, counterpart, f"{prefix}{field.name}.")
+        if is_dataclass(old) and type(old) is type(new):
+            found += differences(old, new, f"{field.name}.")
         else:
-            yield f"{prefix}{field.name}", value
+            found.append(f"{prefix}{field.name} is {new}, was {old}")
+    return found
 
 
 def check_settings(folder: Path, wanted: Config) -> None:

@@ -28,13 +28,13 @@ class TrainingState:
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The tensors by name, not copied, and the rest as JSON; waits for the device."""
-        step = self.train_step
-        tensors = {f"model.{name}": tensor for name, tensor in step.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in step.optimizer.state().items()}
+        train_step = self.train_step
+        tensors = {f"model.{name}": tensor for name, tensor in train_step.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in train_step.optimizer.state().items()}
         tensors["random.cpu"] = torch.get_rng_state()
-        if step.runtime.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(step.runtime.device)
-        scaler = None if step.scaler is None else step.scaler.state_dict()
+        if train_step.runtime.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(train_step.runtime.device)
+        scaler = None if train_step.scaler is None else train_step.scaler.state_dict()
         state = {"history": self.history.state(), "scaler": scaler}
         self.history.file.flush()
         return tensors, {
@@ -48,16 +48,16 @@ class TrainingState:
 
     def restore(self, saved: Checkpoint) -> None:
         """Sets the state to that of the checkpoint; UserError for one of another network, optimiser or device."""
-        step, facts = self.train_step, saved.facts
-        copy_into(step.model.state_dict(), saved.tensors, "model.")
-        copy_into(step.optimizer.state(), saved.tensors, "optimizer.")
+        train_step, facts = self.train_step, saved.facts
+        copy_into(train_step.model.state_dict(), saved.tensors, "model.")
+        copy_into(train_step.optimizer.state(), saved.tensors, "optimizer.")
         self.history.restore(facts["state"]["history"])
         try:
             torch.set_rng_state(saved.tensors["random.cpu"])
-            if step.runtime.device.type == "cuda":
-                torch.cuda.set_rng_state(saved.tensors["random.cuda"], step.runtime.device)
-            if step.scaler is not None:
-                step.scaler.load_state_dict(facts["state"]["scaler"])
+            if train_step.runtime.device.type == "cuda":
+                torch.cuda.set_rng_state(saved.tensors["random.cuda"], train_step.runtime.device)
+            if train_step.scaler is not None:
+                train_step.scaler.load_state_dict(facts["state"]["scaler"])
         except (KeyError, RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"the checkpoint was written on another device or by another version ({error}); "

@@ -146,7 +146,7 @@ def _initial_state(context: RunContext, loader: Loader, metrics: TextIO, clock: 
 
 
 def _take_steps(run: _Run, first: int) -> None:
-    """Trains from step `first` to the last; ends each epoch, writes checkpoints and obeys signals on the way."""
+    """Trains from step `first` to the last, with metrics, evaluations, checkpoints and signals in between."""
     context, history = run.context, run.state.history
     read_every = max(1, context.total // READS_PER_RUN) if context.runtime.device.type == "cpu" else context.total
     with run_progress(context, first) as shown:
@@ -162,7 +162,7 @@ def _take_steps(run: _Run, first: int) -> None:
 
 
 def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
-    """Writes the epoch's means, with the test accuracy and loss if an evaluation is due; the last one comes later."""
+    """Writes the means of an epoch. Evaluates too if that is due, but not after the last step: `_evaluate` does."""
     context, state, config = run.context, run.state, run.context.config
     loss, state.train_accuracy = state.history.end_epoch()
     epoch = math.ceil(done / context.steps_per_epoch)
@@ -178,7 +178,7 @@ def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
 
 
 def _checkpoint_or_stop(run: _Run, done: int) -> None:
-    """Writes a checkpoint if one is due, or if a signal asks the run to stop, which it then does."""
+    """Writes a checkpoint if one is due. After a signal, writes one in any case and stops the run."""
     total, received = run.context.total, run.interrupts.received
     if received is not None or (run.checkpoints.due(done) and done < total):
         _write_checkpoint(run, done, run.context.config.checkpoint_keep)
