@@ -108,12 +108,11 @@ def _train(context: RunContext, folder: Path) -> dict[str, Any]:
         run = _Run(context, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts)
         _take_steps(run, 0 if saved is None else saved.step)
         clock.train.stop()
-        plain_accuracy, tta_accuracy = _evaluate(run)
+        accuracies = _evaluate(run)
         digests = fingerprints(context, train_loader)
         if checkpoints.enabled:
             _write_checkpoint(run, context.total, keep=1)
-    results = {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
-    return _write_results(run, results, digests)
+    return _write_results(run, accuracies, digests)
 
 
 def _check_checkpoint(context: RunContext, folder: Path, saved: Checkpoint, environment_now: dict[str, Any]) -> None:
@@ -196,8 +195,8 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
         print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
 
 
-def _evaluate(run: _Run) -> tuple[float, float]:
-    """Test accuracy of a single view and with TTA; the run clock stops when the primary metric is known."""
+def _evaluate(run: _Run) -> dict[str, float]:
+    """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
     context, state, test = run.context, run.state, run.test_loader
     model, is_single = state.train_step.model, context.config.evaluation == "single_view"
     plain, labels = predict_logits(model, test.epoch(0), context.runtime)
@@ -208,10 +207,10 @@ def _evaluate(run: _Run) -> tuple[float, float]:
     tta_accuracy = accuracy(predict_tta(model, test.epoch(0), context.runtime, kind, plain), labels)
     if not is_single:
         state.clock.run.stop()
-    return plain_accuracy, tta_accuracy
+    return {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
 
 
-def _write_results(run: _Run, results: dict[str, float], digests: dict[str, str]) -> dict[str, Any]:
+def _write_results(run: _Run, accuracies: dict[str, float], digests: dict[str, str]) -> dict[str, Any]:
     """Writes the weights and the record; returns the record."""
     context, state, config, manifest = run.context, run.state, run.context.config, run.context.manifest
     model = state.train_step.model
@@ -230,7 +229,7 @@ def _write_results(run: _Run, results: dict[str, float], digests: dict[str, str]
         "amp": str(context.runtime.dtype).removeprefix("torch."),
         "loader": context.loader_kind,
         "evaluation": config.evaluation,
-        **results,
+        **accuracies,
         "test_samples": manifest.splits["test"].samples,
         "train_accuracy": state.train_accuracy,
         "resumed_at": state.resumed_at,
