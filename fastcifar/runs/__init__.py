@@ -1,1 +1,1 @@
-"""What a run leaves on disk: its folder, record, checkpoints and weights, and how they are read back."""
+"""What a run leaves on disk (folder, record, checkpoints, weights) and how to read it back."""

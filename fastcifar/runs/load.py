@@ -1,4 +1,4 @@
-"""A finished run, loaded to be used: its record, its configuration, its network with the trained weights."""
+"""Loads a finished run: its record, its configuration and its network with the trained weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     "std_01": is_std,
     "dataset": lambda value: value in DATASETS,
 }
-"""What others rely on in a record."""
+"""Fields of a record that other modules use, and the check of each."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """What a run leaves for later use; the weights were checked against the record."""
+    """A finished run, with weights that match the digest in its record and a model in evaluation mode."""
 
     folder: Path
     record: dict[str, Any]
@@ -38,30 +38,25 @@ class TrainedRun:
 
     @property
     def class_names(self) -> list[str]:
-        """Names by label."""
+        """The class names, by label."""
         return self.record["class_names"]
 
     def transform(self, dtype: torch.dtype = torch.float32) -> Transform:
-        """The normalisation the network was trained with, and nothing else."""
+        """The normalisation of the training, without augmentation."""
         return Transform(NO_AUGMENTATION, tuple(self.record["mean_01"]), tuple(self.record["std_01"]), dtype=dtype)
 
 
 def load_facts(folder: Path) -> dict[str, Any]:
-    """The record of a finished run, as `load_record`, after a look at what a trained run takes from it; raises UserError."""
+    """The record of a finished run with the fields of CHECKS checked; raises UserError."""
     record = load_record(folder)
-    missing = [key for key in CHECKS if key not in record]
-    if missing:
-        raise UserError(f"{folder / RECORD_NAME} lacks {', '.join(missing)}; train again")
-    for key, holds in CHECKS.items():
-        if not holds(record[key]):
-            raise UserError(
-                f"{folder / RECORD_NAME} has {key} = {shown(record[key])}, which no run writes; train again"
-            )
+    for key, is_valid in CHECKS.items():
+        if not is_valid(record.get(key)):
+            raise UserError(f"{folder / RECORD_NAME} lacks a valid {key}, it has {shown(record.get(key))}; train again")
     return record
 
 
 def load_run(folder: Path) -> TrainedRun:
-    """Loads a finished run; raises UserError for one that is incomplete, damaged or changed since."""
+    """Loads a finished run; raises UserError if it is incomplete, damaged or was changed."""
     record = load_facts(folder)
     config = load_config(folder / CONFIG_NAME)
     path = folder / WEIGHTS_NAME

@@ -1,5 +1,6 @@
-"""What a run leaves behind: its folder, and a record of everything that made the result."""
+"""The run folder, and the record of everything that made the result."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,38 +22,32 @@ from fastcifar.errors import UserError
 from fastcifar.files import atomic_path, read_at_most
 from fastcifar.runtime.device import Runtime, cpu_name
 
-LARGEST_RECORD = 16 << 20  # bytes; it has some 4 kB
-RECORD_NAME, CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME = (
-    "record.json",
-    "config.toml",
-    "metrics.jsonl",
-    "weights.safetensors",
-)
+MAX_RECORD_BYTES = 16 << 20  # a record has about 4 kB
+RECORD_NAME, CONFIG_NAME = "record.json", "config.toml"
+METRICS_NAME, WEIGHTS_NAME = "metrics.jsonl", "weights.safetensors"
 PACKAGES = ("torch", "torchvision", "numpy", "numba", "numba-cuda", "ffcv")
 
 
 def make_run_folder(config: Config) -> Path:
-    """A new folder `<runs>/<time>-<recipe>-<seed>`; two runs in the same second get different ones."""
-    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}-{config.seed}"
+    """Makes the folder `<runs>/<time>-<recipe>-<seed>`, with a number appended if that exists; raises UserError."""
+    stem, number = f"{time.strftime('%Y%m%d-%H%M%S')}-{config.recipe}-{config.seed}", 1
     try:
         config.runs.mkdir(parents=True, exist_ok=True)
-        for attempt in range(1, 1000):
-            folder = config.runs / (stem if attempt == 1 else f"{stem}-{attempt}")
-            try:
+        while True:
+            folder = config.runs / (stem if number == 1 else f"{stem}-{number}")
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 return folder
-            except FileExistsError:
-                continue
+            number += 1
     except OSError as error:
         raise UserError(f"cannot make a run folder in {config.runs}: {error.strerror}; choose another --runs") from None
-    raise UserError(f"there are 1000 runs called {stem} in {config.runs}; choose another --runs")
 
 
 def load_record(folder: Path) -> dict[str, Any]:
-    """The record of a finished run; raises UserError where there is none."""
+    """The record of a finished run; raises UserError if it is missing or unreadable."""
     path = folder / RECORD_NAME
     try:
-        record = json.loads(read_at_most(path, LARGEST_RECORD))
+        record = json.loads(read_at_most(path, MAX_RECORD_BYTES))
     except FileNotFoundError:
         raise UserError(f"{folder} holds no finished run: {path} is missing") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -63,7 +58,7 @@ def load_record(folder: Path) -> dict[str, Any]:
 
 
 def find_run(run: str, runs: Path) -> Path:
-    """The folder of `run`: a path, a name inside `runs`, or "latest", the last finished one of `runs`."""
+    """The folder of `run`: a path, a name in `runs`, or "latest", the last finished run there; UserError if none."""
     if run == "latest":
         finished = sorted(runs.glob(f"*/{RECORD_NAME}"), key=lambda path: path.stat().st_mtime)
         if not finished:
@@ -76,17 +71,17 @@ def find_run(run: str, runs: Path) -> Path:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Writes a safetensors file, whole or not at all; raises OSError."""
+    """Writes a safetensors file atomically; raises OSError."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata)
-        except SafetensorError as error:  # how it says that the disk is full
+        except SafetensorError as error:  # how safetensors reports a full disk
             raise OSError(f"cannot write {path}: {error}") from None
 
 
 def weights_sha256(state: dict[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes of a state dict, in the order of the names."""
+    """SHA-256 over names, types, shapes and bytes of a state dict, sorted by name."""
     hasher = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
@@ -96,7 +91,7 @@ def weights_sha256(state: dict[str, Tensor]) -> str:
 
 
 def environment(runtime: Runtime) -> dict[str, Any]:
-    """Versions, hardware and code revision, as a record keeps them."""
+    """Versions, hardware and code revision, for the record."""
     hardware: dict[str, Any] = {"cpu": cpu_name(), "cores": os.cpu_count(), "threads": runtime.threads}
     if runtime.device.type == "cuda":
         hardware["gpu"] = torch.cuda.get_device_name(runtime.device)
@@ -114,7 +109,7 @@ def environment(runtime: Runtime) -> dict[str, Any]:
 
 
 def package_version(name: str) -> str | None:
-    """The installed version of a distribution, None where it is not installed."""
+    """The installed version of a distribution, None if it is not installed."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -122,7 +117,7 @@ def package_version(name: str) -> str | None:
 
 
 def code_revision() -> str | None:
-    """The git commit of the source tree, with "+changes" if it has any; None outside of a checkout."""
+    """The git commit of the source tree, plus "+changes" if files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None

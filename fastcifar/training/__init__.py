@@ -1,1 +1,1 @@
-"""One training run: the loop, the step, evaluation, the clock."""
+"""One training run: the loop, the step, evaluation and the clock."""

@@ -1,10 +1,10 @@
-"""The only timer. Three figures, always named and shown together.
+"""The only timer. It measures three durations, which are always named and shown together.
 
-train    first training byte touched -> last optimiser step, evaluations taken out
-run      open the beton -> test accuracy known: reset, stem initialisation, augmentation and evaluation in;
-         compiling our kernel is not (it happens once per machine), nor is what is evaluated beyond what counts;
-         FFCV's compiling is (it happens in every process, and only with the stream loader)
-process  command typed -> result printed: imports, JIT and all else in
+train    first training byte read -> last optimiser step, without evaluations
+run      beton opened -> primary test metric known: with the initial network, augmentation and evaluations. Without the
+         compilation of our kernels, which happens once a machine, and without the second final evaluation. With FFCV's
+         compilation, which happens in every process that uses the stream loader
+process  command typed -> result printed: everything, with imports and compilation
 """
 
 import contextlib
@@ -23,25 +23,25 @@ class Stopwatch:
         self._started: float | None = None
 
     def start(self) -> None:
-        """Starts; a running watch is a mistake of ours."""
+        """Starts; the stopwatch must be stopped."""
         assert self._started is None, "the stopwatch is running"
         self.synchronise()
         self._started = time.perf_counter()
 
     def stop(self) -> None:
-        """Stops and adds what has passed."""
+        """Stops, and adds the seconds since `start`."""
         assert self._started is not None, "the stopwatch is not running"
         self.synchronise()
         self.seconds += time.perf_counter() - self._started
         self._started = None
 
     def so_far(self) -> float:
-        """Seconds up to now, whether it runs or not; does not wait for the device."""
+        """Seconds up to now, running or stopped; does not wait for the device."""
         return self.seconds + (0.0 if self._started is None else time.perf_counter() - self._started)
 
 
 class Clock:
-    """The watches of one run."""
+    """The train and run stopwatches of one run."""
 
     def __init__(self, synchronise: Callable[[], None]) -> None:
         self.train = Stopwatch(synchronise)
@@ -49,7 +49,7 @@ class Clock:
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:
-        """An evaluation while training: on the run clock, off the train clock."""
+        """Stops the train stopwatch during an evaluation; the run stopwatch goes on."""
         self.train.stop()
         try:
             yield
@@ -58,7 +58,7 @@ class Clock:
 
 
 def process_seconds() -> float | None:
-    """Seconds since this process was started, to the kernel's tick of 10 ms; None where the system does not say."""
+    """Seconds since this process started, with the kernel's resolution of 10 ms; None where /proc is missing."""
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         ticks = os.sysconf("SC_CLK_TCK")

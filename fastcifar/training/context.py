@@ -1,4 +1,4 @@
-"""What a configuration stands for on this machine: loaders, network and number of steps, each made when asked for."""
+"""What a configuration means on this machine: its loaders, its network and its number of steps."""
 
 import sys
 from typing import Literal
@@ -19,7 +19,7 @@ from fastcifar.runtime.device import Runtime
 
 
 class RunContext:
-    """The parts of a run of `config`; raises UserError for data that is missing or too small for a batch."""
+    """The fixed parts of a run of `config`; raises UserError for missing data and for a batch larger than the set."""
 
     def __init__(self, config: Config, runtime: Runtime) -> None:
         self.config, self.runtime = config, runtime
@@ -36,9 +36,9 @@ class RunContext:
             print(f"loader stream: {reason}", file=sys.stderr, flush=True)
 
     def open(self, split: Literal["train", "test"]) -> Loader:
-        """A loader of one split: training images shuffled and augmented, test images as they are."""
+        """A loader of one split: training images shuffled and augmented, test images in order and unchanged."""
         config, is_train = self.config, split == "train"
-        # float32 images for a float32 network, else the network's own 16-bit type: autocast would cast them anyway
+        # images in the network's own type: float32, or the 16-bit type that autocast would cast them to
         transform = Transform(
             config.augment if is_train else NO_AUGMENTATION,
             self.manifest.mean_01,
@@ -55,15 +55,16 @@ class RunContext:
             seed=config.seed,
             shuffle=is_train,
             drop_last=is_train,
-            size_at=self._size_at if is_train else None,
+            size_at=self.image_size if is_train else None,
             device=self.runtime.device,
         )
 
-    def _size_at(self, step: int) -> int:
+    def image_size(self, step: int) -> int:
+        """Side of the training images of `step`, in pixels."""
         return resolution(step, self.total, self.config.resolution)
 
     def new_model(self, loader: Loader) -> nn.Module:
-        """The network before its first step, on the device; a stem that comes from data is taken from `loader`."""
+        """The initial network, on the device; a whitening stem is computed from the training images of `loader`."""
         model = build_model(self.config.model, self.classes, self.config.seed)
         if isinstance(model, SpeedNet) and not model.stem.weight.requires_grad:
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
@@ -72,6 +73,6 @@ class RunContext:
         return model.to(self.runtime.device)
 
     def before_step(self, model: nn.Module, step: int) -> None:
-        """Brings the network into the state in which it takes `step`, whatever came before."""
+        """Freezes or unfreezes what `step` requires, whichever step came before."""
         if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
             model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)

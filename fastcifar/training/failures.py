@@ -1,4 +1,4 @@
-"""What can go wrong on the machine while a run is under way, as errors that say how to go on."""
+"""Failures of the machine during a run, as errors that say what to do."""
 
 import contextlib
 import re
@@ -11,19 +11,19 @@ from fastcifar.errors import RunFailedError
 OUT_OF_MEMORY = re.compile("out of memory|allocate memory", re.IGNORECASE)
 
 
-def how_to_resume(folder: Path) -> str:
-    """The command that goes on with a run."""
+def resume_command(folder: Path) -> str:
+    """The command that resumes the run in `folder`."""
     return f"fastcifar train --resume {shlex.quote(str(folder))}"
 
 
 @contextlib.contextmanager
-def explained(batch_size: int, folder: Path) -> Iterator[None]:
-    """Failures of the machine that a run can meet, as RunFailedError that says what to do."""
+def translate_failures(batch_size: int, folder: Path) -> Iterator[None]:
+    """Turns I/O errors and lack of memory into RunFailedError with advice; other errors pass."""
     try:
         yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise RunFailedError(f"{folder}: {reason}; mend that and go on with {how_to_resume(folder)}") from error
+        raise RunFailedError(f"{folder}: {reason}; fix this, then resume with {resume_command(folder)}") from error
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
             raise

@@ -1,4 +1,4 @@
-"""What a run is made of before its first step, as digests: taken when it ends, compared when it is verified."""
+"""Digests of what a run starts from. A run records them at its end; `verify` compares them."""
 
 import hashlib
 
@@ -11,11 +11,11 @@ from fastcifar.runs.record import weights_sha256
 from fastcifar.training.context import RunContext
 
 EPOCHS = 3
-"""Of as many the order is looked at: enough to see any change of the rule."""
+"""Number of epochs whose order is hashed; more would not reveal other changes."""
 
 
 def fingerprints(context: RunContext, loader: Loader) -> dict[str, str]:
-    """SHA-256 of the data order, of the first and the last batch's images and labels, and of the initial weights."""
+    """SHA-256 of the sample order, of the first and last batch with its labels, and of the initial weights."""
     samples = context.manifest.splits["train"].samples
     order = hashlib.sha256()
     for epoch in range(EPOCHS):

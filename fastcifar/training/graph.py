@@ -1,7 +1,7 @@
-"""The training step as CUDA graphs: forward, backward and update are launched by one call, without Python in between.
+"""The training step as a CUDA graph: one launch replays forward, backward and update without Python in between.
 
-A graph is a recording of kernels and addresses, so a step has one for every size of its images and every set of
-parameters that learn; they are recorded when first met and lr_scale their memory.
+A graph records kernels and memory addresses, so each image size and each set of trained parameters needs its own. A
+graph is captured when it is first needed; all of them share one memory pool.
 """
 
 import sys
@@ -9,70 +9,70 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastcifar.optim.optimizer import Optimizer
+from fastcifar.runtime.device import Runtime
 from fastcifar.training.step import TrainStep
 
 WARM_UP = 3
-"""Steps before a recording, in which libraries choose their algorithms and allocate; their effects are undone."""
+"""Steps before a capture, in which libraries choose algorithms and allocate; their effects are undone."""
 Replay = Callable[[], None]
 Key = tuple[torch.Size, tuple[bool, ...]]
 
 
 class GraphStep(TrainStep):
-    """A `TrainStep` that records itself and replays; takes the ordinary step where recording fails, and says so."""
+    """A `TrainStep` that captures and replays itself; if a capture fails it says so and takes ordinary steps."""
 
-    _graphs: dict[Key, tuple[Replay, tuple[Tensor, Tensor]]]
-    _inputs: dict[torch.Size, tuple[Tensor, Tensor]]
-    _lr_scale: Tensor | None = None
-    _failed = False
+    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float) -> None:
+        super().__init__(model, optimizer, runtime, label_smoothing)
+        self._enabled = self.scaler is None and optimizer.capturable
+        self._graphs: dict[Key, tuple[Replay, tuple[Tensor, Tensor]]] = {}
+        self._inputs: dict[torch.Size, tuple[Tensor, Tensor]] = {}
+        self._lr_scale = torch.zeros((), device=runtime.device)
+        self._pool: Any = None
 
     def __call__(self, images: Tensor, labels: Tensor, lr_scale: float | Tensor) -> tuple[Tensor, Tensor]:
         """As `TrainStep.__call__`."""
-        if self._failed or self.scaler is not None or not self.optimizer.capturable:
+        if not self._enabled:
             return super().__call__(images, labels, lr_scale)
-        if self._lr_scale is None:
-            self._graphs, self._inputs = {}, {}
-            self._lr_scale = torch.zeros((), device=images.device)
         if images.shape not in self._inputs:
             self._inputs[images.shape] = torch.empty_like(images), torch.empty_like(labels)
-        for here, there in zip((images, labels), self._inputs[images.shape], strict=True):
-            there.copy_(here)
+        for batch, captured in zip((images, labels), self._inputs[images.shape], strict=True):
+            captured.copy_(batch)
         self._lr_scale.fill_(lr_scale)
-        learning = tuple(parameter.requires_grad for parameter in self.model.parameters())
-        key = images.shape, learning
+        key = images.shape, tuple(parameter.requires_grad for parameter in self.model.parameters())
         if key not in self._graphs:
             try:
-                self._graphs[key] = self._record(*self._inputs[images.shape], self._lr_scale)
+                self._graphs[key] = self._capture(*self._inputs[images.shape], self._lr_scale)
             except RuntimeError as error:
-                self._failed = True
-                print(f"no CUDA graph ({error}); training goes on without", file=sys.stderr, flush=True)
+                self._enabled = False
+                print(f"no CUDA graph ({error}); training continues without", file=sys.stderr, flush=True)
                 return super().__call__(images, labels, lr_scale)
         replay, (loss, num_correct) = self._graphs[key]
         replay()
-        return loss.clone(), num_correct.clone()  # the next replay writes to them
+        return loss.clone(), num_correct.clone()  # the next replay overwrites them
 
-    def _record(self, images: Tensor, labels: Tensor, lr_scale: Tensor) -> tuple[Replay, tuple[Tensor, Tensor]]:
-        """The step on these very tensors as a replay, and its results; weights and all else are as before."""
+    def _capture(self, images: Tensor, labels: Tensor, lr_scale: Tensor) -> tuple[Replay, tuple[Tensor, Tensor]]:
+        """A replay of the step on these tensors, and its results; leaves weights and all other state unchanged."""
         changed = [*self.model.state_dict().values(), *self.optimizer.state().values()]
         before = [tensor.clone() for tensor in changed]
-        random = self._random_state()
-        try:
-            results: list[tuple[Tensor, Tensor]] = []
+        results: list[tuple[Tensor, Tensor]] = []
 
-            def step() -> None:
-                results.append(super(GraphStep, self).__call__(images, labels, lr_scale))
+        def step() -> None:
+            results.append(super(GraphStep, self).__call__(images, labels, lr_scale))
 
-            replay = self._captured(step)
-            return replay, results[-1]
-        finally:
-            with torch.no_grad():
-                for tensor, value in zip(changed, before, strict=True):
-                    tensor.copy_(value)
-            self._restore_random_state(random)
+        is_cuda = self.runtime.device.type == "cuda"
+        with torch.random.fork_rng([self.runtime.device] if is_cuda else []):
+            try:
+                return self._captured(step), results[-1]
+            finally:
+                with torch.no_grad():
+                    for tensor, value in zip(changed, before, strict=True):
+                        tensor.copy_(value)
 
     def _captured(self, step: Callable[[], None]) -> Replay:
-        """Runs `step` to warm up and records it; it is not run by the recording."""
+        """Runs `step` to warm up, then captures it; the capture itself does not run it."""
         device = self.runtime.device
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
@@ -80,19 +80,10 @@ class GraphStep(TrainStep):
             for _ in range(WARM_UP):
                 step()
         torch.cuda.current_stream(device).wait_stream(side)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        # thread_local: a loader's thread may use the GPU in the meantime
-        with torch.cuda.graph(graph, pool=self._pool(), capture_error_mode="thread_local"):
+        # thread_local: a loader's thread may use the GPU meanwhile
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step()
         return graph.replay
-
-    def _pool(self) -> Any:
-        if not hasattr(self, "_memory"):
-            self._memory = torch.cuda.graph_pool_handle()
-        return self._memory
-
-    def _random_state(self) -> Tensor:
-        return torch.cuda.get_rng_state(self.runtime.device)
-
-    def _restore_random_state(self, state: Tensor) -> None:
-        torch.cuda.set_rng_state(state, self.runtime.device)

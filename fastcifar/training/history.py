@@ -1,4 +1,4 @@
-"""What a run measures while it trains: kept on the device step by step, read and judged a few times an epoch."""
+"""Losses and accuracies of a run: kept on the device during the steps, and read a few times an epoch."""
 
 import json
 import math
@@ -10,17 +10,18 @@ from torch import Tensor
 from fastcifar.errors import RunFailedError
 
 CHANCE_WINDOW = 5000
-"""Images over which the accuracy is held against chance; fewer would stop runs that learn."""
-EARLIEST = 50_000
-"""Images before which no run is judged: a climb to a high rate begins worse than guessing, and recovers."""
+"""Images over which the accuracy is compared with chance; with fewer, runs that learn would be stopped."""
+EARLIEST_CHECK = 50_000
+"""Images before the check for chance: a warm-up to a high rate may start worse than chance and recover."""
 
 
 class History:
-    """Losses and correct answers of the steps, as metrics in JSON lines, and the two reasons to stop a run early."""
+    """Writes losses and accuracies of the steps as JSON lines; stops a run that diverges or does not learn."""
 
     def __init__(self, file: TextIO, *, total: int, batch_size: int, classes: int) -> None:
         self.file, self.total, self.batch_size, self.classes = file, total, batch_size, classes
-        self.loss = self.accuracy = math.nan  # means over the steps that the last flush read
+        self.loss: float | None = None  # mean over the steps of the last flush
+        self.accuracy: float | None = None  # as well, 0..1
         self._pending: list[tuple[dict[str, Any], Tensor, Tensor]] = []
         self._epoch: list[tuple[float, float]] = []
         self._recent: list[float] = []
@@ -28,19 +29,19 @@ class History:
         self._judged = False
 
     def add(self, facts: dict[str, Any], loss: Tensor, num_correct: Tensor) -> None:
-        """Remembers a step's 0-d tensors, without waiting for them; `facts` are written beside them."""
+        """Keeps a step's 0-d tensors without waiting for the device; `facts` go into the same line."""
         self._pending.append((facts, loss, num_correct))
 
     def flush(self) -> None:
-        """Reads what is pending and writes it; raises RunFailedError on a loss that is not finite, or at chance."""
+        """Reads and writes the pending steps; RunFailedError if a loss is not finite or the accuracy is at chance."""
         if not self._pending:
             return
         losses = torch.stack([loss for _, loss, _ in self._pending]).tolist()
         num_correct = torch.stack([num_correct for _, _, num_correct in self._pending]).tolist()
         accuracies = [count / self.batch_size for count in num_correct]
         for (facts, _, _), loss, accuracy in zip(self._pending, losses, accuracies, strict=True):
-            finite = loss if math.isfinite(loss) else None
-            self.write({"kind": "step", **facts, "loss": finite, "train_accuracy": accuracy})
+            json_loss = loss if math.isfinite(loss) else None
+            self.write({"kind": "step", **facts, "loss": json_loss, "train_accuracy": accuracy})
         for (facts, _, _), loss in zip(self._pending, losses, strict=True):
             if not math.isfinite(loss):
                 raise RunFailedError(
@@ -50,49 +51,48 @@ class History:
         self.loss, self.accuracy = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
         self._epoch += zip(losses, accuracies, strict=True)
         self._recent = (self._recent + accuracies)[-self._window :]
-        self._judge(self._pending[-1][0]["step"])
+        self._check_above_chance(self._pending[-1][0]["step"])
         self._pending.clear()
-        self.file.flush()  # for whoever follows the file
+        self.file.flush()  # for readers that follow the file
 
     def end_epoch(self) -> tuple[float, float]:
-        """Reads what is pending; mean loss and accuracy over the steps since the last call."""
+        """Flushes; returns the mean loss and accuracy over the steps since the last call."""
         self.flush()
         losses, accuracies = zip(*self._epoch, strict=True)
         self._epoch = []
         return sum(losses) / len(losses), sum(accuracies) / len(accuracies)
 
     def write(self, facts: dict[str, Any]) -> None:
-        """One line of metrics."""
+        """Writes one line of metrics."""
         self.file.write(json.dumps(facts, allow_nan=False) + "\n")
 
-    def _judge(self, step: int) -> None:
-        early = step + 1 < self.total / 3 or (step + 1) * self.batch_size < EARLIEST
+    def _check_above_chance(self, step: int) -> None:
+        early = step + 1 < self.total / 3 or (step + 1) * self.batch_size < EARLIEST_CHECK
         if self._judged or early or len(self._recent) < self._window:
             return
         self._judged = True
         chance, images = 1 / self.classes, len(self._recent) * self.batch_size
         accuracy = sum(self._recent) / len(self._recent)
-        # four standard deviations: of 30,000 runs that guess one gets through; one that learns is far above
+        # four standard deviations: one guessing run in 30,000 passes, and a run that learns is far above
         if accuracy < chance + 4 * math.sqrt(chance * (1 - chance) / images):
             raise RunFailedError(
                 f"after {step + 1} of {self.total} steps the training accuracy is {accuracy:.1%}, no better than "
-                f"guessing among {self.classes} classes; change the learning rate, or look at the data"
+                f"guessing among {self.classes} classes; change the learning rate, or check the data"
             )
 
     def state(self) -> dict[str, Any]:
-        """All that it remembers, for JSON; reads what is pending."""
+        """The state, as JSON; flushes first."""
         self.flush()
         return {
-            "loss": None if math.isnan(self.loss) else self.loss,
-            "accuracy": None if math.isnan(self.accuracy) else self.accuracy,
+            "loss": self.loss,
+            "accuracy": self.accuracy,
             "epoch": [list(pair) for pair in self._epoch],
             "recent": list(self._recent),
             "judged": self._judged,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on from what `state` returned."""
-        self.loss = math.nan if state["loss"] is None else state["loss"]
-        self.accuracy = math.nan if state["accuracy"] is None else state["accuracy"]
+        """Sets the state to what `state` returned."""
+        self.loss, self.accuracy = state["loss"], state["accuracy"]
         self._epoch = [(loss, accuracy) for loss, accuracy in state["epoch"]]
         self._recent, self._judged = list(state["recent"]), bool(state["judged"])

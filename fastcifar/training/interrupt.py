@@ -1,40 +1,38 @@
-"""Ctrl-C and SIGTERM while training: the first asks for a stop after the step, the second ends the process at once."""
+"""Ctrl-C and SIGTERM while training: the first asks to stop after the step, the second ends the process immediately."""
 
 import os
 import signal
 import sys
 import threading
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-ASKED = b"\nstopping after this step; once more ends at once and leaves the last checkpoint\n"
-SHOW_CURSOR = b"\x1b[?25h"  # which a progress bar has hidden
+STOPPING = b"\nstopping after this step; a second signal stops immediately and leaves the last checkpoint\n"
+SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 
 
 class Interrupts:
-    """Notices the signals while its block runs; in threads other than the main one, which get none, it does nothing."""
+    """Records signals while its block runs. Does nothing outside the main thread, which alone receives signals."""
 
     def __init__(self) -> None:
         self.received: int | None = None
-        """The first signal's number."""
-        self._before: dict[int, Any] = {}
+        """Number of the first signal."""
+        self._handlers_before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._notice) for number in SIGNALS}
+            self._handlers_before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._handlers_before.items():
             signal.signal(number, handler)
 
-    def _notice(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number
-            os.write(2, ASKED)  # not print: the signal may have come in the middle of one
+            os.write(2, STOPPING)  # not print, which the signal may have interrupted
             return
         if sys.stderr.isatty():
             os.write(2, SHOW_CURSOR)

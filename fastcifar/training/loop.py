@@ -1,4 +1,4 @@
-"""The steps of a run, in order, from any of them on; what happens between them is their user's."""
+"""The steps of a run, in order, starting at any of them. The caller decides what happens between them."""
 
 import math
 from collections.abc import Iterator
@@ -14,27 +14,27 @@ from fastcifar.training.step import TrainStep
 
 
 class Step(NamedTuple):
-    """What one step did; the tensors are 0-d and on the device."""
+    """The result of one step; the tensors are 0-d and on the device."""
 
     number: int  # from 0
-    lr_scale: float  # of the peak learning rate
+    lr_scale: float  # fraction of the peak learning rate
     loss: Tensor
     num_correct: Tensor
 
 
-def training_steps(context: RunContext, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
-    """Trains the network of `step_once` from step `first` to the last, and yields after each step.
+def training_steps(context: RunContext, train_step: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
+    """Trains from step `first` to the last and yields after each step.
 
-    The network may be evaluated in between, at the end of an epoch: the next one puts it back into training mode.
+    At the end of an epoch the caller may evaluate the network: the next epoch puts it back into training mode.
     """
     config, per_epoch, total = context.config, context.steps_per_epoch, context.total
     peak = config.schedule.peak_epoch / config.epochs
     for epoch in range(first // per_epoch, math.ceil(total / per_epoch)):
-        step_once.model.train()
+        train_step.model.train()
         start = max(first, epoch * per_epoch)
         batches = loader.epoch(epoch, start - epoch * per_epoch)
         for number, (images, labels) in enumerate(islice(batches, total - start), start):
             lr_scale = one_cycle(number, total, peak, config.schedule)
-            context.before_step(step_once.model, number)
-            loss, num_correct = step_once(images, labels, lr_scale)
+            context.before_step(train_step.model, number)
+            loss, num_correct = train_step(images, labels, lr_scale)
             yield Step(number, lr_scale, loss, num_correct)

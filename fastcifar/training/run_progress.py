@@ -1,40 +1,42 @@
-"""How far a run is, as its display shows it."""
+"""The progress of a run, as it is displayed."""
 
-import math
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 
-from fastcifar.config import Config
-from fastcifar.optim.schedules import resolution
-from fastcifar.runtime.progress import Progress
+from fastcifar.runtime.progress import Progress, progress
+from fastcifar.training.context import RunContext
 from fastcifar.training.history import History
 
 
 class RunProgress:
-    """Shows steps and epochs, and judges the time left by pixels: a step on small images is a quick one."""
+    """Shows steps and epochs. The time left is estimated from pixels, because a step on small images is fast."""
 
-    def __init__(self, bar: Progress, config: Config, *, total: int, steps_per_epoch: int, dataset: str) -> None:
-        self.bar, self.epochs, self.steps_per_epoch = bar, config.epochs, steps_per_epoch
-        self.fractions = _fractions(total, config.resolution)
-        self.lasting: dict[str, str] = {} if dataset == "cifar10" else {"data": dataset}
+    def __init__(self, bar: Progress, context: RunContext, fractions: np.ndarray) -> None:
+        """`fractions` of the run's pixels that are done after each step, float64 (steps,)."""
+        self.bar, self.context, self.fractions = bar, context, fractions
+        dataset = context.manifest.dataset
+        self.always_shown: dict[str, str] = {} if dataset == "cifar10" else {"data": dataset}
 
     def show(self, done: int, history: History) -> None:
-        """After `done` steps, at least one; the figures are those that were read last."""
-        fields = {"epoch": f"{done / self.steps_per_epoch:.2f}/{self.epochs:g}"}
-        if not math.isnan(history.loss):
+        """Updates the display after `done` steps, at least one, with the loss and accuracy that were read last."""
+        fields = {"epoch": f"{done / self.context.steps_per_epoch:.2f}/{self.context.config.epochs:g}"}
+        if history.loss is not None:
             fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}
-        self.bar.update(done, self.fractions[done - 1], **fields, **self.lasting)
+        self.bar.update(done, self.fractions[done - 1], **fields, **self.always_shown)
 
-    def tested(self, accuracy: float) -> None:
-        """Keeps a test accuracy, as a fraction, in view."""
-        self.lasting["test"] = f"{accuracy:.1%}"
-
-
-def fraction_of_pixels(done: int, total: int, stages: tuple[tuple[float, int], ...]) -> float:
-    """The fraction of a run's pixels that are behind it after `done` steps of `total`."""
-    return float(_fractions(total, stages)[done - 1]) if done else 0.0
+    def show_test_accuracy(self, accuracy: float) -> None:
+        """Shows a test accuracy (0..1) from the next update on."""
+        self.always_shown["test"] = f"{accuracy:.1%}"
 
 
-def _fractions(total: int, stages: tuple[tuple[float, int], ...]) -> np.ndarray:
-    pixels = np.cumsum([resolution(step, total, stages) ** 2 for step in range(total)])
-    return pixels / pixels[-1]
+@contextlib.contextmanager
+def run_progress(context: RunContext, first: int) -> Iterator[RunProgress]:
+    """The display of a run that starts at step `first`."""
+    pixels = np.cumsum([context.image_size(step) ** 2 for step in range(context.total)])
+    fractions = pixels / pixels[-1]
+    label = f"{context.config.recipe} seed {context.config.seed}"
+    begin = float(fractions[first - 1]) if first else 0.0
+    with progress(label, context.total, "steps", first=first, begin=begin) as bar:
+        yield RunProgress(bar, context, fractions)

@@ -1,48 +1,69 @@
-"""All that changes from step to step, taken out of a run and put back, bit for bit."""
+"""Everything that changes from step to step, so that a checkpoint resumes a run bit for bit."""
 
+import os
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastcifar.errors import UserError
-from fastcifar.runs.checkpoint import copy_into
+from fastcifar.runs.checkpoint import Checkpoint, copy_into
+from fastcifar.training.clock import Clock
 from fastcifar.training.history import History
 from fastcifar.training.step import TrainStep
 
 
+@dataclass(slots=True)
 class TrainingState:
-    """Weights, statistics, the optimiser's memory, the gradient scaler, torch's random generators and the losses."""
+    """Network, optimiser, gradient scaler, losses and clocks; with them go torch's random generators."""
 
-    def __init__(self, step: TrainStep, history: History) -> None:
-        self._step, self._history = step, history
-        self._device = step.runtime.device
+    train_step: TrainStep
+    history: History
+    clock: Clock
+    train_accuracy: float | None = None
+    """Of the last epoch, 0..1; None during the first."""
+    resumed_at: list[int] = field(default_factory=list)
+    """Steps at which the run was resumed."""
 
     def capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The tensors themselves, by name, and the rest for JSON; waits for the device."""
-        tensors = {f"model.{name}": tensor for name, tensor in self._step.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in self._step.optimizer.state().items()}
+        """The tensors by name, not copied, and the rest as JSON; waits for the device."""
+        train_step = self.train_step
+        tensors = {f"model.{name}": tensor for name, tensor in train_step.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": tensor for name, tensor in train_step.optimizer.state().items()}
         tensors["random.cpu"] = torch.get_rng_state()
-        if self._device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(self._device)
-        scaler = self._step.scaler
+        if train_step.runtime.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(train_step.runtime.device)
+        scaler = None if train_step.scaler is None else train_step.scaler.state_dict()
+        state = {"history": self.history.state(), "scaler": scaler}
+        self.history.file.flush()
         return tensors, {
-            "history": self._history.state(),
-            "scaler": None if scaler is None else scaler.state_dict(),
+            "state": state,
+            "metrics_bytes": os.fstat(self.history.file.fileno()).st_size,
+            "train_accuracy": self.train_accuracy,
+            "train_s": self.clock.train.so_far(),
+            "run_s": self.clock.run.so_far(),
+            "resumed_at": self.resumed_at,
         }
 
-    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Puts back what `capture` returned; raises UserError for tensors of another network, optimiser or device."""
-        copy_into(self._step.model.state_dict(), tensors, "model.")
-        copy_into(self._step.optimizer.state(), tensors, "optimizer.")
-        self._history.restore(facts["history"])
+    def restore(self, saved: Checkpoint) -> None:
+        """Sets the state to that of the checkpoint; UserError for one of another network, optimiser or device."""
+        train_step, facts = self.train_step, saved.facts
+        copy_into(train_step.model.state_dict(), saved.tensors, "model.")
+        copy_into(train_step.optimizer.state(), saved.tensors, "optimizer.")
+        self.history.restore(facts["state"]["history"])
         try:
-            torch.set_rng_state(tensors["random.cpu"])
-            if self._device.type == "cuda":
-                torch.cuda.set_rng_state(tensors["random.cuda"], self._device)
-            if self._step.scaler is not None:
-                self._step.scaler.load_state_dict(facts["scaler"])
+            torch.set_rng_state(saved.tensors["random.cpu"])
+            if train_step.runtime.device.type == "cuda":
+                torch.cuda.set_rng_state(saved.tensors["random.cuda"], train_step.runtime.device)
+            if train_step.scaler is not None:
+                train_step.scaler.load_state_dict(facts["state"]["scaler"])
         except (KeyError, RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
-                f"the checkpoint is another device's or version's ({error}): resume it there, or start a new run"
+                f"the checkpoint was written on another device or by another version ({error}); "
+                "resume it there, or start a new run"
             ) from None
+        self.train_accuracy = facts["train_accuracy"]
+        self.clock.train.seconds += facts["train_s"]
+        self.clock.run.seconds += facts["run_s"]
+        self.resumed_at = [*facts["resumed_at"], saved.step]

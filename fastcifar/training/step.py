@@ -1,6 +1,6 @@
-"""One training step: forward in the run's arithmetic, backward, update.
+"""One training step: forward in the run's dtype, backward, update.
 
-Nothing in it waits for the device, but float16's gradient scaler, which has to see whether a gradient overflowed.
+A step does not wait for the device, except in float16: the gradient scaler must see whether a gradient overflowed.
 """
 
 import torch
@@ -12,7 +12,7 @@ from fastcifar.runtime.device import Runtime
 
 
 class TrainStep:
-    """Trains a model on one batch at a time; float16 gets a gradient scaler, as its range needs one."""
+    """Trains a model on one batch at a time; in float16 with a gradient scaler, because small gradients underflow."""
 
     def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float) -> None:
         self.model, self.optimizer, self.runtime = model, optimizer, runtime
@@ -20,9 +20,9 @@ class TrainStep:
         self.scaler = torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None
 
     def __call__(self, images: Tensor, labels: Tensor, lr_scale: float | Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (mean over the batch) and number of correct answers, as 0-d tensors on the device.
+        """Loss (mean over the batch) and number of correct predictions, as 0-d tensors on the device.
 
-        `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `lr_scale` of the peak learning rate.
+        `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `lr_scale` is a fraction of the peak learning rate.
         """
         with self.runtime.autocast:
             logits = self.model(images)
@@ -33,7 +33,7 @@ class TrainStep:
             self.optimizer.step(lr_scale)
         else:
             self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer, lr_scale)  # type: ignore[arg-type]  (ours has what it uses: param_groups)
+            self.scaler.step(self.optimizer, lr_scale)  # type: ignore[arg-type]  (it only uses param_groups)
             self.scaler.update()
         self.optimizer.zero_grad()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()

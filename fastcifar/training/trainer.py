@@ -1,11 +1,10 @@
-"""The loop: wires data, model, schedule, step and evaluation, and leaves a run folder behind."""
+"""Trains a run: from prepared data to a run folder with weights, metrics and a record."""
 
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
-
-from torch import nn
 
 from fastcifar.config import Config, evaluations_of
 from fastcifar.config.toml import to_toml
@@ -25,35 +24,34 @@ from fastcifar.runs.record import (
     save_tensors,
     weights_sha256,
 )
-from fastcifar.runs.resume import check_data, check_same, note_changes, only_one, unfinished
+from fastcifar.runs.resume import check_settings, environment_changes, lock_run, unfinished
 from fastcifar.runtime.device import select_runtime
-from fastcifar.runtime.progress import progress
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
 from fastcifar.training.clock import Clock, process_seconds
 from fastcifar.training.context import RunContext
 from fastcifar.training.evaluation import accuracy, cross_entropy, predict_logits, predict_tta
-from fastcifar.training.failures import explained, how_to_resume
+from fastcifar.training.failures import resume_command, translate_failures
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.flops import training_flops
 from fastcifar.training.graph import GraphStep
 from fastcifar.training.history import History
 from fastcifar.training.interrupt import Interrupts
 from fastcifar.training.loop import training_steps
-from fastcifar.training.run_progress import RunProgress, fraction_of_pixels
+from fastcifar.training.run_progress import RunProgress, run_progress
 from fastcifar.training.state import TrainingState
 from fastcifar.training.step import TrainStep
 from fastcifar.training.warm_up import compile_kernels
 
 READS_PER_RUN = 50
-"""How often the losses of a run on the CPU are read; on a GPU, where reading waits, once an epoch."""
+"""How often a run on a CPU reads its losses. On a GPU, where a read waits for the device, once an epoch."""
 
 
 def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, Any]]:
-    """Trains to the end; returns the run's folder and its record. With `resume`, goes on with the run in that folder.
+    """Trains `config` to the end, or resumes the run in the folder `resume`; returns the run's folder and record.
 
-    Raises UserError for data that is missing or does not fit `config`, and for a run that cannot be resumed with it;
-    RunFailedError for a run that cannot be finished; InterruptedRunError after Ctrl-C or SIGTERM, when a checkpoint
-    has been written. The folder then holds the metrics up to there, and no record.
+    Raises UserError for data that is missing or does not fit `config` and for a run that `config` cannot resume;
+    RunFailedError for a run that cannot finish; InterruptedRunError after Ctrl-C or SIGTERM, once a checkpoint is
+    written. After either of the last two the folder holds the metrics so far and no record.
     """
     runtime = select_runtime(config)
     context = RunContext(config, runtime)
@@ -62,189 +60,191 @@ def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, A
         write_text(folder / CONFIG_NAME, to_toml(config))
     else:
         folder = unfinished(str(resume), config.runs)
-        check_same(folder, config)
+        check_settings(folder, config)
     with (
-        only_one(folder),
+        lock_run(folder),
         apply_threads(runtime),
         deterministic_operations(config.deterministic, runtime.device),
         seeded(config.seed, Purpose.DROPOUT),
-        explained(config.batch_size, folder),
+        translate_failures(config.batch_size, folder),
     ):
-        return folder, _Run(context, folder, newest_checkpoint(folder)).execute()
+        return folder, _train(context, folder)
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
-    """One training run, from opened data to written record."""
+    """What the functions below share; everything that training changes is in `state`."""
 
-    def __init__(self, context: RunContext, folder: Path, saved: Checkpoint | None) -> None:
-        self.context, self.folder, self.saved = context, folder, saved
-        self.config, self.runtime, self.manifest = context.config, context.runtime, context.manifest
-        self.steps_per_epoch, self.total = context.steps_per_epoch, context.total
-        self.environment = environment(self.runtime)  # now, as the source may change while the run goes on
-        self.clock = Clock(self.runtime.synchronise)
-        self.checkpoint_schedule = CheckpointSchedule(self.config.checkpoint_every)
-        self.train_accuracy = math.nan  # of the last epoch
-        self.resumed_at: list[int] = []
+    context: RunContext
+    folder: Path
+    environment: dict[str, Any]
+    train_loader: Loader
+    test_loader: Loader
+    state: TrainingState
+    checkpoints: CheckpointSchedule
+    interrupts: Interrupts
 
-    def execute(self) -> dict[str, Any]:
-        if self.saved is not None:
-            check_data(self.folder, self.saved.facts["dataset_sha256"], self.manifest.content_sha256)
-            note_changes(self.saved.facts, self.environment)
-        compile_kernels(self.runtime, {size for _, size in self.config.resolution})
-        self.clock.run.start()
-        self.clock.train.start()
-        with (
-            self.context.open("train") as loader,
-            self.context.open("test") as self.test,
-            self._metrics() as self.file,
-            Interrupts() as self.interrupts,
-        ):
-            self.model = self.context.new_model(loader)
-            optimizer = build_optimizer(self.model, self.config.optimizer, self.config.batch_size)
-            kind = GraphStep if self.config.graph and self.runtime.device.type == "cuda" else TrainStep
-            self.step_once = kind(self.model, optimizer, self.runtime, self.config.label_smoothing)
-            self.history = History(
-                self.file, total=self.total, batch_size=self.config.batch_size, classes=self.context.classes
-            )
-            self.state = TrainingState(self.step_once, self.history)
-            self._train(loader, 0 if self.saved is None else self._restore(self.saved))
-            self.clock.train.stop()
-            plain, more = self._evaluate(self.model)
-            self.fingerprints = fingerprints(self.context, loader)
-        if self.checkpoint_schedule.ever:
-            self._write_checkpoint(self.total, keep=1)
-        return self._save(self.model, plain, more)
 
-    def _metrics(self) -> TextIO:
-        """The file of metrics: a new one, or that of the run up to its checkpoint."""
-        path = self.folder / METRICS_NAME
-        if self.saved is None:
-            return path.open("w", encoding="utf-8")
-        file = path.open("a", encoding="utf-8")
-        file.truncate(min(self.saved.facts["metrics_bytes"], path.stat().st_size))
-        return file
+def _train(context: RunContext, folder: Path) -> dict[str, Any]:
+    """Trains from the newest checkpoint, or from the start, to the written record."""
+    config, runtime = context.config, context.runtime
+    saved, environment_now = newest_checkpoint(folder), environment(runtime)  # now: code may change during the run
+    if saved is not None:
+        _check_checkpoint(context, folder, saved, environment_now)
+    checkpoints = CheckpointSchedule(config.checkpoint_every)
+    compile_kernels(runtime, {size for _, size in config.resolution})
+    clock = Clock(runtime.synchronise)
+    clock.run.start()
+    clock.train.start()
+    with (
+        context.open("train") as train_loader,
+        context.open("test") as test_loader,
+        _open_metrics(folder, saved) as metrics,
+        Interrupts() as interrupts,
+    ):
+        state = _initial_state(context, train_loader, metrics, clock)
+        if saved is not None:
+            state.restore(saved)
+        run = _Run(context, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts)
+        _take_steps(run, 0 if saved is None else saved.step)
+        clock.train.stop()
+        accuracies = _evaluate(run)
+        digests = fingerprints(context, train_loader)
+        if checkpoints.enabled:
+            _write_checkpoint(run, context.total, keep=1)
+    return _write_results(run, accuracies, digests)
 
-    def _train(self, loader: Loader, first: int) -> None:
-        config = self.config
-        read_every = max(1, self.total // READS_PER_RUN) if self.runtime.device.type == "cpu" else self.total
-        begin = fraction_of_pixels(first, self.total, config.resolution)
-        with progress(f"{config.recipe} seed {config.seed}", self.total, "steps", first=first, begin=begin) as bar:
-            shown = RunProgress(
-                bar,
-                config,
-                total=self.total,
-                steps_per_epoch=self.steps_per_epoch,
-                dataset=self.manifest.dataset,
-            )
-            for number, lr_scale, loss, num_correct in training_steps(self.context, self.step_once, loader, first):
-                done, lr = number + 1, config.optimizer.lr * lr_scale
-                self.history.add({"step": number, "epoch": number / self.steps_per_epoch, "lr": lr}, loss, num_correct)
-                if done % read_every == 0:
-                    self.history.flush()
-                shown.show(done, self.history)
-                self._after_step(done, shown)
 
-    def _after_step(self, done: int, shown: RunProgress) -> None:
-        if done % self.steps_per_epoch == 0 or done == self.total:
-            self._finish_epoch(math.ceil(done / self.steps_per_epoch), done, shown)
-        received = self.interrupts.received
-        if received is not None or (self.checkpoint_schedule.due(done) and done < self.total):
-            self._write_checkpoint(done, self.config.checkpoint_keep)
-        if received is not None:
-            message = f"stopped after step {done} of {self.total}; go on with {how_to_resume(self.folder)}"
-            raise InterruptedRunError(message, received)
+def _check_checkpoint(context: RunContext, folder: Path, saved: Checkpoint, environment_now: dict[str, Any]) -> None:
+    """Raises UserError for a checkpoint of other data or another length; prints what changed in the environment."""
+    before, now = saved.facts["dataset_sha256"], context.manifest.content_sha256
+    if before != now:
+        raise UserError(f"{folder} was trained on other data ({before[:12]}, now {now[:12]}): prepare that again")
+    if saved.step > context.total:
+        raise UserError(f"{folder} has a checkpoint of step {saved.step}, but the run ends at {context.total}")
+    if changed := environment_changes(saved.facts, environment_now):
+        print(f"the weights may differ from an uninterrupted run's: {'; '.join(changed)}", file=sys.stderr, flush=True)
 
-    def _finish_epoch(self, epoch: int, done: int, shown: RunProgress) -> None:
-        loss, self.train_accuracy = self.history.end_epoch()
-        facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
-        every = self.config.evaluate_every
-        if every and epoch % every == 0 and done < self.total:
-            with self.clock.evaluation():
-                answers = predict_logits(self.model, self.test.epoch(0), self.runtime)
-                facts["test_accuracy"] = accuracy(*answers)
-                facts["test_loss"] = cross_entropy(*answers, self.config.label_smoothing)
-            shown.tested(facts["test_accuracy"])
-            shown.show(done, self.history)
-        self.history.write(facts | {"loss": loss, "train_accuracy": self.train_accuracy})
 
-    def _write_checkpoint(self, done: int, keep: int) -> None:
-        tensors, state = self.state.capture()
-        if not self.file.closed:
-            self.file.flush()
-        facts = {
-            "state": state,
-            "metrics_bytes": (self.folder / METRICS_NAME).stat().st_size,
-            "train_accuracy": None if math.isnan(self.train_accuracy) else self.train_accuracy,
-            "train_s": self.clock.train.so_far(),
-            "run_s": self.clock.run.so_far(),
-            "resumed_at": self.resumed_at,
-            "dataset_sha256": self.manifest.content_sha256,
-            **self.environment,
-        }
-        try:
-            write_checkpoint(self.folder, Checkpoint(done, tensors, facts), keep)
-        except OSError as error:  # a full disk, say: the run may still reach its end
-            print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
+def _open_metrics(folder: Path, saved: Checkpoint | None) -> TextIO:
+    """The metrics file, empty or cut to what it held when the checkpoint was written."""
+    path = folder / METRICS_NAME
+    file = path.open("a", encoding="utf-8")
+    file.truncate(0 if saved is None else min(saved.facts["metrics_bytes"], path.stat().st_size))
+    return file
 
-    def _restore(self, saved: Checkpoint) -> int:
-        """Puts everything as it was when the checkpoint was written; returns the steps it had done."""
-        facts = saved.facts
-        if saved.step > self.total:
-            raise UserError(f"{self.folder} has a checkpoint of step {saved.step}, but the run ends at {self.total}")
-        self.state.restore(saved.tensors, facts["state"])
-        self.train_accuracy = math.nan if facts["train_accuracy"] is None else facts["train_accuracy"]
-        self.clock.train.seconds += facts["train_s"]
-        self.clock.run.seconds += facts["run_s"]
-        self.resumed_at = [*facts["resumed_at"], saved.step]
-        return saved.step
 
-    def _evaluate(self, model: nn.Module) -> tuple[float, float]:
-        """Accuracy with one view and with more; the run clock stops once the one that counts is known."""
-        _, kind = evaluations_of(self.config.evaluation)
-        plain, labels = predict_logits(model, self.test.epoch(0), self.runtime)
-        plain_accuracy = accuracy(plain, labels)
-        if self.config.evaluation == "single_view":
-            self.clock.run.stop()
-        more = predict_tta(model, self.test.epoch(0), self.runtime, kind, plain)
-        more_accuracy = accuracy(more, labels)
-        if self.config.evaluation != "single_view":
-            self.clock.run.stop()
-        return plain_accuracy, more_accuracy
+def _initial_state(context: RunContext, loader: Loader, metrics: TextIO, clock: Clock) -> TrainingState:
+    config, runtime = context.config, context.runtime
+    model = context.new_model(loader)
+    optimizer = build_optimizer(model, config.optimizer, config.batch_size)
+    kind = GraphStep if config.graph and runtime.device.type == "cuda" else TrainStep
+    train_step = kind(model, optimizer, runtime, config.label_smoothing)
+    history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
+    return TrainingState(train_step, history, clock)
 
-    def _save(self, model: nn.Module, plain: float, more: float) -> dict[str, Any]:
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_tensors(self.folder / WEIGHTS_NAME, state)
-        manifest, config = self.manifest, self.config
-        record = {
-            "recipe": config.recipe,
-            "seed": config.seed,
-            "dataset": manifest.dataset,
-            "epochs": config.epochs,
-            "steps": self.total,
-            "batch_size": config.batch_size,
-            "flops": training_flops(self.context),
-            "parameters": sum(p.numel() for p in model.parameters()),
-            "device": str(self.runtime.device),
-            "amp": str(self.runtime.dtype).removeprefix("torch."),
-            "loader": self.context.loader_kind,
-            "evaluation": config.evaluation,
-            "test_accuracy": plain,
-            "test_accuracy_tta": more,
-            "test_samples": manifest.splits["test"].samples,
-            "train_accuracy": self.train_accuracy,
-            "resumed_at": self.resumed_at,
-            "clock": {
-                "train_s": round(self.clock.train.seconds, 4),
-                "run_s": round(self.clock.run.seconds, 4),
-                "process_s": None if self.resumed_at else process_seconds(),
-            },
-            "class_names": list(manifest.class_names),
-            "mean_01": list(manifest.mean_01),
-            "std_01": list(manifest.std_01),
-            "dataset_sha256": manifest.content_sha256,
-            "fingerprints": self.fingerprints,
-            "weights_sha256": weights_sha256(state),
-            **self.environment,
-        }
-        write_json(self.folder / RECORD_NAME, record)
-        return record
+
+def _take_steps(run: _Run, first: int) -> None:
+    """Trains from step `first` to the last, with metrics, evaluations, checkpoints and signals in between."""
+    context, history = run.context, run.state.history
+    read_every = max(1, context.total // READS_PER_RUN) if context.runtime.device.type == "cpu" else context.total
+    with run_progress(context, first) as shown:
+        for step, lr_scale, loss, num_correct in training_steps(context, run.state.train_step, run.train_loader, first):
+            done, lr = step + 1, context.config.optimizer.lr * lr_scale
+            history.add({"step": step, "epoch": step / context.steps_per_epoch, "lr": lr}, loss, num_correct)
+            if done % read_every == 0:
+                history.flush()
+            shown.show(done, history)
+            if done % context.steps_per_epoch == 0 or done == context.total:
+                _end_epoch(run, done, shown)
+            _checkpoint_or_stop(run, done)
+
+
+def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
+    """Writes the means of an epoch. Evaluates too if that is due, but not after the last step: `_evaluate` does."""
+    context, state, config = run.context, run.state, run.context.config
+    loss, state.train_accuracy = state.history.end_epoch()
+    epoch = math.ceil(done / context.steps_per_epoch)
+    facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
+    if config.evaluate_every and epoch % config.evaluate_every == 0 and done < context.total:
+        with state.clock.evaluation():
+            predictions = predict_logits(state.train_step.model, run.test_loader.epoch(0), context.runtime)
+            facts["test_accuracy"] = accuracy(*predictions)
+            facts["test_loss"] = cross_entropy(*predictions, config.label_smoothing)
+        shown.show_test_accuracy(facts["test_accuracy"])
+        shown.show(done, state.history)
+    state.history.write(facts | {"loss": loss, "train_accuracy": state.train_accuracy})
+
+
+def _checkpoint_or_stop(run: _Run, done: int) -> None:
+    """Writes a checkpoint if one is due. After a signal, writes one in any case and stops the run."""
+    total, received = run.context.total, run.interrupts.received
+    if received is not None or (run.checkpoints.due(done) and done < total):
+        _write_checkpoint(run, done, run.context.config.checkpoint_keep)
+    if received is not None:
+        message = f"stopped after step {done} of {total}; resume with {resume_command(run.folder)}"
+        raise InterruptedRunError(message, received)
+
+
+def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
+    tensors, facts = run.state.capture()
+    facts |= {"dataset_sha256": run.context.manifest.content_sha256, **run.environment}
+    try:
+        write_checkpoint(run.folder, Checkpoint(done, tensors, facts), keep)
+    except OSError as error:  # such as a full disk: the run may still finish
+        print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
+
+
+def _evaluate(run: _Run) -> dict[str, float]:
+    """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
+    context, state, test = run.context, run.state, run.test_loader
+    model, is_single = state.train_step.model, context.config.evaluation == "single_view"
+    plain, labels = predict_logits(model, test.epoch(0), context.runtime)
+    plain_accuracy = accuracy(plain, labels)
+    if is_single:
+        state.clock.run.stop()
+    _, kind = evaluations_of(context.config.evaluation)
+    tta_accuracy = accuracy(predict_tta(model, test.epoch(0), context.runtime, kind, plain), labels)
+    if not is_single:
+        state.clock.run.stop()
+    return {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
+
+
+def _write_results(run: _Run, accuracies: dict[str, float], digests: dict[str, str]) -> dict[str, Any]:
+    """Writes the weights and the record; returns the record."""
+    context, state, config, manifest = run.context, run.state, run.context.config, run.context.manifest
+    model = state.train_step.model
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(run.folder / WEIGHTS_NAME, weights)
+    record = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "dataset": manifest.dataset,
+        "epochs": config.epochs,
+        "steps": context.total,
+        "batch_size": config.batch_size,
+        "flops": training_flops(context),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(context.runtime.device),
+        "amp": str(context.runtime.dtype).removeprefix("torch."),
+        "loader": context.loader_kind,
+        "evaluation": config.evaluation,
+        **accuracies,
+        "test_samples": manifest.splits["test"].samples,
+        "train_accuracy": state.train_accuracy,
+        "resumed_at": state.resumed_at,
+        "clock": {
+            "train_s": round(state.clock.train.seconds, 4),
+            "run_s": round(state.clock.run.seconds, 4),
+            "process_s": None if state.resumed_at else process_seconds(),
+        },
+        "class_names": list(manifest.class_names),
+        "mean_01": list(manifest.mean_01),
+        "std_01": list(manifest.std_01),
+        "dataset_sha256": manifest.content_sha256,
+        "fingerprints": digests,
+        "weights_sha256": weights_sha256(weights),
+        **run.environment,
+    }
+    write_json(run.folder / RECORD_NAME, record)
+    return record

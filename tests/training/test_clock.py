@@ -1,4 +1,4 @@
-"""The watches: what is added, what is taken out, when the device is waited for."""
+"""The stopwatches: what they add up, what they leave out, and when they wait for the device."""
 
 import contextlib
 import subprocess
@@ -9,47 +9,30 @@ from types import SimpleNamespace
 import pytest
 
 from fastcifar.training import clock as clock_module
-from fastcifar.training.clock import Clock, Stopwatch, process_seconds
+from fastcifar.training.clock import Clock, Stopwatch
 
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """A time that passes only when told to."""
+    """A time that a test sets itself."""
     at = SimpleNamespace(seconds=100.0)
     monkeypatch.setattr(clock_module, "time", SimpleNamespace(perf_counter=lambda: at.seconds))
     return at
 
 
-def test_a_stopwatch_adds_up(now: SimpleNamespace) -> None:
-    watch = Stopwatch(lambda: None)
-    for seconds in (1.0, 2.5):
-        watch.start()
-        now.seconds += seconds
-        watch.stop()
-        now.seconds += 50
-    assert watch.seconds == 3.5
-
-
-def test_both_ends_wait_for_the_device(now: SimpleNamespace) -> None:
-    """What was queued before the start is not timed, what was queued since is."""
+def test_a_stopwatch_adds_up_and_waits_for_the_device_at_both_ends(now: SimpleNamespace) -> None:
+    """Work queued before the start is not timed; work queued since is."""
 
     def wait() -> None:
         now.seconds += 10
 
     watch = Stopwatch(wait)
-    watch.start()
-    now.seconds += 1
-    watch.stop()
-    assert watch.seconds == 11
-
-
-def test_a_stopwatch_refuses_to_be_started_or_stopped_twice() -> None:
-    watch = Stopwatch(lambda: None)
-    with pytest.raises(AssertionError, match="the stopwatch is not running"):
-        watch.stop()
-    watch.start()
-    with pytest.raises(AssertionError, match="the stopwatch is running"):
+    for seconds in (1.0, 2.5):
         watch.start()
+        now.seconds += seconds
+        watch.stop()
+        now.seconds += 50
+    assert watch.seconds == watch.so_far() == 23.5
 
 
 def test_evaluations_are_on_the_run_clock_and_off_the_train_clock(now: SimpleNamespace) -> None:
@@ -73,18 +56,10 @@ def test_evaluations_are_on_the_run_clock_and_off_the_train_clock(now: SimpleNam
 
 
 def test_process_seconds_count_from_the_start_of_the_process() -> None:
+    """At least as long as the process slept, at most as long as it was observed, to the resolution of 10 ms."""
     code = (
-        "import time; time.sleep(0.3); from fastcifar.training.clock import process_seconds; print(process_seconds())"
+        "import time; time.sleep(0.1); from fastcifar.training.clock import process_seconds; print(process_seconds())"
     )
     before = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert 0.29 <= float(done.stdout) <= time.perf_counter() - before + 0.02
-
-
-def test_process_seconds_go_on() -> None:
-    first = process_seconds()
-    time.sleep(0.03)
-    second = process_seconds()
-    assert first is not None
-    assert second is not None
-    assert 0.01 < second - first < 5
+    assert 0.08 <= float(done.stdout) <= time.perf_counter() - before + 0.02

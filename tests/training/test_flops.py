@@ -31,30 +31,19 @@ def step_by_step(context: RunContext) -> float:
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        (ResNetConfig(width=3, conv_bias=True, dropout=0.2), {}),
+        (ResNetConfig(width=3, conv_bias=True, dropout=0.2), {"epochs": 0.1}),
         (ResNetConfig(width=3, layer2_padding=0, layer3_pool=False), {"resolution": ((0.3, 16), (1.0, 32))}),
-        (SpeedNetConfig(widths=(5, 7)), {"resolution": ((0.3, 16), (0.61, 20), (1.0, 32))}),
-        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.4), {"resolution": ((0.5, 17), (1.0, 24))}),
-        (SpeedNetConfig(widths=(5, 7), stem_epochs=0), {}),
-        (SpeedNetConfig(widths=(5, 7), stem_epochs=99), {"epochs": 0.1}),
-        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.2, stem="learned"), {}),
-        (ResNet18Config(), {"epochs": 0.2}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.4), {"resolution": ((0.3, 16), (0.61, 20), (1.0, 32))}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0), {"epochs": 0.2}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=99), {"epochs": 0.2}),
+        (SpeedNetConfig(widths=(5, 7), stem_epochs=0.2, stem="learned"), {"epochs": 0.4}),
+        (ResNet18Config(), {"epochs": 0.1}),
         (FfcvNetConfig(width=4), {"resolution": ((0.5, 17), (1.0, 32))}),
     ],
 )
 def test_equal_to_torch_s_count_of_every_step(tiny: Config, model: ModelConfig, changes: dict[str, Any]) -> None:
     config = replace(tiny, **{"model": model, "epochs": 1, "resolution": ((1.0, 32),), **changes})
     context = RunContext(config, select_runtime(config))
+    state = torch.get_rng_state()
     assert training_flops(context) == step_by_step(context)
-
-
-def test_it_is_a_function_of_the_configuration_alone(tiny: Config) -> None:
-    torch.manual_seed(3)
-    expected = torch.rand(2)
-    torch.manual_seed(3)
-    counts = {
-        training_flops(RunContext(c, select_runtime(c)))
-        for c in (tiny, replace(tiny, seed=7, amp="bfloat16", threads=2))
-    }
-    assert len(counts) == 1
-    assert torch.equal(torch.rand(2), expected)
+    assert torch.equal(torch.get_rng_state(), state)

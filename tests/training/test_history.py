@@ -1,4 +1,4 @@
-"""Metrics of a run: what is written, what is averaged, and the two reasons to stop."""
+"""Metrics of a run: what is written, what is averaged, and when a run is stopped."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def lines(of: History) -> list[dict[str, object]]:
     return [json.loads(line) for line in of.file.getvalue().splitlines()]
 
 
-def test_a_flush_writes_a_line_a_step() -> None:
+def test_a_flush_writes_a_line_per_step() -> None:
     run = history()
     add(run, 0, 2.5, 10)
     add(run, 1, 1.5, 30)
@@ -57,13 +57,11 @@ def test_a_loss_that_is_not_finite_ends_the_run(loss: float) -> None:
     add(run, 9)
     with pytest.raises(RunFailedError) as caught:
         run.flush()
-    assert str(caught.value) == (
-        f"the loss is {loss} at step 8 of 90, learning rate 0.5; lower the learning rate, or try --amp float32"
-    )
-    assert [line["loss"] for line in lines(run)] == [1.0, None, 1.0]  # kept for the autopsy; JSON has no NaN
+    assert f"{loss} at step 8 of 90, learning rate 0.5" in str(caught.value)
+    assert [line["loss"] for line in lines(run)] == [1.0, None, 1.0]  # written before it stops; JSON has no NaN
 
 
-def go_on(run: History, steps: int, num_correct: int) -> None:
+def run_steps(run: History, steps: int, num_correct: int) -> None:
     for step in range(steps):
         add(run, step, num_correct=num_correct)
         run.flush()
@@ -71,50 +69,35 @@ def go_on(run: History, steps: int, num_correct: int) -> None:
 
 def test_a_run_at_chance_ends_after_a_third_of_its_steps() -> None:
     run = history(total=180, batch_size=1000)
-    with pytest.raises(RunFailedError) as caught:
-        go_on(run, 180, num_correct=110)
-    assert str(caught.value) == (
-        "after 60 of 180 steps the training accuracy is 11.0%, no better than guessing among 10 classes; "
-        "change the learning rate, or look at the data"
-    )
+    with pytest.raises(RunFailedError, match=r"after 60 of 180 steps .* 11\.0%"):
+        run_steps(run, 180, num_correct=110)
     assert len(lines(run)) == 60
 
 
 @pytest.mark.parametrize(("num_correct", "classes"), [(120, 10), (300, 4), (540, 2), (30, 100)])
-def test_a_run_that_learns_a_little_goes_on(num_correct: int, classes: int) -> None:
-    go_on(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
+def test_a_run_that_learns_a_little_continues(num_correct: int, classes: int) -> None:
+    run_steps(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
 
 
 @pytest.mark.parametrize(("num_correct", "classes"), [(260, 4), (520, 2), (10, 100)])
 def test_chance_depends_on_the_number_of_classes(num_correct: int, classes: int) -> None:
-    with pytest.raises(RunFailedError, match=f"guessing among {classes} classes"):
-        go_on(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
+    with pytest.raises(RunFailedError, match=f" {classes} classes"):
+        run_steps(history(total=180, batch_size=1000, classes=classes), 180, num_correct)
 
 
-def test_late_learning_counts() -> None:
-    """Only the last 5000 images before the judgement are looked at."""
+def test_the_last_5000_images_before_the_check_count() -> None:
+    """The check comes after 100 of these steps, and only once."""
     run = history(total=300, batch_size=1000)
     for step in range(300):
-        add(run, step, num_correct=100 if step < 50 else 600)
+        add(run, step, num_correct=600 if 95 <= step < 100 else 0)
         run.flush()
 
 
-def test_a_run_is_judged_once() -> None:
-    run = history(total=180, batch_size=1000)
-    for step in range(180):
-        add(run, step, num_correct=600 if step < 60 else 0)
-        run.flush()
-
-
-def test_too_few_images_are_not_judged() -> None:
-    """10% of 200 images says little about a run that has only begun to learn."""
-    go_on(history(total=6, batch_size=50), 6, num_correct=5)
-
-
-def test_the_first_epoch_of_cifar10_is_not_judged() -> None:
-    go_on(history(total=97, batch_size=512), 97, num_correct=40)
+@pytest.mark.parametrize(("total", "batch_size"), [(6, 50), (97, 512)])
+def test_before_50_000_images_there_is_no_check(total: int, batch_size: int) -> None:
+    run_steps(history(total=total, batch_size=batch_size), total, num_correct=0)
 
 
 def test_batches_larger_than_the_window() -> None:
     with pytest.raises(RunFailedError, match=r"after 5 of 6 steps the training accuracy is 10\.0%"):
-        go_on(history(total=6, batch_size=10_000), 6, num_correct=1000)
+        run_steps(history(total=6, batch_size=10_000), 6, num_correct=1000)

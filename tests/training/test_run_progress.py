@@ -1,59 +1,57 @@
-"""What a run shows of itself: fractions by pixels, figures once they are known, a test accuracy that stays."""
+"""The display of a run: fractions of pixels, loss and accuracy once they are read, a test accuracy that stays."""
 
+import contextlib
 import io
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from fastcifar.config import Config
+from fastcifar.runtime.device import select_runtime
+from fastcifar.training import run_progress
+from fastcifar.training.context import RunContext
 from fastcifar.training.history import History
-from fastcifar.training.run_progress import RunProgress
+
+HISTORY = {"total": 12, "batch_size": 4, "classes": 10}
 
 
-class Updates:
-    """Keeps what a display is told."""
+class Display:
+    """Records updates instead of showing them."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[float, float | None, dict[str, str]]] = []
+        self.updates: list[Any] = []
 
-    def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
-        self.seen.append((done, fraction, fields))
+    def progress(self, *_: object, begin: float, **__: object) -> contextlib.AbstractContextManager["Display"]:
+        self.updates.append(begin)
+        return contextlib.nullcontext(self)
 
-
-def started(dataset: str = "cifar10", **changes: Any) -> tuple[Updates, RunProgress, History]:
-    bar = Updates()
-    config = Config(epochs=5, resolution=((0.6, 16), (1.0, 32)), **changes)
-    shown = RunProgress(bar, config, total=10, steps_per_epoch=2, dataset=dataset)
-    return bar, shown, History(io.StringIO(), total=10, batch_size=4, classes=10)
+    def update(self, done: float, fraction: float, **fields: str) -> None:
+        self.updates.append((done, fraction, fields))
 
 
-def test_the_fraction_counts_pixels() -> None:
-    """Six steps at 16 pixels cost as much as one and a half at 32."""
-    bar, shown, history = started()
-    for done in range(1, 11):
-        shown.show(done, history)
-    expected = [0.25 * step / 5.5 for step in range(1, 7)] + [(1.5 + step) / 5.5 for step in range(1, 5)]
-    assert [fraction for _, fraction, _ in bar.seen] == pytest.approx(expected)
-    assert [done for done, _, _ in bar.seen] == list(range(1, 11))
-
-
-def test_figures_are_shown_once_they_are_known() -> None:
-    bar, shown, history = started()
-    shown.show(1, history)
-    history.add({"step": 0, "lr": 1.0}, torch.tensor(2.25), torch.tensor(3))
-    history.flush()
-    shown.show(2, history)
-    shown.tested(0.4567)
-    shown.show(3, history)
-    assert [fields for _, _, fields in bar.seen] == [
-        {"epoch": "0.50/5"},
-        {"epoch": "1.00/5", "loss": "2.250", "acc": "75.0%"},
-        {"epoch": "1.50/5", "loss": "2.250", "acc": "75.0%", "test": "45.7%"},
+@pytest.mark.parametrize(("first", "dataset"), [(0, "cifar10"), (8, "synthetic")])
+def test_what_a_run_displays(first: int, dataset: Any, tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    display, history = Display(), History(io.StringIO(), **HISTORY)
+    monkeypatch.setattr(run_progress, "progress", display.progress)
+    config = replace(tiny, epochs=1, resolution=((0.5, 16), (1.0, 32)))
+    context = RunContext(config, select_runtime(config))
+    context.manifest = replace(context.manifest, dataset=dataset)
+    with run_progress.run_progress(context, first) as shown:
+        shown.show(9, history)
+        history.add({"step": 0, "lr": 1.0}, torch.tensor(2.25), torch.tensor(3))
+        history.flush()
+        shown.show(10, history)
+        shown.show_test_accuracy(0.4567)
+        shown.show(12, history)
+    begin, *updates = display.updates
+    expected = [1 - left * 32**2 / (6 * 16**2 + 6 * 32**2) for left in (4, 3, 2, 0)]  # the last 6 steps have 32 pixels
+    assert begin == (pytest.approx(expected[0]) if first else 0)
+    assert [fraction for _, fraction, _ in updates] == pytest.approx(expected[1:])
+    mark = {} if dataset == "cifar10" else {"data": dataset}
+    assert [(done, fields) for done, _, fields in updates] == [
+        (9, {"epoch": "0.75/1", **mark}),
+        (10, {"epoch": "0.83/1", "loss": "2.250", "acc": "75.0%", **mark}),
+        (12, {"epoch": "1.00/1", "loss": "2.250", "acc": "75.0%", "test": "45.7%", **mark}),
     ]
-
-
-def test_a_synthetic_set_is_named() -> None:
-    bar, shown, history = started(dataset="synthetic")
-    shown.show(1, history)
-    assert bar.seen[0][2]["data"] == "synthetic"

@@ -1,4 +1,4 @@
-"""One step: loss, correct answers, arithmetic, and float16's gradient scaler on the way."""
+"""One step: loss, number correct, dtypes, and float16's gradient scaler."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_a_step_in_float32(label_smoothing: float) -> None:
+def test_a_step_in_float32_is_one_of_plain_torch(label_smoothing: float) -> None:
     images, labels = batch()
     model, twin = linear(), linear()
     step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Runtime(CPU, torch.float32, 1), label_smoothing)
@@ -42,9 +42,7 @@ def test_a_step_in_float32(label_smoothing: float) -> None:
     assert torch.equal(loss, expected.detach())
     assert loss.shape == num_correct.shape == ()
     assert not loss.requires_grad
-    assert num_correct.item() == sum(
-        int(row.argmax()) == label for row, label in zip(logits, labels.tolist(), strict=True)
-    )
+    assert num_correct.item() == (logits.argmax(1) == labels).sum()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         assert q.grad is not None
         assert torch.equal(p, q - 0.25 * q.grad)
@@ -85,7 +83,7 @@ def test_float16_skips_a_step_whose_gradients_overflow_and_recovers() -> None:
 
 
 def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
-    """Its factor must be off every gradient before the update."""
+    """Every gradient must be unscaled before the update."""
     conv, linear = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(16, 3)
     model, rest = nn.Sequential(conv, nn.Flatten(), linear), list(linear.parameters())
     optimizer = Combined([Muon([conv.weight], lr=0.1, momentum=0.5, steps=3), Sgd(rest, lr=1e-3)])
@@ -100,7 +98,7 @@ def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
 
 @pytest.mark.gpu
 def test_nothing_waits_for_the_gpu_between_two_reads(tmp_path: Path) -> None:
-    """Steps and all that the trainer does with them, in torch's mode in which waiting is an error."""
+    """Steps and history, in torch's mode in which a synchronisation is an error."""
     device = torch.device("cuda")
     runtime = Runtime(device, torch.float32, 1)
     model = linear().to(device)
