@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcifar.optim.optimizer import Optimizer
+from fastcifar.optim.build import Optimizer
 from fastcifar.runtime.device import Runtime
 from fastcifar.training.step import TrainStep
 
