@@ -50,7 +50,7 @@ def evaluate_run(trained: "TrainedRun", data: Path | None = None) -> Evaluation:
     `data` is the prepared folder, by default the run's own. Raises UserError where its data is missing or damaged, or
     has other classes than the run was trained on.
     """
-    from fastcifar.loader import open_loader
+    from fastcifar.loader import LoaderOptions, open_loader
     from fastcifar.models.build import use_kernels
     from fastcifar.runtime.device import select_runtime
     from fastcifar.runtime.threads import apply_threads
@@ -71,11 +71,9 @@ def evaluate_run(trained: "TrainedRun", data: Path | None = None) -> Evaluation:
             folder,
             "test",
             trained.transform(runtime.dtype),
-            batch_size=config.evaluation_batch_size,
-            seed=0,
-            shuffle=False,
-            drop_last=False,
-            device=runtime.device,
+            LoaderOptions(
+                batch_size=config.evaluation_batch_size, seed=0, shuffle=False, drop_last=False, device=runtime.device
+            ),
         ) as loader,
         progress("evaluation", 2 * loader.samples, "views") as bar,
     ):
