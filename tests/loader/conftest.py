@@ -13,12 +13,13 @@ import torch
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
 from fastcifar.data.prepared import load_manifest, write_set
-from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
+from fastcifar.data.raw_set import RawSet
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.loader import LoaderOptions, base, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.order import epoch_order
 
-SAMPLES = {"train": 1003, "test": 97}
+SAMPLES = 1003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,24 +39,13 @@ class Prepared:
         return images, torch.from_numpy(self.raw.train.labels[indices])
 
     def epoch(self, epoch: int, batch_size: int = 128, seed: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        order = epoch_order(SAMPLES["train"], seed, epoch)
+        order = epoch_order(SAMPLES, seed, epoch)
         return [self.batch(order[i : i + batch_size], epoch) for i in range(0, len(order), batch_size)]
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    generator = np.random.default_rng(5)
-
-    def noise(samples: int) -> RawSplit:
-        images = generator.integers(0, 256, (samples, 32, 32, 3), dtype=np.uint8)
-        return RawSplit(images_nhwc=images, labels=generator.integers(0, 10, samples))
-
-    raw = RawSet(
-        train=noise(SAMPLES["train"]),
-        test=noise(SAMPLES["test"]),
-        class_names=tuple("abcdefghij"),
-        source=SourceInfo(kind="synthetic", name="noise", seed=5),
-    )
+    raw = synthetic_set(train=SAMPLES, test=97, seed=5)
     folder = tmp_path_factory.mktemp("prepared")
     write_set(raw, folder)
     manifest = load_manifest(folder)
