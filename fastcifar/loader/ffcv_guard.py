@@ -6,7 +6,7 @@ What FFCV 1.0.2 does, and what is done about it here:
 - Importing it, building a Loader, starting an epoch and the worker each set the thread counts of torch and numba.
   `_thread_counts_restored` puts them back, and `WorkerEpoch` does not set them.
 - Building a Loader compiles a file reader and for that marks numba's type of 1-D uint8 arrays as read-only in the
-  whole process. Nothing calls this reader, so `SafeLoader` leaves it out.
+  whole process. Nothing calls this reader, so `_NoReader` leaves it out.
 - Every Loader compiles its reader and its decoders again (0.6 s). Here each decoder is compiled once per process. They
   are not parallel, so they can run beside a parallel kernel under every numba threading layer.
 - It maps the file, and truncating a mapped file kills the process. Here every image is read by `pread`, and a file that
@@ -181,6 +181,19 @@ def _check_fields(reader: Any) -> None:
         raise ValueError(f"its images are of {sorted(sizes)} pixels, not {IMAGE_SIZE}x{IMAGE_SIZE}")
 
 
+class _NoReader:
+    """A mixin that goes before FFCV's Loader and keeps its memory manager from compiling a reader."""
+
+    @property
+    def memory_manager(self) -> Any:
+        return self._memory_manager
+
+    @memory_manager.setter
+    def memory_manager(self, manager: Any) -> None:
+        manager.compile_reader = lambda: None  # FFCV calls it right after this assignment
+        self._memory_manager = manager
+
+
 @functools.cache
 def _safe_classes() -> SimpleNamespace:
     """Safe subclasses of FFCV's Loader, EpochIterator and MemoryContext. Importing FFCV takes seconds, hence late."""
@@ -188,17 +201,8 @@ def _safe_classes() -> SimpleNamespace:
     from ffcv.loader.epoch_iterator import EpochIterator
     from ffcv.memory_managers.base import MemoryContext
 
-    class SafeLoader(Loader):
-        """FFCV's Loader, whose memory manager compiles no reader."""
-
-        @property
-        def memory_manager(self) -> Any:
-            return self._memory_manager
-
-        @memory_manager.setter
-        def memory_manager(self, manager: Any) -> None:
-            manager.compile_reader = lambda: None  # FFCV calls it right after this assignment
-            self._memory_manager = manager
+    class SafeLoader(_NoReader, Loader):
+        """FFCV's Loader without its reader."""
 
     class Epoch(WorkerEpoch, EpochIterator):  # type: ignore[misc]
         """FFCV's EpochIterator with our worker and queue."""
