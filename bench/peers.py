@@ -4,7 +4,6 @@ All crop after 4 pixels of padding, flip by a coin, put an 8x8 hole of the mean 
 The draws differ from loader to loader; how much work an image is does not.
 """
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, AugmentConfig
 from fastcifar.data.prepared import load_manifest, read_split
-from fastcifar.loader import open_loader
+from fastcifar.loader import LoaderOptions, open_loader
 
 PAD, HOLE = 4, 8
 AUGMENT = AugmentConfig(pad=PAD, pad_mode="zero", flip="random", cutout=HOLE)
@@ -66,12 +65,16 @@ class OursFeed:
         manifest = load_manifest(setting.data)
         config = AUGMENT if setting.augment else NO_AUGMENTATION
         transform = Transform(config, manifest.mean_01, manifest.std_01, dtype=setting.dtype)
-        options: dict[str, Any] = {"shuffle": setting.augment, "drop_last": setting.augment}
-        if "device" in inspect.signature(open_loader).parameters:
-            options["device"] = torch.device(setting.device)
         samples = manifest.splits[setting.split].samples
         size = min(setting.batch_size, samples)
-        self.loader = open_loader(kind, setting.data, setting.split, transform, batch_size=size, seed=0, **options)
+        options = LoaderOptions(
+            batch_size=size,
+            seed=0,
+            shuffle=setting.augment,
+            drop_last=setting.augment,
+            device=torch.device(setting.device),
+        )
+        self.loader = open_loader(kind, setting.data, setting.split, transform, options)
         self.num_images = setting.count(samples)
         self.batches = -(-self.num_images // size)
         self.device = setting.device

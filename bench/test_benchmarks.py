@@ -15,7 +15,7 @@ from bench.peers import AUGMENT
 from fastcifar.augment.transform import Transform
 from fastcifar.data.prepared import load_manifest, read_split, write_set
 from fastcifar.data.sources.synthetic import synthetic_set
-from fastcifar.loader import LOADERS, open_loader
+from fastcifar.loader import LOADERS, LoaderOptions, open_loader
 
 DTYPES = (torch.float32, torch.bfloat16)
 PREPARED = Path(__file__).parents[1] / "data"
@@ -51,8 +51,8 @@ def test_kernel(benchmark: Any, data: Path, dtype: torch.dtype, batch: int):
 @pytest.mark.parametrize("kind", LOADERS)
 def test_loader(benchmark: Any, data: Path, kind: Any, dtype: torch.dtype):
     """Twenty batches of an epoch, from asking for the first one."""
-    options: dict[str, Any] = {"batch_size": 500, "seed": 0, "shuffle": True, "drop_last": True}
-    with open_loader(kind, data, "train", _transform(data, dtype), **options) as loader:
+    options = LoaderOptions(batch_size=500, seed=0, shuffle=True, drop_last=True)
+    with open_loader(kind, data, "train", _transform(data, dtype), options) as loader:
 
         def batches() -> int:
             seen = 0

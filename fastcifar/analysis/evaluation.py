@@ -12,7 +12,7 @@ from fastcifar.analysis import metrics
 from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
-from fastcifar.loader import open_loader
+from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.models.build import use_kernels
 from fastcifar.runs.load import TrainedRun
@@ -133,17 +133,9 @@ def _checked_dataset(trained: TrainedRun, folder: Path) -> str:
 
 
 def _open_test_set(trained: TrainedRun, folder: Path, runtime: Runtime) -> Loader:
-    return open_loader(
-        "resident",
-        folder,
-        "test",
-        trained.transform(runtime.dtype),
-        batch_size=trained.config.evaluation_batch_size,
-        seed=0,
-        shuffle=False,
-        drop_last=False,
-        device=runtime.device,
-    )
+    batch_size = trained.config.evaluation_batch_size
+    options = LoaderOptions(batch_size=batch_size, seed=0, shuffle=False, drop_last=False, device=runtime.device)
+    return open_loader("resident", folder, "test", trained.transform(runtime.dtype), options)
 
 
 def _with_progress(loader: Loader, bar: Progress, done: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,14 +1,13 @@
-"""Reads FFCV's beton files of 32x32 raw images without FFCV, and refuses anything else.
+"""Reads FFCV's beton files of raw 32x32 images without FFCV, and refuses every other file.
 
-FFCV checks two bytes of a file and trusts the rest: a truncated one ends in a crash or in silently wrong images.
-Here every number is checked before it is used. What a beton looks like (version 2, least significant byte first,
-n samples):
+FFCV checks two bytes of a file and trusts the rest, so a truncated file leads to a crash or to wrong images.
+Here every number is checked before it is used. Layout of a beton (version 2, little-endian, n samples):
 
     offset 0      header, 24 bytes     u2 version = 2 | u2 fields = 2 | u4 page size | u8 n | u8 table offset
     offset 24     field, 1041 bytes    u1 type = 2 (RGB image) | 16 bytes name "image" | 1024 bytes arguments = 0
     offset 1065   field, 1041 bytes    u1 type = 1 (integer)   | 16 bytes name "label" | 1024 bytes arguments = 0
     offset 2106   metadata, n x 24     u1 mode = 1 (raw) | u2 width | u2 height | u8 data offset | 3 unused | i8 label
-    next multiple of the page size     pages of images: 32 x 32 x 3 bytes each, never across the end of a page
+    next multiple of the page size     pages of images, 32 x 32 x 3 bytes each; no image crosses the end of a page
     table offset  table, n x 24        u8 sample | u8 data offset | u8 size = 3072
     end of file
 """
@@ -40,40 +39,35 @@ MIN_PAGE, MAX_PAGE = 1 << 21, 1 << 31
 
 
 def read_beton(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a whole beton: uint8 (n, 32, 32, 3), C-contiguous, and int64 (n,) labels, in the order of the samples.
+    """Reads a whole beton: images uint8 (n, 32, 32, 3), C-contiguous, and labels int64 (n,), in sample order.
 
-    The images are read straight into the array, page by page: a file that shrinks meanwhile ends in an error, where
-    a memory map would end the process. Raises UserError naming the first thing that is wrong.
+    Raises UserError, which names the first thing that is wrong. Images are read instead of mapped: a file that is
+    truncated meanwhile then causes an error, where a memory map would kill the process.
     """
     with _opened(path) as file:
-        samples = _read_index(path, file)
+        samples = _read_samples(path, file)
         return _read_images(path, file, samples["offset"].astype(np.int64)), samples["label"].astype(np.int64)
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Checks everything in a beton but the pixels and returns its int64 (n,) labels; UserError as `read_beton`."""
+    """Checks everything in a beton but its pixels and returns the labels, int64 (n,). UserError as `read_beton`."""
     with _opened(path) as file:
-        return _read_index(path, file)["label"].astype(np.int64)
+        return _read_samples(path, file)["label"].astype(np.int64)
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb", buffering=0) as file:
-            yield file  # type: ignore[misc]  # a raw file is one that reads and seeks
+            yield file  # type: ignore[misc]  # unbuffered, but it reads and seeks like a BinaryIO
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except MemoryError:
         raise UserError(f"{path} does not fit into memory; the stream loader needs little of it") from None
 
 
-def _read_index(path: Path, file: BinaryIO) -> np.ndarray:
-    size = file.seek(0, 2)
-    return _read_samples(path, file, _read_header(path, file, size), size)
-
-
-def _refuse(path: Path, what: str, found: object, expected: object) -> UserError:
-    return UserError(f"{path} is not a sound beton: {what} is {found}, expected {expected}")
+def _invalid(path: Path, what: str, found: object, expected: object) -> UserError:
+    return UserError(f"{path} is not a valid beton: {what} is {found}, expected {expected}")
 
 
 def _read_records(path: Path, file: BinaryIO, dtype: np.dtype, offset: int, count: int) -> np.ndarray:
@@ -86,40 +80,43 @@ def _read_into(path: Path, file: BinaryIO, offset: int, target: np.ndarray) -> N
     file.seek(offset)
     view, done = target.data, 0
     while done < len(view):
-        got = file.readinto(view[done:])  # type: ignore[attr-defined]  # raw files have it, the protocol does not
+        got = file.readinto(view[done:])  # type: ignore[attr-defined]  # not in BinaryIO
         if not got:
-            raise UserError(f"{path} is not a sound beton: it ends at byte {offset + done}, in the middle of its data")
+            raise UserError(f"{path} is not a valid beton: it ends at byte {offset + done}, in the middle of its data")
         done += got
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> np.void:
     if size < METADATA_START:
-        raise _refuse(path, "the size", f"{size} bytes", f"at least {METADATA_START}")
+        raise _invalid(path, "the size", f"{size} bytes", f"at least {METADATA_START}")
     header = _read_records(path, file, HEADER, 0, 1)[0]
     page = int(header["page"])
     if header["version"] != VERSION:
-        raise _refuse(path, "the format version", header["version"], VERSION)
+        raise _invalid(path, "the format version", header["version"], VERSION)
     if header["fields"] != 2:
-        raise _refuse(path, "the number of fields", header["fields"], 2)
+        raise _invalid(path, "the number of fields", header["fields"], 2)
     if not MIN_PAGE <= page <= MAX_PAGE or page & (page - 1):
-        raise _refuse(path, "the page size", page, f"a power of two in {MIN_PAGE}..{MAX_PAGE}")
+        raise _invalid(path, "the page size", page, f"a power of two in {MIN_PAGE}..{MAX_PAGE}")
     fields = _read_records(path, file, FIELD, HEADER.itemsize, 2)
     found = [(int(field["type"]), bytes(field["name"])) for field in fields]
     expected = [(RGB_TYPE, b"image"), (INTEGER_TYPE, b"label")]
     if found != expected:
-        raise _refuse(path, "the list of fields (type, name)", found, expected)
+        raise _invalid(path, "the list of fields (type, name)", found, expected)
     if any(bytes(field["arguments"]).strip(b"\0") for field in fields):
-        raise _refuse(path, "the argument block of a field", "not empty", "zeros")
+        raise _invalid(path, "the argument block of a field", "not empty", "zeros")
     return header
 
 
-def _read_samples(path: Path, file: BinaryIO, header: np.void, size: int) -> np.ndarray:
+def _read_samples(path: Path, file: BinaryIO) -> np.ndarray:
+    """Checks header, metadata and allocation table and returns the metadata, SAMPLE (n,)."""
+    size = file.seek(0, 2)
+    header = _read_header(path, file, size)
     count, page, table_start = int(header["samples"]), int(header["page"]), int(header["table"])
     data_start = -(-(METADATA_START + count * SAMPLE.itemsize) // page) * page
     if count == 0 or table_start < data_start + count * IMAGE_BYTES or (table_start - data_start) % page:
-        raise _refuse(path, "the table offset", table_start, f"whole pages behind {data_start} for {count} samples")
+        raise _invalid(path, "the table offset", table_start, f"whole pages after {data_start} for {count} samples")
     if table_start + count * ALLOCATION.itemsize != size:
-        raise _refuse(path, "the size", f"{size} bytes", f"{table_start + count * ALLOCATION.itemsize}")
+        raise _invalid(path, "the size", f"{size} bytes", f"{table_start + count * ALLOCATION.itemsize}")
     samples = _read_records(path, file, SAMPLE, METADATA_START, count)
     table = _read_records(path, file, ALLOCATION, table_start, count)
     for name, expected in (("mode", RAW_MODE), ("width", IMAGE_SIZE), ("height", IMAGE_SIZE)):
@@ -130,13 +127,11 @@ def _read_samples(path: Path, file: BinaryIO, header: np.void, size: int) -> np.
     _check_all(path, in_file, offsets, "the data offset", f"in {data_start}..{table_start - IMAGE_BYTES}")
     in_page = (offsets - np.uint64(data_start)) % np.uint64(page) <= page - IMAGE_BYTES
     _check_all(path, in_page, offsets, "the data offset", "an image within one page")
-    ordered = np.sort(offsets)
-    if (np.diff(ordered) < IMAGE_BYTES).any():
-        raise _refuse(path, "the data of two samples", "overlapping", "apart")
+    if (np.diff(np.sort(offsets)) < IMAGE_BYTES).any():
+        raise _invalid(path, "the data of two samples", "overlapping", "apart")
     table = table[np.argsort(table["sample"], kind="stable")]
-    _check_all(
-        path, table["sample"] == np.arange(count), table["sample"], "the sample number in the table", "each once"
-    )
+    numbers = table["sample"]
+    _check_all(path, numbers == np.arange(count), numbers, "the sample number in the table", "each once")
     _check_all(path, table["size"] == IMAGE_BYTES, table["size"], "the size in the table", IMAGE_BYTES)
     _check_all(path, table["offset"] == offsets, table["offset"], "the offset in the table", "that of the metadata")
     return samples
@@ -145,12 +140,12 @@ def _read_samples(path: Path, file: BinaryIO, header: np.void, size: int) -> np.
 def _check_all(path: Path, holds: np.ndarray, values: np.ndarray, what: str, expected: object) -> None:
     wrong = np.flatnonzero(~holds)
     if len(wrong):
-        raise _refuse(path, f"{what} of sample {wrong[0]}", values[wrong[0]], expected)
+        raise _invalid(path, f"{what} of sample {wrong[0]}", values[wrong[0]], expected)
 
 
 def _read_images(path: Path, file: BinaryIO, offsets: np.ndarray) -> np.ndarray:
     images = np.empty((len(offsets), *IMAGE_SHAPE), np.uint8)
-    # Images that follow each other in the file are read in one go: normally that is a page, 2730 of them.
+    # Images that are adjacent in the file are read by one call: normally a page of 2730.
     starts = np.concatenate(([0], np.flatnonzero(np.diff(offsets) != IMAGE_BYTES) + 1)).tolist()
     for start, end in zip(starts, [*starts[1:], len(offsets)], strict=True):
         _read_into(path, file, int(offsets[start]), images[start:end].reshape(-1))

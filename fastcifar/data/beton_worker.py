@@ -1,7 +1,7 @@
-"""The process that runs FFCV's writer; started and watched by `beton_writer`, of no use by itself.
+"""The process that runs FFCV's writer. `beton_writer` starts and watches it.
 
-FFCV's writer waits for ever when its worker dies or cannot write, so it gets a process that can be ended as a whole:
-here the worker is watched (it dies: this process ends), and so is the parent, through a pipe (it dies: the same).
+FFCV's writer waits forever when its worker dies or cannot write. This process therefore ends as soon as the worker
+fails, and as soon as its parent dies, which closes a pipe.
 """
 
 import json
@@ -17,11 +17,11 @@ import numpy as np
 
 from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SHAPE
 
-WORKER_DIED = 3  # exit status: what the worker printed on standard error is the reason
+WORKER_DIED = 3  # exit status; the worker has printed the reason to standard error
 
 
 class _Samples:
-    """What FFCV's writer asks for: a length, and (image, label) by index."""
+    """The data set interface of FFCV's writer: a length, and (image, label) by index."""
 
     def __init__(self, descriptor: int, count: int) -> None:
         with os.fdopen(descriptor, "rb") as file:
@@ -37,27 +37,24 @@ class _Samples:
 
 
 def main(job: str) -> None:
-    """Writes the betons `job` lists; JSON: {"lifeline": descriptor, "betons": [[path, descriptor, count], ...]}."""
-    description = json.loads(job)
-    _write_all(description["betons"], description["lifeline"])
-
-
-def _write_all(betons: list[tuple[str, int, int]], lifeline: int) -> None:
+    """Writes the betons of `job`; JSON: {"lifeline": descriptor, "betons": [[path, descriptor, count], ...]}."""
     import ffcv.writer
     from ffcv.fields import IntField, RGBImageField
 
+    description = json.loads(job)
+
     class WatchedProcess(multiprocessing.Process):
-        """Starts its watchers after the fork, so that the worker is forked from a process with one thread."""
+        """Starts the watching threads after the fork, so that the worker is forked from a single thread."""
 
         def start(self) -> None:
             super().start()
             threading.Thread(target=_end_with_worker, args=(self,), daemon=True).start()
-            threading.Thread(target=_end_with_parent, args=(lifeline,), daemon=True).start()
+            threading.Thread(target=_end_with_parent, args=(description["lifeline"],), daemon=True).start()
 
     ffcv.writer.Process = WatchedProcess
-    for path, descriptor, count in betons:
+    for path, descriptor, count in description["betons"]:
         fields = {"image": RGBImageField(write_mode="raw"), "label": IntField()}
-        # One worker: with more, the pages land in the order they get done and no two files are the same.
+        # With more than one worker the order of the pages, and so the bytes of the file, differ on every run.
         ffcv.writer.DatasetWriter(path, fields, num_workers=1).from_indexed_dataset(_Samples(descriptor, count))
 
 

@@ -1,7 +1,8 @@
-"""Is a beton still the file its manifest describes? The size every time, the SHA-256 once per file."""
+"""Checks that a beton is still the file its manifest describes: the size every time, the SHA-256 once per file."""
 
 import contextlib
 import json
+import os
 import time
 from pathlib import Path
 
@@ -12,43 +13,50 @@ from fastcifar.files import digest, read_at_most, write_json
 from fastcifar.runtime.progress import progress
 
 VERIFIED_NAME = ".verified.json"
-_MAX_BYTES = 1 << 20  # of that file; it has some 500
+_MAX_BYTES = 1 << 20  # of that file, which has some 500
 _SLOW_DISK_S = 1.0
-_seen_by_this_process: dict[Path, list[object]] = {}  # resolved path -> file identity and SHA-256 that agreed
+_verified_here: dict[Path, list[object]] = {}  # what `mark_verified` stored in this process, by resolved path
+
+FileIdentity = tuple[int, int, int, int]
+
+
+def file_identity(file: Path | int) -> FileIdentity:
+    """Device, inode, size and modification time (ns) of a file, given by path or descriptor."""
+    status = os.stat(file)  # noqa: PTH116  (takes descriptors too)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def checked_beton(folder: Path, split: Split) -> Path:
-    """The path of a split's beton after checking it against the manifest: the size always, the SHA-256 once.
+    """The path of a split's beton, after checking its size and, once per file identity, its SHA-256.
 
-    Once means: per file identity (device, inode, size, modification time in ns), remembered in this process and, where
-    the folder can be written, in `folder/.verified.json`. Raises UserError for a missing or changed file; the error
-    says which check failed, with the value expected and the one found.
+    A SHA-256 that agreed is remembered in this process and, where the folder is writable, in `folder/.verified.json`.
+    Raises UserError for a missing or changed file, with the value that was expected and the one that was found.
     """
     info = load_manifest(folder).splits[split]
     path = folder / info.file
-    agreed = [*check_size(path, info), info.sha256]
-    if _seen_by_this_process.get(path.resolve()) == agreed or _read_verified(folder).get(split) == agreed:
-        return path
-    check_sha256(path, info)
-    remember(folder, split, info)
+    verified = [*check_size(path, info), info.sha256]
+    if _verified_here.get(path.resolve()) != verified and _read_verified(folder).get(split) != verified:
+        check_sha256(path, info)
+        mark_verified(folder, split, info)
     return path
 
 
-def check_size(path: Path, info: SplitInfo) -> tuple[int, int, int, int]:
-    """The file's identity: device, inode, size, modification time in ns. UserError if missing or of another size."""
+def check_size(path: Path, info: SplitInfo) -> FileIdentity:
+    """The file's identity. Raises UserError if it is missing or of another size than the manifest says."""
     try:
-        stat = path.stat()
+        identity = file_identity(path)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is missing, though its manifest names it; {PREPARE_AGAIN}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if stat.st_size != info.bytes:
-        raise UserError(f"{path} is damaged: its size is {stat.st_size} bytes, expected {info.bytes}; {PREPARE_AGAIN}")
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    size = identity[2]
+    if size != info.bytes:
+        raise UserError(f"{path} is damaged: its size is {size} bytes, expected {info.bytes}; {PREPARE_AGAIN}")
+    return identity
 
 
 def check_sha256(path: Path, info: SplitInfo) -> None:
-    """Reads the whole file; UserError if its SHA-256 is not the manifest's. Shows progress when the disk is slow."""
+    """Raises UserError if the SHA-256 of the file is not the manifest's. Shows progress if the disk is slow."""
     started = time.monotonic()
     with contextlib.ExitStack() as stack:
         bar = None
@@ -70,17 +78,17 @@ def check_sha256(path: Path, info: SplitInfo) -> None:
         )
 
 
-def remember(folder: Path, split: Split, info: SplitInfo) -> None:
-    """Notes that a beton's present SHA-256 has been checked; a folder that cannot be written is no error."""
+def mark_verified(folder: Path, split: Split, info: SplitInfo) -> None:
+    """Records that the SHA-256 of the file as it is now agrees; skips `.verified.json` in a read-only folder."""
     path = folder / info.file
-    agreed = [*check_size(path, info), info.sha256]
-    _seen_by_this_process[path.resolve()] = agreed
+    verified = [*check_size(path, info), info.sha256]
+    _verified_here[path.resolve()] = verified
     with contextlib.suppress(OSError):
-        write_json(folder / VERIFIED_NAME, {**_read_verified(folder), split: agreed})
+        write_json(folder / VERIFIED_NAME, {**_read_verified(folder), split: verified})
 
 
 def _read_verified(folder: Path) -> dict[str, object]:
-    """What earlier processes noted; nothing when the file is missing, cannot be read, or is not what we write."""
+    """The content of `.verified.json`; empty if it is missing, unreadable or not a JSON object."""
     try:
         value = json.loads(read_at_most(folder / VERIFIED_NAME, _MAX_BYTES))
     except (OSError, ValueError, RecursionError):

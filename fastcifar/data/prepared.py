@@ -1,4 +1,4 @@
-"""The prepared folder, as the other layers see it: its manifest, its betons as checked files, its splits as arrays."""
+"""A prepared folder as other layers see it: its manifest, its betons as checked files, its splits as arrays."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ __all__ = [
     "finish_commit",
     "load_manifest",
     "read_split",
-    "sound_beton",
+    "validated_beton",
     "verify",
     "write_set",
 ]
@@ -31,8 +31,8 @@ __all__ = [
 def read_split(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Reads a checked split into memory.
 
-    Returns uint8 (n, 32, 32, 3), C-contiguous, 0..255, RGB, and int64 (n,) labels in 0..classes-1, in the order of the
-    file. Raises UserError as `checked_beton`, and when the file is not the beton its manifest describes.
+    Returns uint8 (n, 32, 32, 3), C-contiguous, 0..255, RGB, and int64 (n,) labels in 0..classes-1, in file order.
+    Raises UserError as `checked_beton` does, and if the file is not the beton that its manifest describes.
     """
     manifest = load_manifest(folder)
     info = manifest.splits[split]
@@ -41,24 +41,24 @@ def read_split(folder: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
     checked_beton(folder, split)
     images_nhwc, labels = read_beton(path)
     if check_size(path, info) != before or load_manifest(folder) != manifest:
-        raise UserError(f"{path} was replaced while it was being read, by another prepare; start again")
-    _check_labels(path, labels, info.samples, len(manifest.class_names))
+        raise UserError(f"{path} was replaced by another prepare while it was being read; start again")
+    _check_labels(path, labels, split, manifest)
     return images_nhwc, labels
 
 
-def sound_beton(folder: Path, split: Split) -> Path:
-    """The path of a split's beton after checking all but its pixels, number by number, as FFCV does not.
+def validated_beton(folder: Path, split: Split) -> Path:
+    """The path of a split's beton, after checking everything but its pixels, which FFCV does not do.
 
-    The SHA-256 only tells that manifest and beton belong together; whoever made both could still have put numbers in
-    that crash FFCV. Raises UserError as `read_split`.
+    A matching SHA-256 only proves that manifest and beton belong together. Numbers that crash FFCV may still have been
+    written into both. Raises UserError as `read_split` does.
     """
     path = checked_beton(folder, split)
-    manifest = load_manifest(folder)
-    _check_labels(path, read_labels(path), manifest.splits[split].samples, len(manifest.class_names))
+    _check_labels(path, read_labels(path), split, load_manifest(folder))
     return path
 
 
-def _check_labels(path: Path, labels: np.ndarray, samples: int, classes: int) -> None:
+def _check_labels(path: Path, labels: np.ndarray, split: Split, manifest: Manifest) -> None:
+    samples, classes = manifest.splits[split].samples, len(manifest.class_names)
     if len(labels) != samples:
         raise UserError(f"{path} holds {len(labels)} samples, its manifest says {samples}; {PREPARE_AGAIN}")
     if labels.max() >= classes:
@@ -66,7 +66,7 @@ def _check_labels(path: Path, labels: np.ndarray, samples: int, classes: int) ->
 
 
 def verify(folder: Path) -> Manifest:
-    """Checks size, SHA-256 and structure of both betons, whatever is remembered; UserError as `checked_beton`."""
+    """Checks size, SHA-256 and structure of both betons, even if they were verified before. Raises UserError."""
     manifest = load_manifest(folder)
     for split in SPLITS:
         info = manifest.splits[split]

@@ -1,68 +1,38 @@
 """Loaders: prepared data in, augmented batches out. `stream` reads through FFCV, `resident` holds the set in memory.
 
-Both give the same batches, bit for bit and in the same order; which one is faster depends on the machine, never the
-result. `open_loader` is the only entry; importing this package imports nothing heavy.
+Both give bit-identical batches in the same order. Which one is faster depends on the machine.
+`open_loader` is the only entry point; importing this package imports neither torch nor FFCV.
 """
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
+from fastcifar.data.raw_set import Split
 from fastcifar.errors import UserError
+from fastcifar.loader.options import LOADERS, LoaderKind, LoaderOptions
 
 if TYPE_CHECKING:
-    import torch
-
     from fastcifar.augment.transform import Transform
     from fastcifar.loader.base import Loader
 
-LOADERS = ("stream", "resident")
-"""The kinds of loader, as `open_loader` takes them."""
+__all__ = ["LOADERS", "LoaderKind", "LoaderOptions", "open_loader"]
 
 
 def open_loader(
-    kind: Literal["stream", "resident"],
-    folder: Path,
-    split: Literal["train", "test"],
-    transform: "Transform",
-    *,
-    batch_size: int,
-    seed: int,
-    shuffle: bool,
-    drop_last: bool,
-    size_at: Callable[[int], int] | None = None,
-    device: "torch.device | None" = None,
+    kind: LoaderKind, folder: Path, split: Split, transform: "Transform", options: LoaderOptions
 ) -> "Loader":
-    """Opens one split of the prepared data in `folder`; the file is checked against the manifest before it is read.
+    """Checks one split of the prepared data in `folder` against its manifest and opens a loader of it.
 
-    `batch_size` samples make a batch; `drop_last` leaves out a smaller last one. With `shuffle` the order is a pure
-    function of (`seed`, epoch), else it is that of the file. `size_at(global step)` is the side of the output in
-    pixels, where the global step is epoch * len(loader) + batch number; None means 32 throughout. With a CUDA `device`
-    the batches are made by the GPU, in its memory; None is the CPU.
-
-    Raises UserError for an unknown kind, a batch size that is below 1 or would deliver nothing, a seed outside
-    [0, 2**64), and data that is missing or damaged.
+    Raises UserError for an unknown kind, for options that leave no batch, and for data that is missing or damaged.
     """
     if kind not in LOADERS:
         raise UserError(f"no loader is called {kind!r}: choose one of {', '.join(LOADERS)}")
-    options: dict[str, Any] = {}
-    if device is not None and device.type == "cuda":
+    if options.device is not None and options.device.type == "cuda":
         from fastcifar.loader import cuda
 
-        Kind = cuda.CudaStreamLoader if kind == "stream" else cuda.CudaResidentLoader  # noqa: N806
-        options["device"] = device
-    elif kind == "stream":
-        from fastcifar.loader.stream import StreamLoader as Kind
+        loader = cuda.CudaStreamLoader if kind == "stream" else cuda.CudaResidentLoader
     else:
-        from fastcifar.loader.resident import ResidentLoader as Kind
-    return Kind(
-        folder,
-        split,
-        transform,
-        batch_size=batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        drop_last=drop_last,
-        size_at=size_at,
-        **options,
-    )
+        from fastcifar.loader import resident, stream
+
+        loader = stream.StreamLoader if kind == "stream" else resident.ResidentLoader
+    return loader(folder, split, transform, options)

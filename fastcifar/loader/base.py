@@ -1,13 +1,12 @@
-"""What a loader is, and all that both loaders do alike; a loader itself only adds how raw images are read.
+"""The interface of a loader and everything that both kinds share. A subclass only adds how raw images are read.
 
-The order, the augmentation and the hand-over are here once, so two loaders cannot come to differ in them.
+Order, augmentation and batching are implemented here once, so that the kinds cannot differ in them.
 """
 
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,83 +14,39 @@ from torch import Tensor
 
 from fastcifar.augment.buffer_pool import ALIGNMENT
 from fastcifar.augment.transform import Transform
+from fastcifar.data.cifar10 import CHANNELS, IMAGE_SIZE
 from fastcifar.errors import UserError
+from fastcifar.loader.options import LoaderOptions
 from fastcifar.loader.order import EpochPlan
 
-FULL_SIZE = 32
-TOGETHER = 1000
-"""Images read and made by one call if batches are smaller: waking threads takes as long as a hundred images."""
-SMALLEST_TYPE = 2  # bytes of a value in a batch
+IMAGES_PER_READ = 1000
+"""Smaller batches are read and augmented together: waking the threads takes as long as augmenting 100 images."""
+MIN_VALUE_BYTES = 2
+"""Size of the smallest value type a batch can have (float16, bfloat16)."""
+
 Array = np.ndarray | Tensor
 """Tensors for loaders that deliver on a GPU."""
 
 
-class Loader(Protocol):
-    """Batches of augmented images and their labels, epoch by epoch; also a context manager that closes itself."""
+class RawRead(NamedTuple):
+    """The stored images of one or more batches, on the loader's device. Valid until the next read."""
 
-    @property
-    def samples(self) -> int:
-        """Samples in the split."""
-        ...
-
-    @property
-    def batch_size(self) -> int:
-        """Samples in every batch but, without `drop_last`, the last."""
-        ...
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        ...
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of epoch `number` from batch `start` on; `start` is a jump, nothing is read and thrown away.
-
-        A batch is (images, labels): images as the transform makes them, (b, 3, size, size) in channels_last, and
-        labels int64 (b,), on the device. Nothing writes to their memory again, so batches may be kept; one that is
-        kept may keep its neighbours' memory with it.
-        Any number of epochs may be under way at once; leaving one early, in any way, ends what runs for it.
-
-        Raises UserError for a `start` outside [0, len(self)], a `number` outside [0, 2**64) and a closed loader;
-        RunFailedError, out of the iteration, if reading fails.
-        """
-        ...
-
-    def plain_images(self, count: int, transform: Transform) -> Tensor:
-        """About `count` images, (n, 3, 32, 32), of the first batches of epoch 0, by a transform of the caller's.
-
-        For what a network takes from the training set before it is trained; as many as there are, if fewer.
-        """
-        ...
-
-    def close(self) -> None:
-        """Ends every epoch under way and lets the data go; closing twice is fine."""
-        ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class RawBatches(NamedTuple):
-    """Batches as they are stored, all on the device that the loader delivers on; valid until the next are read."""
-
-    images: Array  # uint8 (n, 32, 32, 3); n is that of the batches, or the whole set
-    rows: Array  # int64 (b,): where in `images` the images of the batches are
+    images: Array  # uint8 (n, 32, 32, 3): the images that were read, or the whole split
+    rows: Array  # int64 (b,): the positions of the batches' images in `images`
     samples: Array  # int64 (b,): their indices in the data set
-    labels: Tensor  # int64 (b,), fresh memory
+    labels: Tensor  # int64 (b,); later reads do not overwrite it
 
 
-class BatchLoader(ABC):
-    """The part of a loader that does not depend on where the images come from."""
+class Loader(ABC):
+    """Batches of augmented images and their labels, epoch by epoch. A context manager that closes itself."""
 
-    def __init__(self, plan: EpochPlan, transform: Transform, size_at: Callable[[int], int] | None) -> None:
-        self._plan = plan
-        self._together = max(1, TOGETHER // plan.batch_size)
-        self._largest_read = min(self._together * plan.batch_size, plan.samples)
+    def __init__(self, samples: int, transform: Transform, options: LoaderOptions) -> None:
+        self._plan = EpochPlan(samples, options)
+        self._batches_per_read = max(1, IMAGES_PER_READ // options.batch_size)
+        self._max_read = min(self._batches_per_read * options.batch_size, samples)
+        self._device = options.device or torch.device("cpu")
         self._transform = self._on_device(transform)
-        self._size_at = size_at
+        self._size_at = options.size_at or (lambda step: IMAGE_SIZE)
         self._closed = False
 
     @property
@@ -101,86 +56,98 @@ class BatchLoader(ABC):
 
     @property
     def batch_size(self) -> int:
-        """Samples in every batch but, without `drop_last`, the last."""
-        return self._plan.batch_size
+        """Samples in every batch except, without `drop_last`, the last."""
+        return self._plan.options.batch_size
 
     def __len__(self) -> int:
+        """Batches in an epoch."""
         return len(self._plan)
 
     def epoch(self, number: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch; see `Loader.epoch`."""
+        """The batches of epoch `number`, from batch `start` on; the batches before it are not read.
+
+        A batch is (images, labels) on the loader's device: images (b, 3, size, size) in channels_last, in the
+        transform's dtype, and labels int64 (b,). A batch is never overwritten, so it may be kept. Keeping one may keep
+        the memory of the batches that were read with it.
+        Several epochs may be iterated at the same time. Abandoning one releases its thread and buffers.
+
+        Raises UserError for a `start` outside [0, len(self)], a `number` outside [0, 2**64) and a closed loader, and,
+        during the iteration, RunFailedError if reading fails.
+        """
         self._check_open()
-        return self._deliver(number, start, self._plan.batches(number, start))
+        return self._iterate(number, start, self._plan.batches(number, start))
 
     def plain_images(self, count: int, transform: Transform) -> Tensor:
-        """Images by another transform; see `Loader.plain_images`."""
+        """Images (n, 3, 32, 32) of the first batches of epoch 0, made by `transform` instead of the loader's own.
+
+        n is `count` rounded up to whole batches, and at most the size of the epoch. For statistics that a model takes
+        from the training set before training.
+        """
         self._check_open()
         reads = self._reads(self._plan.batches(0)[: -(-count // self.batch_size)])
         apply = self._on_device(transform)
         with contextlib.closing(self._read([np.concatenate(read) for read in reads])) as raw_reads:
             return torch.cat([apply(raw.images, raw.rows, raw.samples, 0) for raw in raw_reads])
 
-    def _reads(self, batches: list[np.ndarray]) -> list[list[np.ndarray]]:
-        return [batches[i : i + self._together] for i in range(0, len(batches), self._together)]
-
-    def _deliver(self, number: int, start: int, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _iterate(self, number: int, start: int, batches: list[np.ndarray]) -> Iterator[tuple[Tensor, Tensor]]:
         step = number * len(self) + start
         reads = self._reads(batches)
         with contextlib.closing(self._read([np.concatenate(read) for read in reads])) as raw_reads:
             for read in reads:
                 self._check_open()
                 raw = next(raw_reads)
-                sizes = [FULL_SIZE if self._size_at is None else self._size_at(step + i) for i in range(len(read))]
+                sizes = [self._size_at(step + i) for i in range(len(read))]
                 step += len(read)
-                for batch in self._cut(raw, read, sizes, number):
+                for batch in self._augmented_batches(raw, read, sizes, number):
                     yield batch
                     self._check_open()
 
-    def _cut(
-        self, raw: RawBatches, batches: list[np.ndarray], sizes: list[int], epoch: int
+    def _reads(self, batches: list[np.ndarray]) -> list[list[np.ndarray]]:
+        return [batches[i : i + self._batches_per_read] for i in range(0, len(batches), self._batches_per_read)]
+
+    def _augmented_batches(
+        self, raw: RawRead, batches: list[np.ndarray], sizes: list[int], epoch: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one read; those of the same size are made by one call."""
+        """The batches of one read. Neighbours of the same size are made by one call of the transform."""
         done = 0
-        for size, run in _runs_of_equal_size(batches, sizes):
-            lengths = [len(batch) for batch in run]
+        for size, group in _groups_of_equal_size(batches, sizes):
+            lengths = [len(batch) for batch in group]
             part = slice(done, done := done + sum(lengths))
             images = self._transform(raw.images, raw.rows[part], raw.samples[part], epoch, size)
             yield from zip(images.split(lengths), raw.labels[part].split(lengths), strict=True)
 
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
-        """The same transform for batches as `_read` makes them."""
+        """`transform` for the arrays that `_read` yields."""
         return transform
 
     @abstractmethod
-    def _read(self, reads: list[np.ndarray]) -> Generator[RawBatches]:
-        """Reads samples (int64 indices, at most `_largest_read`) in order; starts nothing before the first `next`."""
+    def _read(self, reads: list[np.ndarray]) -> Generator[RawRead]:
+        """Reads samples in order: each item is int64 indices, at most `_max_read`. Starts no work before `next`."""
 
     def _check_open(self) -> None:
         if self._closed:
             raise UserError("this loader is closed: open another one with open_loader")
 
     def close(self) -> None:
-        """Ends every epoch under way; a later `next` of one raises UserError."""
+        """Ends every running epoch, whose next `next` raises UserError, and releases the data. May be repeated."""
         self._closed = True
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def _runs_of_equal_size(batches: list[np.ndarray], sizes: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
-    """Neighbouring batches of one size in pixels, in order; all of them start at aligned addresses when made at once.
+def _groups_of_equal_size(batches: list[np.ndarray], sizes: list[int]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Groups neighbouring batches of one image size, such that every batch of a group starts at an aligned address.
 
-    So a batch's alignment never depends on its neighbours, and neither can arithmetic on it, to the last bit.
+    The alignment of a batch then never depends on its neighbours, and so neither does the rounding of arithmetic on it.
     """
-    run: list[np.ndarray] = []
+    group: list[np.ndarray] = []
     for i, (batch, size) in enumerate(zip(batches, sizes, strict=True)):
-        run.append(batch)
-        aligned = len(batch) * size * size * 3 * SMALLEST_TYPE % ALIGNMENT == 0
+        group.append(batch)
+        aligned = len(batch) * size * size * CHANNELS * MIN_VALUE_BYTES % ALIGNMENT == 0
         if not aligned or i + 1 == len(batches) or sizes[i + 1] != size:
-            yield size, run
-            run = []
+            yield size, group
+            group = []

@@ -9,9 +9,9 @@ from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
-from fastcifar.loader import open_loader
+from fastcifar.loader import LoaderKind, LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
-from fastcifar.loader.choice import Kind, choose_loader
+from fastcifar.loader.choice import choose_loader
 from fastcifar.models.build import build_model, use_kernels
 from fastcifar.models.speednet import WHITENING_IMAGES, SpeedNet
 from fastcifar.optim.schedules import resolution, total_steps
@@ -30,7 +30,7 @@ class RunContext:
         self.classes = len(self.manifest.class_names)
         self.steps_per_epoch = samples // config.batch_size
         self.total = total_steps(config.epochs, self.steps_per_epoch)
-        self.loader_kind: Kind
+        self.loader_kind: LoaderKind
         self.loader_kind, reason = choose_loader(config.loader, config.data, runtime.device)
         if reason and self.loader_kind == "stream":
             print(f"loader stream: {reason}", file=sys.stderr, flush=True)
@@ -46,11 +46,7 @@ class RunContext:
             seed=config.seed,
             dtype=self.runtime.dtype,
         )
-        return open_loader(
-            self.loader_kind,
-            config.data,
-            split,
-            transform,
+        options = LoaderOptions(
             batch_size=config.batch_size if is_train else config.evaluation_batch_size,
             seed=config.seed,
             shuffle=is_train,
@@ -58,6 +54,7 @@ class RunContext:
             size_at=self.image_size if is_train else None,
             device=self.runtime.device,
         )
+        return open_loader(self.loader_kind, config.data, split, transform, options)
 
     def image_size(self, step: int) -> int:
         """Side of the training images of `step`, in pixels."""

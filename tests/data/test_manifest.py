@@ -1,6 +1,7 @@
-"""The manifest: what is written is read back, and nonsense is named."""
+"""The manifest: what is written is read back, and an invalid value is named."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,83 +11,82 @@ from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 
 
-def test_it_describes_the_set(prepared: Path) -> None:
-    manifest = load_manifest(prepared)
+@pytest.fixture
+def folder(written: Path, tmp_path: Path) -> Path:
+    """A folder with a manifest that a test may change, and no betons."""
+    shutil.copy(written / "manifest.json", tmp_path)
+    return tmp_path
+
+
+def test_it_describes_the_set(written: Path) -> None:
+    manifest = load_manifest(written)
     assert manifest.format_version == 1
     assert manifest.dataset == "synthetic"
     assert len(manifest.class_names) == 10
     assert manifest.splits["train"].file == "train.beton"
     assert (manifest.splits["train"].samples, manifest.splits["test"].samples) == (230, 50)
-    assert manifest.splits["test"].bytes == (prepared / "test.beton").stat().st_size
+    assert manifest.splits["test"].bytes == (written / "test.beton").stat().st_size
     assert (manifest.source.kind, manifest.source.seed, manifest.source.checksum) == ("synthetic", 3, None)
-    assert str(prepared) not in (prepared / "manifest.json").read_text()
+    assert str(written) not in (written / "manifest.json").read_text()
 
 
-NONSENSE: list[tuple[str, Any, str]] = [
-    ("format_version", 2, "format_version is 2, expected 1"),
-    ("dataset", "mnist", "dataset is 'mnist', expected one of cifar10, synthetic, custom"),
-    ("class_names", ["a", "a"], "class_names is ['a', 'a'], expected a list of at least two different names"),
-    ("class_names", [1, 2], "class_names is [1, 2]"),
-    ("mean_01", [0.5, 0.5], "mean_01 is [0.5, 0.5], expected three numbers in 0..1"),
-    ("mean_01", [125.3, 122.9, 113.8], "mean_01 is [125.3, 122.9, 113.8], expected three numbers in 0..1"),
-    ("mean_01", [True, 0.5, 0.5], "mean_01 is [True, 0.5, 0.5]"),
-    ("std_01", [0.2, 0.0, 0.2], "std_01 is [0.2, 0.0, 0.2], expected three numbers above 0"),
-    ("std_01", [0.2, float("nan"), 0.2], "std_01 is [0.2, nan, 0.2]"),
-    ("splits", {"train": {}}, "expected the keys train and test"),
-    ("splits.train.file", "../train.beton", "splits.train.file is '../train.beton', expected train.beton"),
-    ("splits.train.sha256", "abc", "splits.train.sha256 is 'abc', expected 64 hexadecimal digits"),
-    ("splits.test.bytes", -1, "splits.test.bytes is -1, expected a whole number above 0"),
-    ("splits.test.samples", 1.5, "splits.test.samples is 1.5, expected a whole number above 0"),
-    ("source", None, "source is None, expected an object"),
-    ("source.kind", [], "source.kind is [], expected one of"),
-    ("source.name", "/home/me/cifar", "source.name is '/home/me/cifar', expected a file name without a folder"),
-    ("source.checksum", 5, "source.checksum is 5, expected a text or null"),
-    ("source.seed", "3", "source.seed is '3', expected a whole number in 0..2**63-1 or null"),
-    ("content_sha256", None, "content_sha256 is None, expected 64 hexadecimal digits"),
-    ("fastcifar_version", 1, "fastcifar_version is 1, expected a text"),
-    ("extra", 1, "field extra is unknown"),
+INVALID: list[tuple[str, Any, str]] = [
+    ("format_version", 2, "2"),
+    ("dataset", "mnist", "mnist"),
+    ("class_names", ["a", "a"], "['a', 'a']"),
+    ("class_names", [1, 2], "[1, 2]"),
+    ("mean_01", [0.5, 0.5], "[0.5, 0.5]"),
+    ("mean_01", [125.3, 122.9, 113.8], "125.3"),
+    ("mean_01", [True, 0.5, 0.5], "True"),
+    ("std_01", [0.2, 0.0, 0.2], "0.0"),
+    ("std_01", [0.2, float("nan"), 0.2], "nan"),
+    ("splits", {"train": {}}, "train"),
+    ("splits.train.file", "../train.beton", "../train.beton"),
+    ("splits.train.sha256", "abc", "abc"),
+    ("splits.test.bytes", -1, "-1"),
+    ("splits.test.samples", 1.5, "1.5"),
+    ("source", None, "None"),
+    ("source.kind", [], "[]"),
+    ("source.name", "/home/me/cifar", "/home/me/cifar"),
+    ("source.checksum", 5, "5"),
+    ("source.seed", "3", "'3'"),
+    ("content_sha256", None, "None"),
+    ("fastcifar_version", 1, "1"),
+    ("extra", 1, "unknown"),
 ]
 
 
-@pytest.mark.parametrize(("field", "value", "text"), NONSENSE)
-def test_nonsense_is_named(field: str, value: Any, text: str, prepared: Path) -> None:
-    path = prepared / "manifest.json"
+@pytest.mark.parametrize(("field", "value", "shown"), INVALID)
+def test_an_invalid_field_is_named(field: str, value: Any, shown: str, folder: Path) -> None:
+    path = folder / "manifest.json"
     content = json.loads(path.read_text())
     *outer, last = field.split(".")
-    place = content
+    parent = content
     for name in outer:
-        place = place[name]
-    place[last] = value
+        parent = parent[name]
+    parent[last] = value
     path.write_text(json.dumps(content))
     with pytest.raises(UserError) as caught:
-        load_manifest(prepared)
-    assert text in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "python -m fastcifar.prepare --force" in str(caught.value)
+        load_manifest(folder)
+    assert all(text in str(caught.value) for text in (str(path), field, shown, "fastcifar prepare --force"))
 
 
-def test_a_missing_field_is_named(prepared: Path) -> None:
-    path = prepared / "manifest.json"
+def test_a_missing_field_is_named(folder: Path) -> None:
+    path = folder / "manifest.json"
     content = json.loads(path.read_text())
     del content["splits"]["test"]["sha256"]
     path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"field splits\.test\.sha256 is missing"):
-        load_manifest(prepared)
+    with pytest.raises(UserError, match=r"splits\.test\.sha256 is missing"):
+        load_manifest(folder)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
-def test_no_json(content: bytes, prepared: Path) -> None:
-    (prepared / "manifest.json").write_bytes(content)
-    with pytest.raises(UserError, match="is not JSON"):
-        load_manifest(prepared)
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]"])
+def test_a_file_that_is_no_json_object_is_refused(content: bytes, folder: Path) -> None:
+    (folder / "manifest.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"manifest\.json"):
+        load_manifest(folder)
 
 
-def test_no_object(prepared: Path) -> None:
-    (prepared / "manifest.json").write_text("[]")
-    with pytest.raises(UserError, match="expected an object"):
-        load_manifest(prepared)
-
-
-def test_no_manifest(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no prepared data in .*run `python -m fastcifar\.prepare`"):
+def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nowhere.*fastcifar prepare"):
         load_manifest(tmp_path / "nowhere")

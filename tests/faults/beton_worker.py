@@ -1,10 +1,10 @@
-"""Reads damaged sets in a process of its own: `python tests/faults/beton_worker.py FAMILY FIRST COUNT`.
+"""Reads damaged sets in a separate process: `python tests/faults/beton_worker.py FAMILY FIRST COUNT`.
 
-FAMILY is damaged (the manifest stays as it was), hostile (it fits the damage, or is itself changed), or mixed.
+FAMILY is damaged (the manifest is unchanged), hostile (the manifest fits the damage, or is damaged itself), or mixed.
 
-For every seed from FIRST on: `try SEED WAY`, and once both loaders have had their turn, `end SEED OUTCOME OUTCOME`, of
-stream and resident. An outcome is `refused`, `equal` (bit for bit the batches of the undamaged set), `other` (only
-where somebody made manifest and beton: both loaders give the same batches, labels and values in range) or `WRONG:...`.
+Prints for every seed from FIRST on `try SEED WAY` and, after both loaders, `end SEED OUTCOME OUTCOME` of stream and
+resident. An outcome is `refused`, `equal` (batches bit-identical to those of the undamaged set), `other` (hostile only:
+both loaders give the same batches, with labels and values in range) or `WRONG:...`.
 """
 
 import os
@@ -20,23 +20,23 @@ from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.loader import LOADERS, open_loader
+from fastcifar.loader import LOADERS, LoaderKind, LoaderOptions, open_loader
 
 Batches = tuple[torch.Tensor, torch.Tensor]
 
 
-def read(kind: str, folder: Path) -> tuple[Batches, int]:
-    """An epoch in the order of the file, as one batch, and the number of classes."""
+def read(kind: LoaderKind, folder: Path) -> tuple[Batches, int]:
+    """An epoch in file order as one batch, and the number of classes."""
     manifest = load_manifest(folder)
     transform = Transform(NO_AUGMENTATION, manifest.mean_01, manifest.std_01)
-    options = {"batch_size": 64, "seed": 0, "shuffle": False, "drop_last": False}
-    with open_loader(kind, folder, "train", transform, **options) as loader:  # type: ignore[arg-type]
+    options = LoaderOptions(batch_size=64, seed=0, shuffle=False, drop_last=False)
+    with open_loader(kind, folder, "train", transform, options) as loader:
         images, labels = zip(*loader.epoch(0), strict=True)
         return (torch.cat(images), torch.cat(labels)), len(manifest.class_names)
 
 
 def outcomes(folder: Path, sound: Batches, hostile: bool) -> list[str]:
-    """What came of both loaders."""
+    """The outcome of each loader."""
     found: list[str] = []
     first: Batches | None = None
     for kind in LOADERS:
@@ -45,7 +45,7 @@ def outcomes(folder: Path, sound: Batches, hostile: bool) -> list[str]:
         except (UserError, RunFailedError):
             found.append("refused")
             continue
-        except BaseException as error:  # noqa: BLE001  (that is what is looked for)
+        except BaseException as error:  # noqa: BLE001  (what the test looks for)
             found.append(f"WRONG:{type(error).__name__}:{str(error).replace(' ', '_')[:100]}")
             continue
         first = first or batches
@@ -70,7 +70,7 @@ def _plausible(batches: Batches, classes: int) -> bool:
 
 
 def main() -> None:
-    """See above."""
+    """Damages and reads a fresh copy of the set for every seed."""
     family, first, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix="fastcifar-faults-", dir=memory) as name:

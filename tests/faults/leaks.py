@@ -1,12 +1,12 @@
-"""Threads, open files and memory over many half-read epochs and many loaders: `python tests/faults/leaks.py`.
+"""Counts threads, open files and memory over many half-read epochs and loaders: `python tests/faults/leaks.py`.
 
-Arguments: half-read epochs, loaders. Prints JSON: for both, of both kinds of loader, a row of (done, threads, open
-files, resident MiB) at eleven times from a tenth of the way on; before that, what is made once is made, for which
-further half-read epochs and loaders come first: memory grows by 0 to 4 MiB, in some steps, during the first 60 epochs
-or so and by less during the first loaders, and then no more.
+Arguments: half-read epochs, loaders. Prints JSON: for each kind of loader two series of eleven rows (done, threads,
+open files, resident MiB), the first after a tenth of the way. Before each series come more half-read epochs or loaders
+that are not counted: memory grows by 0 to 4 MiB, in a few steps, during the first 60 epochs or so, and less during the
+first loaders.
 
-Each epoch is followed by a pause as short as the shortest training step: TBB, by which numba wakes its threads, keeps 7
-kB of every call until they have had nothing to do for a moment (numba/numba#10225), so without it memory would grow.
+A pause as short as the shortest training step follows each epoch. TBB, which wakes numba's threads, keeps 7 kB of every
+call until its threads have been idle for a moment (numba/numba#10225), so memory would grow without it.
 """
 
 import gc
@@ -23,16 +23,16 @@ from mutations import write_sound_set
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
 from fastcifar.data.prepared import load_manifest
-from fastcifar.loader import open_loader
+from fastcifar.loader import LoaderKind, LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 
 PAUSE_S = 0.005
-FIRST_EPOCHS, FIRST_LOADERS = 100, 20
+UNCOUNTED_EPOCHS, UNCOUNTED_LOADERS = 100, 20
 Row = tuple[int, int, int, float]
 
 
 def counts(done: int) -> Row:
-    """What this process has now, the garbage collected."""
+    """Threads, files and memory of this process after a garbage collection."""
     gc.collect()
     threads, files = (sum(1 for _ in Path("/proc/self", kind).iterdir()) for kind in ("task", "fd"))
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -50,14 +50,14 @@ def series(times: int, once: Callable[[int], None]) -> list[Row]:
     return rows
 
 
-def watch(kind: str, folder: Path, epochs: int, loaders: int) -> dict[str, list[Row]]:
-    """Both series of one kind of loader."""
+def watch(kind: LoaderKind, folder: Path, epochs: int, loaders: int) -> dict[str, list[Row]]:
+    """Both series of one kind of loader, by name."""
     generator, manifest = random.Random(0), load_manifest(folder)
     transform = Transform(AugmentConfig(), manifest.mean_01, manifest.std_01)
 
     def opened() -> Loader:
-        options = {"batch_size": 10, "seed": 0, "shuffle": True, "drop_last": False}
-        return open_loader(kind, folder, "train", transform, **options)  # type: ignore[arg-type]
+        options = LoaderOptions(batch_size=10, seed=0, shuffle=True, drop_last=False)
+        return open_loader(kind, folder, "train", transform, options)
 
     def half_an_epoch(loader: Loader, number: int) -> None:
         for _ in zip(range(generator.randrange(len(loader) + 1)), loader.epoch(number), strict=False):
@@ -69,21 +69,21 @@ def watch(kind: str, folder: Path, epochs: int, loaders: int) -> dict[str, list[
             half_an_epoch(loader, number)
 
     with opened() as loader:
-        for number in range(FIRST_EPOCHS):
+        for number in range(UNCOUNTED_EPOCHS):
             half_an_epoch(loader, number)
         half_read = series(epochs, lambda number: half_an_epoch(loader, number))
-    for number in range(FIRST_LOADERS):
+    for number in range(UNCOUNTED_LOADERS):
         lifetime(number)
     return {"half_read_epochs": half_read, "loaders": series(loaders, lifetime)}
 
 
 def main() -> None:
-    """See above."""
+    """Prints both series of both kinds of loader."""
     epochs, loaders = int(sys.argv[1]), int(sys.argv[2])
     with tempfile.TemporaryDirectory(prefix="fastcifar-leaks-") as name:
         write_sound_set(Path(name))
-        # resident first: FFCV's import and compilation would change what it starts from
-        print(json.dumps({kind: watch(kind, Path(name), epochs, loaders) for kind in ("resident", "stream")}))
+        kinds: tuple[LoaderKind, ...] = ("resident", "stream")  # resident first, before FFCV is imported
+        print(json.dumps({kind: watch(kind, Path(name), epochs, loaders) for kind in kinds}))
 
 
 if __name__ == "__main__":

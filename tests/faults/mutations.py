@@ -1,4 +1,4 @@
-"""Ways to damage a prepared set, chosen by a seed, and the set that they damage: small pages make small files."""
+"""Seeded ways to damage a prepared set, and the valid set that they damage; its small pages make small files."""
 
 import json
 import os
@@ -23,15 +23,15 @@ File = bytearray
 
 
 def encode(images: np.ndarray, labels: np.ndarray, page: int = MIN_PAGE) -> bytes:
-    """A beton, as the drawing in `beton_format` has it."""
-    count, places = len(labels), np.arange(len(labels))
+    """The bytes of a beton; the layout is in `beton_format`."""
+    count, index, per_page = len(labels), np.arange(len(labels)), page // 3072
     start = -(-(METADATA_START + SAMPLE.itemsize * count) // page) * page
-    offsets = start + places // (page // 3072) * page + places % (page // 3072) * 3072
-    table_start = start + -(-count // (page // 3072)) * page
+    offsets = start + index // per_page * page + index % per_page * 3072
+    table_start = start + -(-count // per_page) * page
     samples, table = np.zeros(count, SAMPLE), np.zeros(count, ALLOCATION)
     samples["mode"], samples["width"], samples["height"] = 1, 32, 32
     samples["offset"], samples["label"] = offsets, labels
-    table["sample"], table["offset"], table["size"] = places, offsets, 3072
+    table["sample"], table["offset"], table["size"] = index, offsets, 3072
     whole = np.zeros(table_start, np.uint8)
     fields = np.array([(2, b"image", b""), (1, b"label", b"")], FIELD)
     head = np.array([(2, 2, page, count, table_start)], HEADER).tobytes() + fields.tobytes() + samples.tobytes()
@@ -42,7 +42,7 @@ def encode(images: np.ndarray, labels: np.ndarray, page: int = MIN_PAGE) -> byte
 
 
 def write_sound_set(folder: Path) -> RawSet:
-    """A set of ten classes in `folder`, and what is in it."""
+    """Writes a valid set of ten classes into `folder` and returns its content."""
     raw = synthetic_set(SAMPLES["train"], SAMPLES["test"], seed=8)
     for split in SAMPLES:
         images, labels = raw.split(split).images_nhwc, raw.split(split).labels  # type: ignore[arg-type]
@@ -58,16 +58,16 @@ def write_sound_set(folder: Path) -> RawSet:
 
 
 def described(folder: Path, split: str, samples: int) -> SplitInfo:
-    """What a manifest that fits the file says of it."""
+    """The manifest's entry for the file as it is."""
     path = folder / f"{split}.beton"
     return SplitInfo(file=path.name, sha256=digest(path), bytes=path.stat().st_size, samples=samples)
 
 
-# ---- of the content of a file; each changes it in place
+# ---- damage to the content of a file, in place
 
 
-def _place(random: Generator, whole: File) -> int:
-    """Half of the time where the numbers are: most of a beton is pixels."""
+def _position(random: Generator, whole: File) -> int:
+    """Half of the time in the header, the metadata or the table, as most of a beton is pixels."""
     table = 300 * ALLOCATION.itemsize
     near = (0, METADATA_START + 300 * SAMPLE.itemsize) if random.random() < 0.5 else (len(whole) - table, len(whole))
     low, high = near if random.random() < 0.5 else (0, len(whole))
@@ -75,83 +75,80 @@ def _place(random: Generator, whole: File) -> int:
 
 
 def flip_bits(random: Generator, whole: File) -> None:
-    """One to eight bits."""
     for _ in range(random.integers(1, 9)):
-        whole[_place(random, whole)] ^= 1 << int(random.integers(8))
+        whole[_position(random, whole)] ^= 1 << int(random.integers(8))
 
 
 def truncate(random: Generator, whole: File) -> None:
-    """At any byte."""
-    del whole[_place(random, whole) if random.random() < 0.5 else len(whole) - int(random.integers(1, 100)) :]
+    del whole[_position(random, whole) if random.random() < 0.5 else len(whole) - int(random.integers(1, 100)) :]
 
 
 def extend(random: Generator, whole: File) -> None:
-    """By zeros, noise or itself."""
+    """Appends zeros, noise or the file itself."""
     more = int(random.integers(1, 5000))
     whole += (bytes(more), random.bytes(more), bytes(whole))[random.integers(3)]
 
 
 def zero_range(random: Generator, whole: File) -> None:
-    """As a lost page of a disk."""
-    start, size = _place(random, whole), int(random.choice([1, 8, 24, 512, 4096, 1 << 20]))
+    """Like a lost page of a disk."""
+    start, size = _position(random, whole), int(random.choice([1, 8, 24, 512, 4096, 1 << 20]))
     end = min(start + size, len(whole))
     whole[start:end] = bytes(end - start)
 
 
 def copy_range(random: Generator, whole: File) -> None:
-    """A range again in another place, of the same length or moving what is behind it."""
-    start, target, size = _place(random, whole), _place(random, whole), int(random.choice([1, 24, 512, 3072, 4096]))
+    """Copies a range over another one, or inserts it, which moves the rest of the file."""
+    start, target, size = (
+        _position(random, whole),
+        _position(random, whole),
+        int(random.choice([1, 24, 512, 3072, 4096])),
+    )
     piece = whole[start : start + size]
     whole[target : target + (len(piece) if random.random() < 0.7 else 0)] = piece
 
 
 def swap_ranges(random: Generator, whole: File) -> None:
-    """Two ranges, images or records as a rule, in each other's places."""
+    """Swaps two aligned ranges, usually images or records."""
     size = int(random.choice([24, 512, 3072]))
-    first, second = sorted(size * (_place(random, whole) // size) for _ in range(2))
+    first, second = sorted(size * (_position(random, whole) // size) for _ in range(2))
     if first + size <= second and second + size <= len(whole):
-        whole[first : first + size], whole[second : second + size] = (
-            whole[second : second + size],
-            whole[first : first + size],
-        )
+        a, b = whole[first : first + size], whole[second : second + size]
+        whole[first : first + size], whole[second : second + size] = b, a
 
 
 def _set_number(random: Generator, whole: File, dtype: np.dtype, at: int) -> None:
     names = [name for name in dtype.names or () if dtype[name].kind in "ui"]
     fields: Any = dtype.fields
     field, offset = fields[names[random.integers(len(names))]]
-    value = int(random.choice([*NUMBERS, len(whole), len(whole) - 1, len(whole) - 3072], 1)[0]) % 2 ** (
-        8 * field.itemsize
-    )
+    number = random.choice([*NUMBERS, len(whole), len(whole) - 1, len(whole) - 3072], 1)[0]
+    value = int(number) % 2 ** (8 * field.itemsize)
     whole[at + offset : at + offset + field.itemsize] = value.to_bytes(field.itemsize, "little")
 
 
 def set_in_header(random: Generator, whole: File) -> None:
-    """A hostile number in the header or in a description of a field."""
-    place = (0, HEADER) if random.random() < 0.8 else (24 + 1041 * int(random.integers(2)), FIELD)
-    _set_number(random, whole, place[1], place[0])
+    """Puts an extreme number into the header or a field's description."""
+    at, dtype = (0, HEADER) if random.random() < 0.8 else (24 + 1041 * int(random.integers(2)), FIELD)
+    _set_number(random, whole, dtype, at)
 
 
 def set_in_metadata(random: Generator, whole: File) -> None:
-    """A hostile number in the metadata of some samples."""
     for _ in range(random.integers(1, 4)):
         _set_number(random, whole, SAMPLE, METADATA_START + 24 * int(random.integers(300)))
 
 
 def set_in_table(random: Generator, whole: File) -> None:
-    """A hostile number in the allocation table."""
     for _ in range(random.integers(1, 4)):
         _set_number(random, whole, ALLOCATION, len(whole) - 24 * int(random.integers(1, 301)))
 
 
 def set_label(random: Generator, whole: File) -> None:
-    """A label that is wrong or out of range."""
+    """Replaces a label by another one or one out of range."""
     at = METADATA_START + 24 * int(random.integers(300)) + 16
     whole[at : at + 8] = int(random.choice([9, 10, 11, 255, 2**31, 2**63 - 1, -1])).to_bytes(8, "little", signed=True)
 
 
 def shuffle_table(random: Generator, whole: File) -> None:
-    """The records of the table in another order, or one of them twice."""
+    """Permutes the records of the table, or duplicates one."""
     table = np.frombuffer(bytes(whole[-24 * 300 :]), ALLOCATION).copy()
     if random.random() < 0.5:
         table = random.permutation(table)
@@ -166,16 +163,16 @@ CONTENT: tuple[Callable[[Generator, File], None], ...] = (
 )  # fmt: skip
 
 
-# ---- of the folder
+# ---- damage to the folder
 
 
 def swap_files(random: Generator, folder: Path) -> None:
-    """Train in the place of test."""
+    """Puts the test split in the place of the train split."""
     shutil.copy(folder / "test.beton", folder / "train.beton")
 
 
 def no_file(random: Generator, folder: Path) -> None:
-    """Nothing, a folder, a pipe, an endless device or a dead link where the beton should be."""
+    """Replaces the beton by nothing, a folder, a pipe, an endless device, a link to itself or an empty file."""
     path = folder / "train.beton"
     path.unlink()
     things = (lambda: None, path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"),
@@ -184,7 +181,7 @@ def no_file(random: Generator, folder: Path) -> None:
 
 
 def other_manifest(random: Generator, folder: Path) -> None:
-    """One value of the manifest is nonsense, or some bytes of it are others."""
+    """Replaces a value of the manifest by nonsense, or some of its bytes."""
     path = folder / "manifest.json"
     whole = bytearray(path.read_bytes())
     if random.random() < 0.3:
@@ -201,30 +198,28 @@ def other_manifest(random: Generator, folder: Path) -> None:
 
 def _inner(random: Generator, value: Any) -> Any:
     while True:
-        deeper = [
-            item
-            for item in (value.values() if isinstance(value, dict) else value)
-            if item and isinstance(item, dict | list)
-        ]
+        items = value.values() if isinstance(value, dict) else value
+        deeper = [item for item in items if item and isinstance(item, dict | list)]
         if not deeper or random.random() < 0.3:
             return value
         value = deeper[random.integers(len(deeper))]
 
 
 def mutate(seed: int, folder: Path, hostile: bool) -> str:
-    """Damages the set in `folder` in the way of `seed` and names it; `hostile` makes the manifest fit the damage."""
+    """Damages the set in `folder` as `seed` says and returns the name of the damage.
+
+    `hostile` makes the manifest fit the damage, or damages the manifest.
+    """
     random = np.random.default_rng(seed)
     choices = [*CONTENT, *CONTENT, swap_files, no_file, *([other_manifest] * 4 if hostile else [])]
     chosen = choices[random.integers(len(choices))]
-    if chosen not in CONTENT:
+    if chosen in CONTENT:
+        whole = bytearray((folder / "train.beton").read_bytes())
+        chosen(random, whole)
+        (folder / "train.beton").write_bytes(whole)
+    else:
         chosen(random, folder)
-        if chosen is swap_files and hostile:
-            _fit_manifest(random, folder)
-        return chosen.__name__
-    whole = bytearray((folder / "train.beton").read_bytes())
-    chosen(random, whole)
-    (folder / "train.beton").write_bytes(whole)
-    if hostile:
+    if hostile and (chosen in CONTENT or chosen is swap_files):
         _fit_manifest(random, folder)
     return chosen.__name__
 

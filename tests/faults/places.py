@@ -1,4 +1,4 @@
-"""Folders that are full or read-only: small file systems of their own where this process may mount them."""
+"""Folders that are full or read-only. They are file systems of their own where this process may mount them."""
 
 import contextlib
 import os
@@ -11,21 +11,15 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mebibytes: float) -> Iterator[Path]:
-    """A file system of that size in `folder`; the test is skipped where none can be mounted."""
+    """Mounts a file system of that size at `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = ["mount", "-t", "tmpfs", "-o", f"size={int(mebibytes * 1024)}k", "none", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
-    try:
+    with _mounted(folder, "-t", "tmpfs", "-o", f"size={int(mebibytes * 1024)}k", "none"):
         yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
-    """`folder`, read-only: by its permissions, or mounted so for root, whom permissions do not hold."""
+    """Makes `folder` read-only: by its permissions, or by a mount for root, who may ignore permissions."""
     if os.geteuid() != 0:
         folder.chmod(0o555)
         try:
@@ -33,11 +27,18 @@ def read_only(folder: Path) -> Iterator[Path]:
         finally:
             folder.chmod(0o755)
         return
-    done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"root may write anywhere, and nothing can be mounted here: {done.stderr.strip()}")
-    try:
+    with _mounted(folder, "--bind", str(folder)):
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
         yield folder
+
+
+@contextlib.contextmanager
+def _mounted(folder: Path, *arguments: str) -> Iterator[None]:
+    """Skips the test where mounting is not allowed."""
+    done = subprocess.run(["mount", *arguments, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"cannot mount a file system: {done.stderr.strip()}")
+    try:
+        yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -1,4 +1,4 @@
-"""One small prepared folder for all loader tests, and the plain way to compute any batch of it."""
+"""One small prepared folder for all loader tests, and a reference that computes any batch without a loader."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ import torch
 from fastcifar.augment.transform import Transform
 from fastcifar.config import AugmentConfig
 from fastcifar.data.prepared import load_manifest, write_set
-from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
-from fastcifar.loader import base as protocol
-from fastcifar.loader import open_loader
+from fastcifar.data.raw_set import RawSet
+from fastcifar.data.sources.synthetic import synthetic_set
+from fastcifar.loader import LoaderOptions, base, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.order import epoch_order
 
-SAMPLES = {"train": 1003, "test": 97}
+SAMPLES = 1003
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +28,10 @@ class Prepared:
     raw: RawSet
     transform: Transform
 
-    def open(self, kind: str, **changes: Any) -> Loader:
-        options = {"split": "train", "batch_size": 128, "seed": 7, "shuffle": True, "drop_last": False} | changes
-        options = {"transform": self.transform} | options
-        return open_loader(kind, self.folder, **options)  # type: ignore[arg-type]
+    def open(self, kind: Any, split: Any = "train", transform: Any = None, **changes: Any) -> Loader:
+        """A loader of `folder`: by default shuffled by seed 7, in batches of 128 and a last one of 107."""
+        options = {"batch_size": 128, "seed": 7, "shuffle": True, "drop_last": False} | changes
+        return open_loader(kind, self.folder, split, transform or self.transform, LoaderOptions(**options))
 
     def batch(self, indices: np.ndarray, epoch: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:
         """What a loader must deliver for these samples of the train split, without any loader."""
@@ -39,24 +39,13 @@ class Prepared:
         return images, torch.from_numpy(self.raw.train.labels[indices])
 
     def epoch(self, epoch: int, batch_size: int = 128, seed: int = 7) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        order = epoch_order(SAMPLES["train"], seed, epoch)
+        order = epoch_order(SAMPLES, seed, epoch)
         return [self.batch(order[i : i + batch_size], epoch) for i in range(0, len(order), batch_size)]
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    generator = np.random.default_rng(5)
-
-    def noise(samples: int) -> RawSplit:
-        images = generator.integers(0, 256, (samples, 32, 32, 3), dtype=np.uint8)
-        return RawSplit(images_nhwc=images, labels=generator.integers(0, 10, samples))
-
-    raw = RawSet(
-        train=noise(SAMPLES["train"]),
-        test=noise(SAMPLES["test"]),
-        class_names=tuple("abcdefghij"),
-        source=SourceInfo(kind="synthetic", name="noise", seed=5),
-    )
+    raw = synthetic_set(train=SAMPLES, test=97, seed=5)
     folder = tmp_path_factory.mktemp("prepared")
     write_set(raw, folder)
     manifest = load_manifest(folder)
@@ -65,7 +54,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="session")
 def same() -> Callable[..., None]:
-    """Asserts that two runs of batches are equal bit for bit."""
+    """Asserts that two sequences of batches are bit-identical."""
 
     def check(found: Any, expected: Any) -> None:
         found, expected = list(found), list(expected)
@@ -82,10 +71,10 @@ def same() -> Callable[..., None]:
 @pytest.fixture
 def stream(prepared: Prepared) -> Iterator[Loader]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(protocol, "TOGETHER", 1)  # each batch is a read of its own
+        patch.setattr(base, "IMAGES_PER_READ", 1)  # each batch is a read of its own
         loader = prepared.open("stream", batch_size=50)  # 21 batches: far more than are read ahead
     with loader:
         list(loader.epoch(0, 19))  # imports and compiles
-        gc.freeze()  # a full collection now looks at what the test made only, which is quick
+        gc.freeze()  # makes full collections quick: they only look at objects made by the test
         yield loader
         gc.unfreeze()

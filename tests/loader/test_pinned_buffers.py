@@ -1,6 +1,7 @@
-"""The way of batches to a GPU: slots against a copy engine that is late, and the GPU's loaders with and without one."""
+"""Pinned buffers whose copies are late, and the CUDA loaders with and without a GPU."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,92 +10,62 @@ import torch
 from torch import Tensor
 
 from fastcifar.augment.transform import Transform
-from fastcifar.loader import LOADERS, cuda, open_loader
-from fastcifar.loader.cuda import CudaResidentLoader, CudaStreamLoader
-from fastcifar.loader.pinned_buffers import SLOTS, SlotRing, pinned_slots
+from fastcifar.loader import LOADERS, LoaderOptions, cuda
+from fastcifar.loader.pinned_buffers import RING_SIZE, BufferRing, PinnedBuffer, pinned_ring
 
-CPU = torch.device("cpu")
-LOADERS_ON_GPU: dict[str, Any] = {"resident": CudaResidentLoader, "stream": CudaStreamLoader}
+CUDA_LOADERS = {"resident": cuda.CudaResidentLoader, "stream": cuda.CudaStreamLoader}
 
 
-class LateEngine:
-    """Runs copies in the order they were started, and each only when somebody waits for it or for a later one."""
+class LateBuffer(PinnedBuffer):
+    """Host memory whose copy runs only when someone waits for it."""
 
-    def __init__(self) -> None:
-        self.queue: list[Callable[[], None]] = []
-        self.done = 0
-
-    def run_until(self, count: int) -> None:
-        while self.done < count:
-            self.queue[self.done]()
-            self.done += 1
-
-
-class LateSlot:
-    def __init__(self, engine: LateEngine, batch_size: int) -> None:
-        self.engine, self.ticket = engine, 0
+    def __init__(self, batch_size: int) -> None:
         self.images = np.zeros((batch_size, 32, 32, 3), np.uint8)
         self.labels = np.zeros(batch_size, np.int64)
+        self.copy: Callable[[], None] | None = None
 
     def wait(self) -> None:
-        self.engine.run_until(self.ticket)
+        if self.copy is not None:
+            self.copy()
+            self.copy = None
 
     def send(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        count = len(labels)
-        self.images[:count], self.labels[:count] = images, labels
-        there = torch.zeros(images.shape, dtype=torch.uint8), torch.zeros(count, dtype=torch.int64)
+        self.images[:], self.labels[:] = images, labels
+        sent = torch.zeros(images.shape, dtype=torch.uint8), torch.zeros(len(labels), dtype=torch.int64)
 
         def copy() -> None:
-            there[0].copy_(torch.from_numpy(self.images[:count]))
-            there[1].copy_(torch.from_numpy(self.labels[:count]))
+            sent[0].copy_(torch.from_numpy(self.images))
+            sent[1].copy_(torch.from_numpy(self.labels))
 
-        self.engine.queue.append(copy)
-        self.ticket = len(self.engine.queue)
-        return there
-
-
-class HastySlot(LateSlot):
-    def wait(self) -> None:
-        pass
+        self.copy = copy
+        return sent
 
 
-class OrderedSlot(LateSlot):
-    """Whose consumer comes after the copy, as a stream that waits for it does."""
-
-    def send(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        there = super().send(images, labels)
-        self.wait()
-        return there
+def are_intact(found: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether the images and labels of the i-th batch are all i + 1."""
+    return all(bool((images == i + 1).all() and (labels == i + 1).all()) for i, (images, labels) in enumerate(found))
 
 
-def moved(kind: type[LateSlot], batches: int = 20) -> list[bool]:
-    """Which of the batches, all written to one buffer as FFCV's are, reached the other side as they were."""
-    engine, buffer = LateEngine(), np.zeros((5, 32, 32, 3), np.uint8)
-    ring = SlotRing([kind(engine, 5) for _ in range(SLOTS)])
-    found = []
-    for number in range(batches):
-        buffer[:] = number + 1
-        found.append(ring.move(buffer, np.full(5, number)))
-        assert engine.done <= max(0, number + 1 - SLOTS)  # nobody waited for more than the slot that is used again
-    engine.run_until(batches)
-    return [bool((images == i + 1).all() and (labels == i).all()) for i, (images, labels) in enumerate(found)]
-
-
-def test_no_slot_is_overwritten_before_its_copy_has_run() -> None:
-    assert all(moved(LateSlot))
-
-
-def test_without_waiting_the_late_engine_would_show_it() -> None:
-    assert moved(HastySlot).count(True) == SLOTS  # only the last round was left alone
+def test_a_buffer_is_filled_again_only_after_its_copy_has_run() -> None:
+    buffers, source, found = [LateBuffer(5) for _ in range(RING_SIZE)], np.zeros((5, 32, 32, 3), np.uint8), []
+    ring = BufferRing(buffers)
+    for number in range(20):
+        source[:] = number + 1  # FFCV reuses its memory too
+        found.append(ring.to_device(source, np.full(5, number + 1)))
+        assert sum(buffer.copy is not None for buffer in buffers) == min(
+            number + 1, RING_SIZE
+        )  # waits no more than that
+    for buffer in buffers:
+        buffer.wait()
+    assert are_intact(found)
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's loaders with the CPU in place of the GPU: its transform, and a copy engine that is late."""
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the GPU of the CUDA loaders by the CPU."""
 
-    def slots(batch_size: int, device: torch.device) -> SlotRing:
-        engine = LateEngine()
-        return SlotRing([OrderedSlot(engine, batch_size) for _ in range(SLOTS)])
+    def copied(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        return torch.from_numpy(images.copy()), torch.from_numpy(labels.copy())
 
     def on_cpu(transform: Transform, device: torch.device) -> Callable[..., Tensor]:
         def apply(images: Tensor, rows: Tensor, samples: Tensor, epoch: int, size: int = 32) -> Tensor:
@@ -102,21 +73,21 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return apply
 
-    monkeypatch.setattr(cuda, "pinned_slots", slots)
+    monkeypatch.setattr(cuda, "pinned_ring", lambda batch_size, device: SimpleNamespace(to_device=copied))
     monkeypatch.setattr(cuda, "to_device", lambda array, device: torch.from_numpy(array.copy()))
     monkeypatch.setattr(cuda, "CudaTransform", on_cpu)
 
 
-@pytest.mark.usefixtures("pretended")
+@pytest.mark.usefixtures("simulated_gpu")
 @pytest.mark.parametrize("kind", LOADERS)
-def test_loaders_for_a_gpu_give_the_batches_of_the_others(prepared: Any, same: Any, kind: str) -> None:
-    options = {"batch_size": 128, "seed": 7, "shuffle": True, "drop_last": False}
-    with LOADERS_ON_GPU[kind](prepared.folder, "train", prepared.transform, device=CPU, **options) as loader:
+def test_cuda_loaders_give_the_batches_of_the_others(prepared: Any, same: Any, kind: str) -> None:
+    options = LoaderOptions(batch_size=128, seed=7, shuffle=True, drop_last=False)
+    with CUDA_LOADERS[kind](prepared.folder, "train", prepared.transform, options) as loader:
         same(loader.epoch(3), prepared.epoch(3))
         same(loader.epoch(1, 5), prepared.epoch(1)[5:])
-        pairs = list(zip(loader.epoch(0), loader.epoch(1), strict=True))
-        same([first for first, _ in pairs], prepared.epoch(0))
-        same([second for _, second in pairs], prepared.epoch(1))
+        first, second = zip(*zip(loader.epoch(0), loader.epoch(1), strict=True), strict=True)
+        same(first, prepared.epoch(0))
+        same(second, prepared.epoch(1))
         with prepared.open(kind) as other:
             expected = other.plain_images(200, prepared.transform)
         assert torch.equal(loader.plain_images(200, prepared.transform), expected)
@@ -132,8 +103,7 @@ def gpu() -> torch.device:
 @pytest.mark.gpu
 @pytest.mark.parametrize("kind", LOADERS)
 def test_batches_on_a_gpu_are_those_of_the_cpu(gpu: torch.device, prepared: Any, same: Any, kind: Any) -> None:
-    options = {"batch_size": 50, "seed": 7, "shuffle": True, "drop_last": False}
-    with open_loader(kind, prepared.folder, "train", prepared.transform, device=gpu, **options) as loader:
+    with prepared.open(kind, batch_size=50, device=gpu) as loader:
         for epoch in (0, 1):
             torch.cuda._sleep(10**8)  # the host runs ahead of the GPU
             kept = list(loader.epoch(epoch))
@@ -142,11 +112,10 @@ def test_batches_on_a_gpu_are_those_of_the_cpu(gpu: torch.device, prepared: Any,
 
 
 @pytest.mark.gpu
-def test_pinned_slots_keep_batches_whole_when_the_gpu_is_late(gpu: torch.device) -> None:
-    ring, buffer = pinned_slots(500, gpu), np.zeros((500, 32, 32, 3), np.uint8)
+def test_pinned_buffers_keep_batches_intact_when_the_gpu_is_late(gpu: torch.device) -> None:
+    ring, source, found = pinned_ring(500, gpu), np.zeros((500, 32, 32, 3), np.uint8), []
     torch.cuda._sleep(10**9)
-    found = []
     for number in range(40):
-        buffer[:] = number
-        found.append(ring.move(buffer, np.full(500, number)))
-    assert all(bool((images == i).all() and (labels == i).all()) for i, (images, labels) in enumerate(found))
+        source[:] = number + 1
+        found.append(ring.to_device(source, np.full(500, number + 1)))
+    assert are_intact(found)

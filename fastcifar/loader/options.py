@@ -1,0 +1,42 @@
+"""What a loader delivers, and where."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from fastcifar.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+LoaderKind = Literal["stream", "resident"]
+LOADERS: tuple[LoaderKind, ...] = get_args(LoaderKind)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoaderOptions:
+    """Batch size, order, image size and device of a loader. Raises UserError for a value out of range."""
+
+    batch_size: int
+    """Samples in a batch, at least 1."""
+    seed: int
+    """Seed of the shuffled order, 0 to 2**64 - 1."""
+    shuffle: bool
+    """True: every epoch has its own order, a pure function of (seed, epoch). False: the order of the file."""
+    drop_last: bool
+    """Whether to leave out a last batch of fewer than `batch_size` samples."""
+    size_at: Callable[[int], int] | None = None
+    """Image side in pixels at a global step, epoch * len(loader) + batch number. None: 32 throughout."""
+    device: "torch.device | None" = None
+    """A CUDA device makes the batches itself, in its own memory. None is the CPU."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise UserError(f"batch size {self.batch_size} is too small: give at least 1")
+        check_uint64("seed", self.seed)
+
+
+def check_uint64(name: str, value: int) -> None:
+    """Raises UserError unless `value` fits into 64 bits without a sign."""
+    if not 0 <= value < 2**64:
+        raise UserError(f"{name} {value} is out of range: give a whole number from 0 to 2**64 - 1")
