@@ -103,14 +103,14 @@ def test_random_flip_is_a_fair_coin_in_each_epoch_and_alternating_flips_every_ot
     ramp = np.broadcast_to(np.arange(32, dtype=np.uint8)[None, None, :, None], (1, 32, 32, 3)).copy()
 
     def flipped(mode, epoch: int) -> torch.Tensor:
-        batch = augment_many(ramp, AugmentConfig(pad=0, flip=mode, cutout=0), 10_000, epoch)
+        batch = augment_many(ramp, AugmentConfig(pad=0, flip=mode, cutout=0), 2500, epoch)
         return batch[:, 0, 0, 0] > batch[:, 0, 0, 31]
 
     first, second = flipped("random", 0), flipped("random", 1)
-    assert abs(first.float().mean() - 0.5) < 0.025
-    assert abs((first == second).float().mean() - 0.5) < 0.025  # independent from epoch to epoch
+    assert abs(first.float().mean() - 0.5) < 0.05
+    assert abs((first == second).float().mean() - 0.5) < 0.05  # independent from epoch to epoch
     once, again = flipped("alternating", 0), flipped("alternating", 1)
-    assert abs(once.float().mean() - 0.5) < 0.025
+    assert abs(once.float().mean() - 0.5) < 0.05
     assert torch.equal(once, ~again)
     assert torch.equal(once, flipped("alternating", 2))
 
@@ -141,12 +141,12 @@ def test_normalised_images_agree_with_torchvision():
 def test_crops_are_all_windows_of_torchvisions_padded_image_equally_often(mode, theirs, size: int):
     pad = 1 if size < 32 else 3  # both give 7 * 7 windows
     config = AugmentConfig(pad=pad, pad_mode=mode, flip="none", cutout=0, small="crop")
-    batch = augment_many(IMAGES[:1], config, 9800, size=size)
+    batch = augment_many(IMAGES[:1], config, 4900, size=size)
     padded = tv.pad(torch.from_numpy(IMAGES[:1]).permute(0, 3, 1, 2), [pad], padding_mode=theirs)[0]
     windows = [padded[:, y : y + size, x : x + size].numpy().tobytes() for y in range(7) for x in range(7)]
     drawn = Counter(image.numpy().tobytes() for image in (batch * 255).round().to(torch.uint8).contiguous())
     assert set(drawn) == set(windows)
-    assert max(abs(count - 200) for count in drawn.values()) < 5 * 200**0.5
+    assert max(abs(count - 100) for count in drawn.values()) < 5 * 100**0.5
 
 
 def test_area_and_crop_are_the_same_at_32():
