@@ -68,14 +68,14 @@ def compare(run: Callable[..., None], transform: Transform, size: int, epoch: in
 
 
 # dtype, size, pad, pad_mode, flip, cutout, small, epoch: each value at least once, as a simulated case takes a second
-FEW = [
+FEW: list[tuple[Any, ...]] = [
     (torch.bfloat16, 32, 4, "zero", "random", 8, "crop", 0),
     (torch.float32, 24, 16, "reflect", "alternating", 0, "area", 2**40),
     (torch.float16, 16, 2, "reflect", "none", 32, "crop", 1),
     (torch.float32, 7, 0, "zero", "alternating", 7, "area", 1),
     (torch.bfloat16, 1, 1, "zero", "random", 1, "area", 0),
 ]
-EVERY_OPTION = [
+EVERY_OPTION: list[tuple[Any, ...]] = [
     (dtype, size, pad, pad_mode, flip, cutout, small, epoch)
     for dtype, sizes in ((torch.float32, (32, 24, 18)), (torch.bfloat16, (31, 18, 7, 1)), (torch.float16, (32, 16)))
     for size, pad_mode, flip, (pad, cutout), small, epoch in itertools.product(
@@ -88,7 +88,7 @@ def main() -> None:
     build, cases = (simulated, FEW) if sys.argv[1] == "simulated" else (compiled, EVERY_OPTION)
     runs = {}
     for dtype, size, pad, pad_mode, flip, cutout, small, epoch in cases:
-        config: Any = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
+        config = AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
         transform = Transform(config, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), seed=2**63 + 5, dtype=dtype)
         if epoch == 1:  # gives the image of the value 100 results that are too small for float16
             transform.bias = np.float32(-100) * transform.scale + np.array([3e-5, -1e-6, 0], np.float32)
