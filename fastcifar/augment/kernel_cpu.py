@@ -239,6 +239,9 @@ def _build(source_digest: str) -> Callable[..., None]:
 
 @cache
 def kernel() -> Callable[..., None]:
-    """The compiled `augment`; its first call per output width compiles it, or loads it from numba's disk cache."""
+    """The compiled `augment`.
+
+    Its first call with an output width of 32 or 16 bits compiles it, or loads it from numba's disk cache.
+    """
     sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
