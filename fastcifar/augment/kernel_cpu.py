@@ -43,8 +43,7 @@ def _reflected(i):
 def _stage(staged, image, pad, reflect):
     """Copies an image (32, 96) to the middle of `staged`; with `reflect` it also fills `pad` columns on both sides."""
     for y in range(SIDE):
-        target = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW]
-        source = image[y]
+        target, source = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW], image[y]
         for j in range(ROW):
             target[j] = source[j]
     if reflect:
