@@ -92,12 +92,9 @@ class NumpyFeed:
     """The plain reference of our kernel: one image, one operation after the other."""
 
     def __init__(self, setting: Setting) -> None:
-        from fastcifar.augment.pixel import centred_bias, rounded_scale
-
         manifest = load_manifest(setting.data)
         self.images, self.labels = read_split(setting.data, setting.split)
-        self.scale = rounded_scale(np.asarray(manifest.std_01))
-        self.bias = centred_bias(np.asarray(manifest.mean_01), self.scale)
+        self.transform = Transform(AUGMENT, manifest.mean_01, manifest.std_01)
         self.num_images, self.setting = setting.count(len(self.labels)), setting
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -107,10 +104,7 @@ class NumpyFeed:
 
         order = epoch_order(len(self.labels), 0, number)[: self.num_images]
         for batch in batches_of(order, self.setting.batch_size, drop_last=False):
-            bits = [
-                augment_one(self.images[i], AUGMENT, self.scale, self.bias, seed=0, epoch=number, sample=int(i))
-                for i in batch
-            ]
+            bits = [augment_one(self.images[i], self.transform, epoch=number, sample_id=int(i)) for i in batch]
             images = torch.from_numpy(np.stack(bits).view(np.float32)).permute(0, 3, 1, 2)
             yield images.to(self.setting.device), torch.from_numpy(self.labels[batch]).to(self.setting.device)
 

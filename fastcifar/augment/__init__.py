@@ -1,1 +1,1 @@
-"""Augmentation: draws that are a pure function of (seed, epoch, sample), and one fused kernel that applies them."""
+"""Augmentation: random draws that depend only on (seed, epoch, sample), and one fused kernel that applies them."""

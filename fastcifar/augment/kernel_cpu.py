@@ -20,32 +20,30 @@ from fastcifar.runtime import lanes
 from fastcifar.runtime.kernel_cache import compiled
 from fastcifar.runtime.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
 
-FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 BORDER = 16 * CHANNELS  # the largest padding
 STAGED_ROW = ROW + 2 * BORDER
-BLACK_ROW = SIDE  # one more staged row, which stays zero
+BLACK_ROW = SIDE  # an additional staged row, which stays zero
 
 hash64 = numba.njit(inline="always")(draws.hash64)
 
 
 @numba.njit(inline="always")
 def _below(hashed, shift, limit):
-    """A draw in [0, limit) from 32 of the 64 hashed bits; the bias, limit / 2**32, is far below anything measurable."""
+    """A draw in [0, limit) from 32 of the 64 hashed bits; its bias, limit / 2**32, is too small to measure."""
     return np.int64((((hashed >> shift) & np.uint64(0xFFFFFFFF)) * np.uint64(limit)) >> np.uint64(32))
 
 
 @numba.njit(inline="always")
-def _mirrored(i):
-    """Index inside the image for one up to 31 outside of it: reflection that does not repeat the border."""
+def _reflected(i):
+    """Index inside the image for an index up to 31 outside of it; the border is not repeated."""
     return -i if i < 0 else (2 * (SIDE - 1) - i if i >= SIDE else i)
 
 
 @numba.njit(inline="always")
 def _stage(staged, image, pad, reflect):
-    """Copies an image (32, 96) into the middle of `staged`; with `reflect`, `pad` columns on both sides as well."""
+    """Copies an image (32, 96) to the middle of `staged`; with `reflect` it also fills `pad` columns on both sides."""
     for y in range(SIDE):
-        target = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW]
-        source = image[y]
+        target, source = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW], image[y]
         for j in range(ROW):
             target[j] = source[j]
     if reflect:
@@ -58,57 +56,51 @@ def _stage(staged, image, pad, reflect):
 
 
 @numba.njit(inline="always")
-def _staged_row(y, reflect):
-    """The staged row for row `y` of the padded image, which reaches from -pad to 31 + pad."""
-    return _mirrored(y) if reflect else (y if 0 <= y < SIDE else BLACK_ROW)
+def _row_start(y, shift_y, shift_x, reflect):
+    """Position in `staged` of row `y` of the crop whose top left pixel is (shift_y, shift_x) of the image."""
+    y += shift_y
+    row = _reflected(y) if reflect else (y if 0 <= y < SIDE else BLACK_ROW)
+    return STAGED_ROW * row + BORDER + CHANNELS * shift_x
 
 
-def _image_store(cast, mirrored):
-    """Compiled: a staged image, cropped, to bit patterns in `out`; one loop each, so that it has no branch inside."""
-    store = row_store(cast, mirrored=mirrored)
+def _image_store(cast):
+    """Compiled: writes the crop of a staged image to `out` as bit patterns. Neither of its loops has a branch."""
+    store, store_flipped = (row_store(cast, mirrored=flip) for flip in (False, True))
 
     @numba.njit(inline="always")
-    def store_image(out, staged, shift_y, shift_x, reflect, scale, bias):
-        for y in range(SIDE):
-            start = STAGED_ROW * _staged_row(y + shift_y, reflect) + BORDER + CHANNELS * shift_x
-            store(out, ROW * y, staged, start, scale, bias)
+    def store_image(out, staged, shift_y, shift_x, flip, reflect, scale, bias):
+        if flip:
+            for y in range(SIDE):
+                store_flipped(out, ROW * y, staged, _row_start(y, shift_y, shift_x, reflect), scale, bias)
+        else:
+            for y in range(SIDE):
+                store(out, ROW * y, staged, _row_start(y, shift_y, shift_x, reflect), scale, bias)
 
     return store_image
 
 
-row_float32, row_bfloat16, row_float16 = (
-    row_store(cast, mirrored=False) for cast in (lambda bits: bits, pixel.bfloat16_bits, pixel.float16_bits)
-)
-store_float32, flip_float32 = (_image_store(lambda bits: bits, flip) for flip in (False, True))
-store_bfloat16, flip_bfloat16 = (_image_store(pixel.bfloat16_bits, flip) for flip in (False, True))
-store_float16, flip_float16 = (_image_store(pixel.float16_bits, flip) for flip in (False, True))
+CASTS = (lambda bits: bits, pixel.bfloat16_bits, pixel.float16_bits)
+row_float32, row_bfloat16, row_float16 = (row_store(cast, mirrored=False) for cast in CASTS)
+image_float32, image_bfloat16, image_float16 = (_image_store(cast) for cast in CASTS)
 
 
 @numba.njit
-def _store(out, staged, shift_y, shift_x, flip, reflect, scale, bias, kind):
-    """A staged image to bit patterns, by the loop for `kind` and `flip`."""
-    if kind == BFLOAT16:
-        if flip:
-            flip_bfloat16(out, staged, shift_y, shift_x, reflect, scale, bias)
-        else:
-            store_bfloat16(out, staged, shift_y, shift_x, reflect, scale, bias)
-    elif kind == FLOAT16:
-        if flip:
-            flip_float16(out, staged, shift_y, shift_x, reflect, scale, bias)
-        else:
-            store_float16(out, staged, shift_y, shift_x, reflect, scale, bias)
-    elif flip:
-        flip_float32(out, staged, shift_y, shift_x, reflect, scale, bias)
+def _store(out, staged, shift_y, shift_x, flip, reflect, scale, bias, dtype):
+    """Writes the crop of a staged image to `out` as bit patterns of `dtype`."""
+    if dtype == pixel.BFLOAT16:
+        image_bfloat16(out, staged, shift_y, shift_x, flip, reflect, scale, bias)
+    elif dtype == pixel.FLOAT16:
+        image_float16(out, staged, shift_y, shift_x, flip, reflect, scale, bias)
     else:
-        store_float32(out, staged, shift_y, shift_x, reflect, scale, bias)
+        image_float32(out, staged, shift_y, shift_x, flip, reflect, scale, bias)
 
 
 @numba.njit
 def _area_weights(size):
-    """Which rows (or columns) an output row averages: the first of them, int64 (size,), and weights int32 (size, taps).
+    """The input rows (or columns) an output row averages: the first one, int64 (size,), and int32 weights (size, taps).
 
     In units of 1 / (32 * size) of the side an input row spans `size` and an output row 32, so the weights are integers
-    that sum to 32. Rows past the image have weight 0; the first is moved so that none is read.
+    that sum to 32. Near the end `first` is moved back, so that no row outside the image is read.
     """
     taps = min(SIDE, (SIDE - 1) // size + 2)
     first = np.empty(size, np.int64)
@@ -124,12 +116,12 @@ def _area_weights(size):
 
 @numba.njit(inline="always")
 def _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size):
-    """The crop at (shift_y, shift_x), area-averaged and rounded half up, as bytes into `small`, row after row."""
+    """Writes the crop at (shift_y, shift_x) to `small` as bytes, area-averaged to `size` and rounded half up."""
     for out_y in range(size):
         for j in range(ROW):
             column[j] = 0
         for k in range(weights.shape[1]):
-            start = STAGED_ROW * _staged_row(first[out_y] + k + shift_y, reflect) + BORDER + CHANNELS * shift_x
+            start = _row_start(first[out_y] + k, shift_y, shift_x, reflect)
             weight, row = weights[out_y, k], staged[start : start + ROW]
             for j in range(ROW):
                 column[j] += weight * np.int32(row[j])
@@ -140,17 +132,19 @@ def _average(small, staged, first, weights, column, shift_y, shift_x, flip, refl
                 red += weight * column[j]
                 green += weight * column[j + 1]
                 blue += weight * column[j + 2]
-            target = CHANNELS * (out_y * size + (size - 1 - x if flip else x))  # cells are symmetric, so it may wait
+            target = CHANNELS * (
+                out_y * size + (size - 1 - x if flip else x)
+            )  # the weights are symmetric, so flip last
             small[target] = red >> 10
             small[target + 1] = green >> 10
             small[target + 2] = blue >> 10
 
 
 @numba.njit
-def _cut(small, staged, shift_y, shift_x, flip, reflect, size):
-    """The crop of `size` pixels at (shift_y, shift_x) as bytes into `small`, row after row."""
+def _crop(small, staged, shift_y, shift_x, flip, reflect, size):
+    """Writes the crop of `size` pixels at (shift_y, shift_x) to `small` as bytes."""
     for y in range(size):
-        start = STAGED_ROW * _staged_row(y + shift_y, reflect) + BORDER + CHANNELS * shift_x
+        start = _row_start(y, shift_y, shift_x, reflect)
         source, target = staged[start : start + CHANNELS * size], small[CHANNELS * size * y :]
         for x in range(size):
             for c in range(CHANNELS):
@@ -158,26 +152,26 @@ def _cut(small, staged, shift_y, shift_x, flip, reflect, size):
 
 
 @numba.njit
-def _store_small(out, small, spill, scale, bias, kind):
-    """Stores an image smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
+def _store_small(out, small, spill, scale, bias, dtype):
+    """Writes an image smaller than 32 px, 96 values at a time; the last 96 may overlap those before them."""
     length = len(out)
     target = out if length >= ROW else spill
     for k in range((max(length, ROW) + ROW - 1) // ROW):
         start = max(0, min(ROW * k, length - ROW))
-        if kind == BFLOAT16:
+        if dtype == pixel.BFLOAT16:
             row_bfloat16(target, start, small, start, scale, bias)
-        elif kind == FLOAT16:
+        elif dtype == pixel.FLOAT16:
             row_float16(target, start, small, start, scale, bias)
         else:
             row_float32(target, start, small, start, scale, bias)
     if length < ROW:
-        for j in range(length):  # not out[:] = ..., which takes seconds to compile
+        for j in range(length):  # out[:] = ... would take seconds to compile
             out[j] = spill[j]
 
 
 @numba.njit(inline="always")
 def _hole(centre, cutout, size):
-    """First and last-but-one pixel of `size` whose centres lie in the `cutout` of 32 around `centre`, clipped."""
+    """Half-open range of the `size` pixels whose centres lie in the hole; `centre` and `cutout` are in pixels of 32."""
     begin = 2 * size * (centre - cutout // 2)
     first, last = (begin + SIDE - 1) // (2 * SIDE), (begin + 2 * size * cutout + SIDE - 1) // (2 * SIDE)
     return max(0, min(size, first)), max(0, min(size, last))
@@ -185,7 +179,7 @@ def _hole(centre, cutout, size):
 
 @numba.njit(inline="always")
 def _cut_out(out, hashed, cutout):
-    """Sets the hole of an image (size, 3 * size) to zero, which is the mean."""
+    """Sets a random hole of an image (size, 3 * size) to zero, which is the mean."""
     size = out.shape[0]
     top, bottom = _hole(_below(hashed, np.uint64(0), SIDE), cutout, size)
     left, right = _hole(_below(hashed, np.uint64(32), SIDE), cutout, size)
@@ -197,38 +191,45 @@ def _cut_out(out, hashed, cutout):
 
 def _build(source_digest: str) -> Callable[..., None]:
     def augment(
-        images, rows, samples, crop_key, flip_key, flips, parity, pad, reflect, window, cutout, scale, bias, kind,
-        chunks, out,
+        images,  # uint8 (n, 32, 96): a row's pixels and channels share an axis
+        indices, sample_ids,  # int64 (b,): positions in `images`; data-set indices, which key the random draws
+        crop_key, flip_key,  # uint64: the streams of the crops and cutouts, and of the flip coins
+        flip, flip_parity,  # bool: whether images may be flipped; uint64: 0 or 1, added to each sample's coin
+        pad, reflect,  # int: 0 to 16 pixels on each side; bool: by reflection instead of with zeros
+        crop_size, cutout,  # int: `size` of `out`, or 32 for area averages; side of the hole in pixels at 32, or 0
+        scale, bias,  # float32 (96,): for each pixel and channel of a row
+        dtype, num_chunks,  # int: code of the output dtype (pixel.py); parts of the batch, which run in parallel
+        out,  # (b, size, 3 * size): bit patterns, uint32 for float32 and uint16 for the other dtypes
     ):  # fmt: skip
-        # part of the disk cache's key, because numba does not notice edits of the functions that a kernel calls
+        # in the closure, so part of the disk cache's key: numba does not notice edits of the functions a kernel calls
         assert source_digest
         count, size = out.shape[0], out.shape[1]
         first, weights = _area_weights(size)
-        for chunk in numba.prange(chunks):
+        for chunk in numba.prange(num_chunks):
             staged = np.zeros((SIDE + 1) * STAGED_ROW, np.uint8)
             small = np.zeros(SIDE * ROW, np.uint8)
             column = np.empty(ROW, np.int32)
             spill = np.empty(ROW, out.dtype)
-            end = (chunk + 1) * count // chunks
-            for i in range(chunk * count // chunks, end):
-                following = images[rows[min(i + 1, end - 1)]].reshape(-1)
+            end = (chunk + 1) * count // num_chunks
+            for i in range(chunk * count // num_chunks, end):
+                following = images[indices[min(i + 1, end - 1)]].reshape(-1)
                 for j in range(0, SIDE * ROW, CACHE_LINE):
                     prefetch(following, j)
-                sample = np.uint64(samples[i])
+                sample = np.uint64(sample_ids[i])
                 crop = hash64(crop_key, sample * np.uint64(2))
-                shift_y = _below(crop, np.uint64(0), 2 * pad + 1 + SIDE - window) - pad
-                shift_x = _below(crop, np.uint64(32), 2 * pad + 1 + SIDE - window) - pad
-                flip = flips and ((hash64(flip_key, sample) + parity) & np.uint64(1)) == np.uint64(1)
-                _stage(staged, images[rows[i]], pad, reflect)
+                shift_y = _below(crop, np.uint64(0), 2 * pad + 1 + SIDE - crop_size) - pad
+                shift_x = _below(crop, np.uint64(32), 2 * pad + 1 + SIDE - crop_size) - pad
+                flipped = flip and ((hash64(flip_key, sample) + flip_parity) & np.uint64(1)) == np.uint64(1)
+                _stage(staged, images[indices[i]], pad, reflect)
                 target = out[i].reshape(-1)
                 if size == SIDE:
-                    _store(target, staged, shift_y, shift_x, flip, reflect, scale, bias, kind)
+                    _store(target, staged, shift_y, shift_x, flipped, reflect, scale, bias, dtype)
                 else:
-                    if window == size:
-                        _cut(small, staged, shift_y, shift_x, flip, reflect, size)
+                    if crop_size == size:
+                        _crop(small, staged, shift_y, shift_x, flipped, reflect, size)
                     else:
-                        _average(small, staged, first, weights, column, shift_y, shift_x, flip, reflect, size)
-                    _store_small(target, small, spill, scale, bias, kind)
+                        _average(small, staged, first, weights, column, shift_y, shift_x, flipped, reflect, size)
+                    _store_small(target, small, spill, scale, bias, dtype)
                 if cutout:
                     _cut_out(out[i], hash64(crop_key, sample * np.uint64(2) + np.uint64(1)), cutout)
 
@@ -237,13 +238,9 @@ def _build(source_digest: str) -> Callable[..., None]:
 
 @cache
 def kernel() -> Callable[..., None]:
-    """The compiled kernel; the first call of it compiles, or loads from numba's disk cache, one output type.
+    """The compiled `augment`.
 
-    Arguments: images uint8 (n, 32, 96), a row's pixels and channels as one axis; rows and samples int64 (b,), the
-    positions in `images` and the data-set indices that key the draws; crop_key and flip_key uint64; flips bool; parity
-    uint64, added to each sample's coin; pad int, 0 to 16; reflect bool; window int, the crop's side: `size`, or 32
-    for area averages; cutout int; scale and bias float32 (96,); kind int; chunks int, the number of threads; out (b,
-    size, 3 * size), uint32 for float32 bits, uint16 for the others.
+    Its first call with an output width of 32 or 16 bits compiles it, or loads it from numba's disk cache.
     """
     sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())

@@ -1,11 +1,11 @@
 """The fused kernel for GPUs: gather, pad, crop, flip, resize, normalise, cut out and cast in one pass over an image.
 
-A block makes one image: its 192 threads load the 3072 bytes into shared memory, 16 each, then every thread makes 16
-bytes of the output at a time. The arithmetic is integers and one fused multiply-add, the same as on the CPU, so the
-bits are those of `reference.py`.
+A block produces one image. Its 192 threads load the 3072 bytes into shared memory, 16 each; then every thread produces
+16 bytes of the output at a time. The arithmetic, integers and one fused multiply-add, is the same as on the CPU, so the
+bits equal those of `reference.py`.
 
-Everything that changes from step to step is read from GPU memory, so one captured launch serves a whole training.
-Every function the kernel calls is inlined before numba types it, so that `ptx` needs no driver.
+Everything that changes from step to step is read from GPU memory, so one captured launch serves a whole run. Every
+function the kernel calls is inlined before numba types it, so that compiling to PTX needs no driver.
 """
 
 import warnings
@@ -15,32 +15,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import cuda as numba_cuda
-from numba import types
-from numba.core.errors import NumbaPerformanceWarning
 from torch import Tensor
 
-from fastcifar import rng as draws
+from fastcifar import rng
 from fastcifar.augment import pixel
-from fastcifar.augment.cuda_words import float_bits, load16, store16
-from fastcifar.augment.transform import crop_side
+from fastcifar.augment.cuda_intrinsics import float_bits, load16, store16
+from fastcifar.augment.pixel import BFLOAT16, FLOAT16, FLOAT32
+from fastcifar.augment.transform import DTYPE_CODES, crop_size
 from fastcifar.config import AugmentConfig
+from fastcifar.data.cifar10 import CHANNELS, IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.rng import Purpose
+from fastcifar.runtime.numba_cuda import import_numba_cuda
 
-SIDE, CHANNELS = 32, 3
-WORDS = SIDE * SIDE * CHANNELS // 8  # 64-bit words of an image
+WORDS = IMAGE_BYTES // 8  # 64-bit words of an image
 THREADS = WORDS // 2
-FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
-KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 NONE, RANDOM, ALTERNATING = 0, 1, 2
 FLIPS = {"none": NONE, "random": RANDOM, "alternating": ALTERNATING}
 AUGMENT, FLIP = np.uint64(Purpose.AUGMENT), np.uint64(Purpose.FLIP)
 ZERO, ONE, TWO, THIRTY_TWO = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(32)
 LOW_HALF, LOW_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
 
-cuda: Any = numba_cuda  # its annotations are those of the host, which say little about kernels
+cuda = import_numba_cuda()
 inlined = cuda.jit(device=True, inline="always")
-hash64 = inlined(draws.hash64)
+hash64 = inlined(rng.hash64)
 
 
 @inlined
@@ -53,7 +50,7 @@ CASTS = {FLOAT32: _unchanged, BFLOAT16: inlined(pixel.bfloat16_bits), FLOAT16: i
 
 @inlined
 def _key(seed, purpose, epoch):
-    """As draws.stream_key."""
+    """As `rng.stream_key`."""
     return hash64(hash64(hash64(ZERO, seed), purpose), epoch)
 
 
@@ -64,72 +61,73 @@ def _below(hashed, shift, limit):
 
 
 @inlined
-def _draw(drawn, seed, epoch, sample, pad, window, flip, cutout):
-    """What happens to one image, into `drawn`: shift_y, shift_x, flipped, top and left of the hole."""
+def _draw(geometry, seed, epoch, sample, pad, crop_size, flip, cutout):
+    """Draws one image's augmentation into `geometry`: shift_y, shift_x, flipped, top and left of the hole."""
     key = _key(seed, AUGMENT, epoch)
     crop, hole = hash64(key, sample * TWO), hash64(key, sample * TWO + ONE)
-    drawn[0] = _below(crop, ZERO, 2 * pad + 1 + SIDE - window) - pad
-    drawn[1] = _below(crop, THIRTY_TWO, 2 * pad + 1 + SIDE - window) - pad
-    drawn[3] = _below(hole, ZERO, SIDE) - cutout // 2
-    drawn[4] = _below(hole, THIRTY_TWO, SIDE) - cutout // 2
+    geometry[0] = _below(crop, ZERO, 2 * pad + 1 + IMAGE_SIZE - crop_size) - pad
+    geometry[1] = _below(crop, THIRTY_TWO, 2 * pad + 1 + IMAGE_SIZE - crop_size) - pad
+    geometry[3] = _below(hole, ZERO, IMAGE_SIZE) - cutout // 2
+    geometry[4] = _below(hole, THIRTY_TWO, IMAGE_SIZE) - cutout // 2
     coins = _key(seed, FLIP, epoch + ONE if flip == RANDOM else ZERO)
     parity = epoch & ONE if flip == ALTERNATING else ZERO
-    drawn[2] = 1 if flip != NONE and (hash64(coins, sample) + parity) & ONE == ONE else 0
+    geometry[2] = 1 if flip != NONE and (hash64(coins, sample) + parity) & ONE == ONE else 0
 
 
 @inlined
-def _mirrored(i):
-    """Index inside the image for one up to 31 outside of it: reflection that does not repeat the border."""
-    return np.int32(-i if i < 0 else (2 * (SIDE - 1) - i if i >= SIDE else i))
+def _reflected(i):
+    """Index inside the image for an index up to 31 outside of it; the border is not repeated."""
+    return np.int32(-i if i < 0 else (2 * (IMAGE_SIZE - 1) - i if i >= IMAGE_SIZE else i))
 
 
 @inlined
-def _cropped(tile, y, x, channel, window, shift_y, shift_x, flipped, reflect):
-    """A byte of the padded image, cropped to `window` pixels and flipped, at (y, x); `tile` is the stored image."""
-    y, x = np.int32(y + shift_y), np.int32((window - 1 - x if flipped else x) + shift_x)
-    inside = 0 <= y < SIDE and 0 <= x < SIDE
-    j = np.int32((_mirrored(y) * SIDE + _mirrored(x)) * CHANNELS + channel)
+def _cropped(tile, y, x, channel, crop_size, shift_y, shift_x, flipped, reflect):
+    """A byte of the padded, cropped and flipped image at (y, x); `tile` is the stored image."""
+    y, x = np.int32(y + shift_y), np.int32((crop_size - 1 - x if flipped else x) + shift_x)
+    inside = 0 <= y < IMAGE_SIZE and 0 <= x < IMAGE_SIZE
+    j = np.int32((_reflected(y) * IMAGE_SIZE + _reflected(x)) * CHANNELS + channel)
     byte = np.int32((tile[j >> 3] >> np.uint64((j & 7) << 3)) & LOW_BYTE)
     return byte if inside or reflect else np.int32(0)
 
 
 @inlined
 def _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect):
-    """Mean, half up, of the area that the output pixel (y, x) covers.
+    """Mean of the area that the output pixel (y, x) covers, rounded half up.
 
     In units of 1 / (32 * size) of the side an input row spans `size` and an output row 32, so the weights are integers.
     """
     total = np.int32(512)
-    for row in range(np.uint32(SIDE * y) // np.uint32(size), np.uint32(SIDE * y + SIDE - 1) // np.uint32(size) + 1):
-        height = min(SIDE * (y + 1), size * (row + 1)) - max(SIDE * y, size * row)
-        for column in range(
-            np.uint32(SIDE * x) // np.uint32(size), np.uint32(SIDE * x + SIDE - 1) // np.uint32(size) + 1
-        ):
-            width = min(SIDE * (x + 1), size * (column + 1)) - max(SIDE * x, size * column)
-            byte = _cropped(tile, np.int32(row), np.int32(column), channel, SIDE, shift_y, shift_x, flipped, reflect)
+    top, left = IMAGE_SIZE * y, IMAGE_SIZE * x
+    bottom, right = top + IMAGE_SIZE, left + IMAGE_SIZE
+    for row in range(np.uint32(top) // np.uint32(size), np.uint32(bottom - 1) // np.uint32(size) + 1):
+        height = min(bottom, size * (row + 1)) - max(top, size * row)
+        for column in range(np.uint32(left) // np.uint32(size), np.uint32(right - 1) // np.uint32(size) + 1):
+            width = min(right, size * (column + 1)) - max(left, size * column)
+            i, j = np.int32(row), np.int32(column)
+            byte = _cropped(tile, i, j, channel, IMAGE_SIZE, shift_y, shift_x, flipped, reflect)
             total += np.int32(height * width) * byte
     return np.int32(total >> 10)
 
 
 @inlined
-def _load(thread, position, tile, drawn, stored, rows, samples, state, seed, pad, window, flip, cutout):
-    """A thread's part of the first half: 16 bytes of the stored image into `tile`, by thread 0 the draws as well."""
-    low, high = load16(stored, rows[position] * WORDS + 2 * thread)
+def _load(thread, position, tile, geometry, stored, indices, sample_ids, state, seed, pad, crop_size, flip, cutout):
+    """A thread's load: 16 bytes of the stored image into `tile`. Thread 0 also draws the augmentation."""
+    low, high = load16(stored, indices[position] * WORDS + 2 * thread)
     tile[2 * thread], tile[2 * thread + 1] = low, high
-    if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for all
-        _draw(drawn, seed, np.uint64(state[0]), np.uint64(samples[position]), pad, window, flip, cutout)
+    if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for the block
+        _draw(geometry, seed, np.uint64(state[0]), np.uint64(sample_ids[position]), pad, crop_size, flip, cutout)
 
 
-def _maker(kind: int, wide: bool) -> Any:
-    """A thread's part of the second half, for one output type with stores of 16 bytes (`wide`) or of one value."""
-    per_word = 2 if kind == FLOAT32 else 4
+def _build_store(dtype: int, wide: bool) -> Any:
+    """A thread's computation and stores for an output dtype, 16 bytes at a time (`wide`) or one value at a time."""
+    per_word = 2 if dtype == FLOAT32 else 4
     bits_each = 64 // per_word
     together = 2 * per_word if wide else 1
-    cast = CASTS[kind]
+    cast = CASTS[dtype]
 
     @inlined
-    def make(thread, image, tile, drawn, reflect, window, cutout, size, scale_and_bias, out):
-        shift_y, shift_x, flipped, top, left = drawn[0], drawn[1], drawn[2] != 0, drawn[3], drawn[4]
+    def store(thread, image, tile, geometry, reflect, crop_size, cutout, size, scale_and_bias, out):
+        shift_y, shift_x, flipped, top, left = geometry[0], geometry[1], geometry[2] != 0, geometry[3], geometry[4]
         row_length = np.int32(CHANNELS * size)
         groups = np.int32(np.uint32(row_length * size) // np.uint32(together))
         for group in range(thread, groups, THREADS):
@@ -139,14 +137,14 @@ def _maker(kind: int, wide: bool) -> Any:
             channel = np.int32(first - y * row_length - CHANNELS * x)
             low, high = ZERO, ZERO
             for k in range(together):
-                if size == window:
-                    byte = _cropped(tile, y, x, channel, window, shift_y, shift_x, flipped, reflect)
+                if size == crop_size:
+                    byte = _cropped(tile, y, x, channel, crop_size, shift_y, shift_x, flipped, reflect)
                 else:
                     byte = _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect)
                 value = np.float32(byte) * scale_and_bias[channel] + scale_and_bias[CHANNELS + channel]
-                # a pixel is cut out where its centre, (2 y + 1) * 32 / (2 size), lies in the hole
-                in_rows = 2 * size * top <= (2 * y + 1) * SIDE < 2 * size * (top + cutout)
-                in_columns = 2 * size * left <= (2 * x + 1) * SIDE < 2 * size * (left + cutout)
+                # a pixel is cut out if its centre, (2 y + 1) * 32 / (2 size), lies in the hole
+                in_rows = 2 * size * top <= (2 * y + 1) * IMAGE_SIZE < 2 * size * (top + cutout)
+                in_columns = 2 * size * left <= (2 * x + 1) * IMAGE_SIZE < 2 * size * (left + cutout)
                 bits = ZERO if in_rows and in_columns else np.uint64(cast(float_bits(value)))
                 if k < per_word:
                     low |= bits << np.uint64(bits_each * k)
@@ -162,82 +160,87 @@ def _maker(kind: int, wide: bool) -> Any:
             else:
                 out[image * groups + group] = low
 
-    return make
+    return store
 
 
-def _build(kind: int, wide: bool) -> Callable[..., None]:
-    make = _maker(kind, wide)
+def _build(dtype: int, wide: bool) -> Callable[..., None]:
+    store = _build_store(dtype, wide)
 
-    def augment(stored, rows, samples, state, seed, pad, reflect, window, flip, cutout, size, scale_and_bias, out):
+    def augment(
+        stored,  # uint64 (n * 384,): the images, at an address that is a multiple of 16
+        indices, sample_ids,  # int64 (at least state[1] + b,): positions in `stored`; data-set indices for the draws
+        state,  # int64 (2,): the epoch, and the position in `indices` and `sample_ids` of the first image
+        seed,  # uint64
+        pad, reflect,  # int32: 0 to 16 pixels on each side; bool: by reflection instead of with zeros
+        crop_size,  # int32: `size`, or 32 for area averages
+        flip, cutout, size,  # int32: one of FLIPS; side of the hole in pixels at 32, or 0; side of the output
+        scale_and_bias,  # float32 (6,): three of each
+        out,  # b * 3 * size**2 values: uint64, at a multiple of 16 bytes, if `wide`; else bits as uint32 or uint16
+    ):  # fmt: skip
         tile = cuda.shared.array(WORDS, np.uint64)
-        drawn = cuda.shared.array(5, np.int32)
+        geometry = cuda.shared.array(5, np.int32)
         thread, image = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
-        _load(thread, state[1] + image, tile, drawn, stored, rows, samples, state, seed, pad, window, flip, cutout)
+        first = state[1]
+        _load(
+            thread,
+            first + image,
+            tile,
+            geometry,
+            stored,
+            indices,
+            sample_ids,
+            state,
+            seed,
+            pad,
+            crop_size,
+            flip,
+            cutout,
+        )
         cuda.syncthreads()
-        make(thread, image, tile, drawn, reflect, window, cutout, size, scale_and_bias, out)
+        store(thread, image, tile, geometry, reflect, crop_size, cutout, size, scale_and_bias, out)
 
     return augment
 
 
 @cache
-def kernel(kind: int, wide: bool) -> Any:
-    """The kernel, compiled at its first launch, in blocks of THREADS, as many as there are images in the batch.
-
-    Arguments: stored uint64 (n * 384,), at an address that is a multiple of 16; rows and samples int64 (at least
-    state[1] + b,), positions in `stored` and the data-set indices that key the draws; state int64 (2,), the epoch and
-    the position in `rows` and `samples` of the first image; seed uint64; pad int32; reflect bool; window int32, the
-    crop's side: `size`, or 32 for area averages; flip int32, one of FLIPS; cutout and size int32; scale_and_bias
-    float32 (6,); out uint64 (b * 3 * size**2 * itemsize / 8,) if `wide`, at an address that is a multiple of 16, else
-    the bit patterns as uint16 or uint32 (b * 3 * size**2,).
-    """
-    return cuda.jit(_build(kind, wide))
+def kernel(dtype: int, wide: bool) -> Any:
+    """The kernel `augment`, compiled at its first launch. Launch it with one block of THREADS per image."""
+    return cuda.jit(_build(dtype, wide))
 
 
-def is_wide(kind: int, size: int) -> bool:
+def is_wide(dtype: int, size: int) -> bool:
     """Whether an image is a multiple of 16 bytes, so that it can be stored 16 bytes at a time."""
-    return CHANNELS * size * size * (4 if kind == FLOAT32 else 2) % 16 == 0
+    return CHANNELS * size * size * (4 if dtype == FLOAT32 else 2) % 16 == 0
 
 
 @lru_cache(maxsize=64)
-def _configured(kind: int, wide: bool, blocks: int, stream: int) -> Any:
-    # cached, because numba makes a new stream object and a new configuration each time, which costs more than a launch
+def _configured(dtype: int, wide: bool, blocks: int, stream: int) -> Any:
+    # cached, because numba's new stream object and launch configuration take longer than the launch
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)  # numba's advice against small batches
-        return kernel(kind, wide)[blocks, THREADS, cuda.external_stream(stream)]
+        warnings.filterwarnings("ignore", message="Grid size")  # of less than 128 images
+        return kernel(dtype, wide)[blocks, THREADS, cuda.external_stream(stream)]
 
 
 def launch(
-    out: Tensor, images: Tensor, rows: Tensor, samples: Tensor, state: Tensor, scale_and_bias: Tensor, *,
+    out: Tensor, images: Tensor, indices: Tensor, sample_ids: Tensor, state: Tensor, scale_and_bias: Tensor, *,
     config: AugmentConfig, seed: int,
 ) -> None:  # fmt: skip
-    """Puts the kernel on torch's current stream; allocates nothing, waits for nothing, and can be captured.
+    """Queues the kernel on torch's current stream. It allocates nothing, does not wait, and can be captured.
 
     CUDA tensors, all C-contiguous: `out` (b, size, size, 3) in float32, bfloat16 or float16; `images` uint8 (n, 32, 32,
-    3) at an address that is a multiple of 16; `state` int64 (2,), the epoch and the position in `rows` of the first
-    image; `rows` and `samples` int64 (at least that position + b,), see `kernel`; `scale_and_bias` float32 (6,).
-    A row outside [0, n) is read all the same: values in GPU memory cannot be checked without waiting for it.
+    3) at an address that is a multiple of 16; `indices`, `sample_ids`, `state` and `scale_and_bias` as in `_build`. The
+    indices are not checked: an index outside [0, n) reads foreign memory.
     """
     count, size = out.shape[:2]
     if not count:
         return
-    kind = KINDS[out.dtype]
-    wide = is_wide(kind, size)
-    words = torch.uint64 if wide else (torch.uint32 if kind == FLOAT32 else torch.uint16)
-    tensors = (images.view(-1).view(torch.uint64), rows, samples, state, scale_and_bias, out.view(-1).view(words))
+    dtype = DTYPE_CODES[out.dtype]
+    wide = is_wide(dtype, size)
+    words = torch.uint64 if wide else (torch.uint32 if dtype == FLOAT32 else torch.uint16)
+    tensors = (images.view(-1).view(torch.uint64), indices, sample_ids, state, scale_and_bias, out.view(-1).view(words))
     stored, rows_, samples_, state_, normalise, bits = (cuda.as_cuda_array(tensor, sync=False) for tensor in tensors)
-    _configured(kind, wide, count, torch.cuda.current_stream().cuda_stream)(
+    _configured(dtype, wide, count, torch.cuda.current_stream().cuda_stream)(
         stored, rows_, samples_, state_,
-        np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_side(config, size)),
+        np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_size(config, size)),
         np.int32(FLIPS[config.flip]), np.int32(config.cutout), np.int32(size), normalise, bits,
     )  # fmt: skip
-
-
-def ptx(capability: tuple[int, int], kind: int = BFLOAT16, wide: bool = True) -> str:
-    """The kernel in PTX for a compute capability such as (9, 0); needs neither a GPU nor its driver."""
-    narrow = types.uint32 if kind == FLOAT32 else types.uint16
-    index, number = types.int64[::1], types.int32
-    signature = (
-        types.uint64[::1], index, index, index, types.uint64, number, types.boolean, number, number,
-        number, number, types.float32[::1], types.uint64[::1] if wide else narrow[::1],
-    )  # fmt: skip
-    return cuda.compile_ptx(_build(kind, wide), signature, cc=capability)[0]

@@ -1,6 +1,5 @@
 """`fastcifar doctor`: what is installed, what will be used and what is missing, to paste into a report."""
 
-import importlib
 import os
 import platform
 import sys
@@ -70,13 +69,15 @@ def _cpu_kernel() -> str:
     image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(1, 32, 32, 3)
     transform = Transform(AugmentConfig(), (0.5,) * 3, (0.25,) * 3)
     ours = transform(image, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
-    bits = reference.augment_one(image[0], AugmentConfig(), transform.scale, transform.bias, seed=0, epoch=0, sample=0)
+    bits = reference.augment_one(image[0], transform, epoch=0, sample_id=0)
     return "equal to the reference" if np.array_equal(ours[0].view(np.uint32), bits) else "DIFFERS from the reference"
 
 
 def _cuda_kernel() -> str:
+    from fastcifar.runtime.numba_cuda import import_numba_cuda
+
     try:
-        cuda = importlib.import_module("numba.cuda")
+        cuda = import_numba_cuda()
     except ImportError as error:
         return f"numba-cuda does not import: {error}"
     return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"

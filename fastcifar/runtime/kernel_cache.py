@@ -1,4 +1,4 @@
-"""numba's cache of compiled code on disk: used where it helps, never a reason to fail, as compiling takes seconds."""
+"""numba's on-disk cache of compiled code, which saves seconds of compilation; a broken cache is never an error."""
 
 import contextlib
 from collections.abc import Callable
@@ -8,14 +8,14 @@ import numba
 
 
 def compiled(function: Callable[..., None], **options: Any) -> Callable[..., None]:
-    """`numba.njit(function, **options)`, cached on disk where that can be done.
+    """`numba.njit(function, **options)`, cached on disk if possible.
 
-    Without a folder that can be written, numba refuses; with a full disk or a damaged cache it raises in the first
-    call. Here the function is compiled instead.
+    numba itself raises without a writable folder, and at the first call on a full disk or with a damaged cache. This
+    function compiles without the cache instead.
     """
     try:
         dispatcher: Any = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # no folder to cache in can be written
+    except RuntimeError:  # no writable folder
         return numba.njit(**options)(function)
     cache = dispatcher._cache
     load, save = cache.load_overload, cache.save_overload
@@ -25,7 +25,7 @@ def compiled(function: Callable[..., None], **options: Any) -> Callable[..., Non
             return load(*arguments)
         except Exception:  # noqa: BLE001  (unpickling a damaged file can raise anything)
             with contextlib.suppress(Exception):
-                cache.flush()  # or it would stay damaged
+                cache.flush()  # or the damaged file would stay
             return None
 
     def save_if_possible(*arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, a plain line every few seconds elsewhere."""
+"""Progress display of long work: a live bar on a terminal, otherwise a plain line every few seconds."""
 
 import contextlib
 import os
@@ -11,18 +11,19 @@ PLAIN_LINE_EVERY_S = 5.0
 
 
 class Progress(Protocol):
-    """Told how far the work is; cheap enough to be told at every step."""
+    """A progress display; `update` is cheap enough to be called in every step."""
 
     def update(self, done: float, fraction: float | None = None, **fields: str) -> None:
-        """`done` of the total; `fields` are shown as `name value` behind the rate and the time left.
+        """Shows that `done` units of the total are done; `fields` follow the rate and the time left as `name value`.
 
-        `fraction` of the work that is done, 0 to 1, where it is not that of the units: some take longer than others.
+        `fraction`: how much of the work is done, 0 to 1, if that differs from `done / total` because units differ in
+        duration.
         """
         ...
 
 
 class _Rate:
-    """Units a second, lately: over at least a second, so that a display has something steady to show."""
+    """Recent units per second, averaged over at least a second to keep the display steady."""
 
     def __init__(self, done: float) -> None:
         self.at, self.done, self.value = time.monotonic(), done, 0.0
@@ -36,7 +37,7 @@ class _Rate:
 
 
 class _PlainProgress:
-    """A line every few seconds, and one at the end: for logs, CI and pipes."""
+    """Prints a line every few seconds and one at the end, for logs, CI and pipes."""
 
     def __init__(self, label: str, total: float, unit: str, stream: TextIO, first: float, begin: float) -> None:
         self.label, self.total, self.unit, self.stream = label, total, unit, stream
@@ -58,15 +59,15 @@ class _PlainProgress:
 
     def _line(self, done: float, fraction: float, seconds: float, fields: dict[str, str]) -> str:
         rate = self.rate.update(done) if done < self.total else (done - self.first) / max(seconds, 1e-9)
-        going = fraction > self.begin and done < self.total
-        left = f"{seconds * (1 - fraction) / (fraction - self.begin):.0f} s left" if going else f"{seconds:.1f} s"
+        unfinished = fraction > self.begin and done < self.total
+        left = f"{seconds * (1 - fraction) / (fraction - self.begin):.0f} s left" if unfinished else f"{seconds:.1f} s"
         extra = "".join(f"  {name} {value}" for name, value in fields.items())
         amounts = f"{done:.0f}/{self.total:.0f} {self.unit}".rstrip()
         return f"{self.label}  {amounts} ({fraction:.0%})  {rate:.1f} {self.unit}/s  {left}{extra}"
 
 
 class _RichProgress:
-    """A live bar; rich redraws it ten times a second from its own thread, so `update` only stores numbers."""
+    """A live bar. Rich redraws it ten times a second in its own thread, so `update` only stores numbers."""
 
     def __init__(self, label: str, total: float, unit: str, bar: Any, first: float) -> None:
         self.bar, self.total, self.unit, self.rate = bar, total, unit, _Rate(first)
@@ -88,9 +89,9 @@ def progress(
     first: float = 0.0,
     begin: float = 0.0,
 ) -> Iterator[Progress]:
-    """Progress of `total` units of work on `stream` (standard error): a bar on a terminal, plain lines elsewhere.
+    """Displays the progress of `total` units of work on `stream` (default: standard error).
 
-    Of what was done before, `first` are the units and `begin` is the fraction of the work.
+    For resumed work, `first` is the number of units and `begin` the fraction of the work that were done before.
     """
     output = sys.stderr if stream is None else stream
     if not output.isatty() or os.environ.get("TERM") == "dumb":

@@ -1,4 +1,4 @@
-"""Process-wide settings of a run: thread counts, deterministic operations, the allocator; restored afterwards."""
+"""Process-wide settings of a run: thread counts, deterministic operations, the memory allocator."""
 
 import contextlib
 import ctypes
@@ -15,15 +15,15 @@ LARGEST_INT = 2**31 - 1
 
 @contextlib.contextmanager
 def apply_threads(runtime: Runtime) -> Iterator[None]:
-    """Torch's and numba's thread counts as `runtime` says inside, and as they were before outside.
+    """Sets torch's and numba's thread counts inside the context, and restores them afterwards.
 
-    With kernels of ours numba's threading layer is chosen as well, which it allows once in a process.
+    With the Winograd kernels it also selects numba's threading layer, which is possible once per process.
     """
     import numba
 
     if runtime.cpu_kernels != "torch":
-        # numba's parallel loops by OpenMP, if none has run yet: torch's threads, which keep turning for a while after
-        # each operation, then do them; threads of another library would have to share the cores with those
+        # Under OpenMP numba's parallel loops run on torch's threads. Those spin for a while after each operation, so
+        # the threads of another library would compete with them for the cores. No effect once a parallel loop has run.
         numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]
     torch_before, numba_before = torch.get_num_threads(), numba.get_num_threads()
     torch.set_num_threads(runtime.threads)
@@ -37,11 +37,11 @@ def apply_threads(runtime: Runtime) -> Iterator[None]:
 
 @contextlib.contextmanager
 def deterministic_operations(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Inside, operations on a GPU whose bits may differ from one time to the next are refused, if `wanted`."""
+    """If `wanted`, a GPU operation whose bits may differ between runs raises RuntimeError inside the context."""
     if not wanted or device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it first gets work
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first operation
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -51,10 +51,10 @@ def deterministic_operations(wanted: bool, device: torch.device) -> Iterator[Non
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc's malloc to re-use freed memory instead of giving it back to the system; nothing elsewhere.
+    """Makes glibc's malloc keep freed memory instead of returning it to the system; no effect with another libc.
 
-    Activations of tens of megabytes otherwise come from fresh, zeroed pages at every step: about 8% of a step on CPU.
-    For the whole process and for good, so only the commands call it.
+    Otherwise activations of tens of megabytes are allocated as fresh, zeroed pages in every step, which takes about 8%
+    of a step on a CPU. The setting is permanent for the process, so only commands call this.
     """
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")

@@ -1,6 +1,6 @@
-"""Orders and images of a seed, pinned for good: a version that changes them cannot repeat the runs of those before.
+"""Digests of a seed's orders and images. A version that changes them cannot repeat the runs of earlier versions.
 
-The images are a formula, so that the digests depend on nothing but the rules of order and augmentation.
+The input images are a formula, so the digests depend only on order and augmentation.
 """
 
 import hashlib
@@ -45,6 +45,6 @@ def test_orders(seed: int, epoch: int) -> None:
 def test_images(pad_mode: str, flip: str, dtype: torch.dtype, size: int) -> None:
     config = AugmentConfig(pad=4, pad_mode=pad_mode, flip=flip, cutout=8)  # type: ignore[arg-type]
     transform = Transform(config, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), seed=7, dtype=dtype)
-    rows = np.arange(64)
-    batch = transform(images(), rows, rows + 1000, 3, size).permute(0, 2, 3, 1).contiguous()
+    indices = np.arange(64)
+    batch = transform(images(), indices, indices + 1000, 3, size).permute(0, 2, 3, 1).contiguous()
     assert digest(batch.view(torch.uint8).numpy()) == IMAGES[pad_mode, flip, dtype, size]

@@ -1,6 +1,6 @@
-"""What numba's CUDA dialect lacks: loads and stores of 16 bytes, and the bit pattern of a float.
+"""Operations that numba's CUDA target lacks: loads and stores of 16 bytes, and the bit pattern of a float.
 
-Each is one LLVM instruction. Under numba's simulator, which runs kernels as plain Python, they are plain Python too.
+Each is an intrinsic of one LLVM instruction, or plain Python in numba's simulator, which runs kernels as Python.
 """
 
 from typing import Any
@@ -10,12 +10,14 @@ from llvmlite import ir
 from numba import config, types
 from numba.core import cgutils
 
+from fastcifar.runtime.numba_cuda import import_numba_cuda
+
 PAIR, WORD = ir.VectorType(ir.IntType(64), 2), ir.IntType(32)
 
 load16: Any
-"""load16(words, index): two neighbours (words[index], words[index + 1]) of a uint64 array, 16 bytes aligned to 16."""
+"""load16(words, index): the tuple (words[index], words[index + 1]) of a uint64 array, at a multiple of 16 bytes."""
 store16: Any
-"""store16(words, index, low, high): sets two neighbours of a uint64 array, 16 bytes aligned to 16."""
+"""store16(words, index, low, high): sets words[index] and words[index + 1], at a multiple of 16 bytes."""
 float_bits: Any
 """float_bits(value): the bit pattern of a float32 as uint32."""
 
@@ -62,6 +64,5 @@ if config.ENABLE_CUDASIM:  # type: ignore[attr-defined]
     store16 = _simulated_store16
     float_bits = lambda value: value.view(np.uint32)  # noqa: E731
 else:
-    from numba.cuda.extending import intrinsic
-
+    intrinsic = import_numba_cuda().extending.intrinsic
     load16, store16, float_bits = intrinsic(_load16), intrinsic(_store16), intrinsic(_float_bits)
