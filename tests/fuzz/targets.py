@@ -23,7 +23,7 @@ from fastcifar.config import NO_AUGMENTATION
 from fastcifar.data.checks import VERIFIED_NAME, checked_beton
 from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
 from fastcifar.data.raw_set import SourceInfo
-from fastcifar.data.sources.batch_pickle import read_batch, read_class_names
+from fastcifar.data.sources.pickled_batch import read_batch, read_class_names
 from fastcifar.data.sources.batches import Batches
 from fastcifar.data.sources.detect import open_source
 from fastcifar.data.sources.image_file import decode
