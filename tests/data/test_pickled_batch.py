@@ -47,6 +47,10 @@ def test_refused_global_is_named_with_its_file(python_files: Files, tmp_path: Pa
         pytest.param(b"cnumpy\ndtype\n(U\x02O8tR.", id="dtype-of-objects"),
         pytest.param(b"cnumpy.core.multiarray\n_reconstruct\n(K\x01K\x02K\x03tR.", id="reconstruct-of-integers"),
         pytest.param(b"\x80\x02Nr\xff\xff\xff\xff.", id="memo-index"),
+        pytest.param(
+            b"\x80\x04\x95\x08\0\0\0\0\0\0\0T\x06\0\0\0abcdefU\x08xNr\xff\xff\xff\xff.\x86.",
+            id="hidden-by-a-frame",
+        ),
         pytest.param(b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.", id="deep-tuple-as-key"),
         pytest.param(b"\x80\x02)Nbq\x00h\x00.", id="tuple-shared-behind-build"),
         pytest.param(b"\x80\x02cnumpy\ndtype\nN}X\x01\0\0\0aK\x01s\x86b.", id="attribute-of-a-stand-in"),

@@ -76,9 +76,7 @@ def _joined(rows: list[Rows]) -> RawSplit:
 
 def _read_binary(where: str, content: bytes) -> Rows:
     if len(content) % _ROW_BYTES or not content:
-        raise UserError(
-            f"{where} has {len(content)} bytes, expected rows of {_ROW_BYTES} (label and pixels)"
-        )
+        raise UserError(f"{where} has {len(content)} bytes, expected rows of {_ROW_BYTES} (label and pixels)")
     rows = np.frombuffer(content, np.uint8).reshape(-1, _ROW_BYTES)
     return np.ascontiguousarray(rows[:, 1:]), rows[:, 0].astype(np.int64)
 

@@ -8,19 +8,20 @@ A restricted `find_class` alone is not enough. With it, a few bytes still make `
 (LONG_BINPUT with a large memo index), overflow the C stack (hash a deeply nested tuple as a dictionary key), hash for
 hours (a tuple holding the same tuple twice, forty levels deep; long integers chosen to collide as keys) or change the
 stand-ins (BUILD on a class). With NumPy's own classes as the allowed globals, it allocates arrays of any size and makes
-object arrays. So `_check_opcodes` scans the pickle with `pickletools` before anything is built:
+object arrays. So `_scanned` scans the pickle with `pickletools` before anything is built:
 
 - Only the opcodes that pickle protocols 2 to 5 use for a batch are allowed, and at most `_MAX_OPCODES` of them.
 - Those that nest, call or make large integers may occur `_MAX_NESTING` times in total.
 - A memo index is at most the number of opcodes before it, because picklers number the entries consecutively.
 - The memo gives back only texts and globals, so no container is shared or contains itself.
+- FRAME is removed: if an opcode crosses the end of a frame, the C unpickler skips bytes and parses unscanned opcodes.
 """
 
 import io
 import pickle
 import pickletools
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -92,17 +93,21 @@ class _Unpickler(pickle.Unpickler):
         return self._STAND_INS[module, name]
 
 
-def _check_opcodes(content: bytes) -> None:
-    """Raises UnpicklingError unless unpickling `content` is bounded in memory, time and depth; see the module."""
+def _scanned(content: bytes) -> bytes:
+    """The pickle without frames; UnpicklingError unless loading it is bounded in memory, time and depth, as above."""
     memo: dict[int, str] = {}  # the opcode that made each entry
+    pieces, start = [], 0
     latest, nesting = "", 0
-    for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+    for number, (opcode, argument, position) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if name not in _ALLOWED:
             raise pickle.UnpicklingError(f"it has the opcode {name}, which no batch of protocol 2 or later needs")
         nesting += name in _NESTING
         if number >= _MAX_OPCODES or nesting > _MAX_NESTING:
             raise pickle.UnpicklingError(f"it has more than {_MAX_OPCODES} opcodes, or {_MAX_NESTING} that nest")
+        if name == "FRAME":
+            pieces.append(content[start:position])
+            start = cast("int", position) + 9
         if name in _PUTS:
             index = len(memo) if argument is None else argument
             if index > number:
@@ -112,6 +117,7 @@ def _check_opcodes(content: bytes) -> None:
         if name in _GETS and memo.get(argument) not in _TEXTS_AND_GLOBALS:
             raise pickle.UnpicklingError(f"memo entry {argument} is neither a text nor a global")
         latest = name
+    return b"".join((*pieces, content[start:]))
 
 
 def read_batch(where: str, content: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -141,8 +147,8 @@ def read_class_names(where: str, content: bytes) -> tuple[str, ...]:
 def _load(where: str, content: bytes) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # pickletools parses backslashes in global names as escapes
-            _check_opcodes(content)
-        value = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+            scanned = _scanned(content)
+        value = _Unpickler(io.BytesIO(scanned), encoding="bytes").load()
     except (pickle.UnpicklingError, *MALFORMED) as error:
         raise UserError(f"{where} is not a CIFAR-10 batch, or damaged: {reason(error):.200}") from None
     if not isinstance(value, dict):
