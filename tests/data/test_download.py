@@ -216,11 +216,6 @@ def test_a_name_server_that_does_not_answer(fetch: Fetcher, monkeypatch: pytest.
         end.set()
 
 
-def test_url_of_another_scheme(fetch: Fetcher) -> None:
-    with pytest.raises(UserError, match=r"--url is 'file:///etc/passwd'"):
-        fetch("file:///etc/passwd")
-
-
 def test_a_full_disk_is_not_the_mirrors_fault(fetch: Fetcher, address: str) -> None:
     (fetch.folder / "set.tar.gz.part").symlink_to("/dev/full")
     with pytest.raises(RunFailedError, match=r"set\.tar\.gz\.part .*No space left"):

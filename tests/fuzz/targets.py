@@ -12,7 +12,6 @@ import re
 import tempfile
 import zlib
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
@@ -40,20 +39,13 @@ from fastcifar.training.history import History
 SOURCE = SourceInfo(kind="image-folder", name="fuzz")
 
 
-@cache
-def _folder() -> Path:
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    kept = tempfile.TemporaryDirectory(prefix="fastcifar-fuzz-", dir=place)
-    _kept.append(kept)  # it deletes the folder when the process ends
-    return Path(kept.name)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+_memory = Path("/dev/shm")
+_temporary = tempfile.TemporaryDirectory(prefix="fastcifar-", dir=_memory if os.access(_memory, os.W_OK) else None)
+FOLDER = Path(_temporary.name)
 
 
 def _file(name: str, content: bytes) -> Path:
-    path = _folder() / name
+    path = FOLDER / name
     path.write_bytes(content)
     return path
 
@@ -63,7 +55,7 @@ def manifest(content: bytes) -> None:
     from fastcifar.cli.prepare import _summary
 
     _file(MANIFEST_NAME, content)
-    _summary(load_manifest(_folder()), _folder()).encode("utf-8")
+    _summary(load_manifest(FOLDER), FOLDER).encode("utf-8")
 
 
 def verified(content: bytes) -> None:
@@ -73,7 +65,7 @@ def verified(content: bytes) -> None:
     _file(MANIFEST_NAME, manifest_seed())
     _file("train.beton", bytes(json.loads(manifest_seed())["splits"]["train"]["bytes"]))
     _file(VERIFIED_NAME, content)
-    checked_beton(_folder(), "train")
+    checked_beton(FOLDER, "train")
     raise AssertionError("a beton of zeros was accepted")
 
 
@@ -167,7 +159,7 @@ def checkpoint(content: bytes) -> None:
 def record(content: bytes) -> None:
     """The record of a finished run, as far as a loaded run uses it."""
     _file(RECORD_NAME, content)
-    facts = load_facts(_folder())
+    facts = load_facts(FOLDER)
     Transform(NO_AUGMENTATION, tuple(facts["mean_01"]), tuple(facts["std_01"]))
     ", ".join([*facts["class_names"], facts["dataset"]]).encode("utf-8")
 
@@ -177,22 +169,11 @@ def predict_image(content: bytes) -> None:
     assert read_image(_file("image", _with_png_checksums(content))).shape == (32, 32, 3)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target
-    for target in (
-        manifest,
-        verified,
-        config,
-        archive,
-        pickled_batch,
-        binary_batch,
-        image,
-        predict_image,
-        image_tree,
-        checkpoint,
-        record,
-    )
-}
+_functions = (
+    manifest, verified, config, archive, pickled_batch, binary_batch, image, predict_image, image_tree, checkpoint,
+    record,
+)  # fmt: skip
+TARGETS: dict[str, Callable[[bytes], None]] = {function.__name__: function for function in _functions}
 
 
 def try_input(target: str, content: bytes) -> str | None:

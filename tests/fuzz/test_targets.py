@@ -48,24 +48,23 @@ def test_every_target_reads_a_seed(target: str):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=150, deadline=None)
-@given(number=st.integers(0, 2**32), flips=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4))
-def test_mutations_are_read_or_refused(target: str, number: int, flips: list[tuple[int, int]]):
+@settings(max_examples=200, deadline=None)
+@given(
+    noise=st.none() | st.binary(max_size=300),
+    number=st.integers(0, 2**32),
+    flips=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=4),
+)
+def test_noise_and_mutations_are_read_or_refused(
+    target: str, noise: bytes | None, number: int, flips: list[tuple[int, int]]
+):
     generator = random.Random(number)
-    content = bytearray(generator.choice(seeds(target)))
-    for position, value in flips:
+    content = bytearray(generator.choice(seeds(target)) if noise is None else noise)
+    for position, value in flips if content else ():
         content[position % len(content)] = value
     if target in MUTATORS:
-        with contextlib.suppress(ValueError):  # the flips made it unreadable
+        with contextlib.suppress(ValueError, RecursionError):  # no longer valid JSON or TOML
             content = MUTATORS[target](bytes(content), generator)
     try_input(target, bytes(content))
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@settings(max_examples=60, deadline=None)
-@given(content=st.binary(max_size=300))
-def test_noise_is_read_or_refused(target: str, content: bytes):
-    try_input(target, content)
 
 
 def test_a_finding_is_one_line():

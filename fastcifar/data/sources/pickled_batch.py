@@ -95,7 +95,7 @@ class _Unpickler(pickle.Unpickler):
 
 def _scanned(content: bytes) -> bytes:
     """The pickle without frames; UnpicklingError unless loading it is bounded in memory, time and depth, as above."""
-    memo: dict[int, str] = {}  # the opcode that made each entry
+    memo: dict[Any, str] = {}  # the opcode that made each entry
     pieces, start = [], 0
     latest, nesting = "", 0
     for number, (opcode, argument, position) in enumerate(pickletools.genops(content)):
