@@ -30,7 +30,7 @@ def written(small_set: RawSet, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 @pytest.fixture
 def quick_writer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes betons in smaller pages without FFCV; `test_ffcv_and_the_drawing_agree` compares the two."""
+    """Writes betons in smaller pages without FFCV; `test_ffcv_writes_the_documented_layout` compares the two."""
 
     def write(targets: list[tuple[Path, RawSplit]]) -> None:
         for path, split in targets:

@@ -1,4 +1,4 @@
-"""Folders that are full or read-only: small file systems, where this process may mount them."""
+"""Folders that are full or read-only: small file systems of their own where this process may mount them."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ import pytest
 
 @contextlib.contextmanager
 def small_disk(folder: Path, mebibytes: float) -> Iterator[Path]:
-    """A file system of that size in `folder`; skips the test if none can be mounted."""
+    """A file system of that size in `folder`; the test is skipped where none can be mounted."""
     folder.mkdir(parents=True, exist_ok=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={int(mebibytes * 1024)}k", "none", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -25,7 +25,7 @@ def small_disk(folder: Path, mebibytes: float) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
-    """`folder` without write access: by permissions, or by a read-only mount for root, who ignores permissions."""
+    """`folder`, read-only: by its permissions, or mounted so for root, whom permissions do not hold."""
     if os.geteuid() != 0:
         folder.chmod(0o555)
         try:
@@ -35,7 +35,7 @@ def read_only(folder: Path) -> Iterator[Path]:
         return
     done = subprocess.run(["mount", "--bind", str(folder), str(folder)], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"root may write anywhere and nothing can be mounted here: {done.stderr.strip()}")
+        pytest.skip(f"root may write anywhere, and nothing can be mounted here: {done.stderr.strip()}")
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
         yield folder

@@ -141,6 +141,6 @@ def seeds(target: str) -> list[bytes]:
         "image": _images,
         "image_tree": lambda: [tree],
         "checkpoint": lambda: [_checkpoint()],
-        "predict_image": lambda: [*_images(), *(png("RGB", 8, kind) for kind in FORMATS)],
+        "user_image": lambda: [*_images(), *(png("RGB", 8, kind) for kind in FORMATS)],
         "record": lambda: [_record()],
     }[target]()

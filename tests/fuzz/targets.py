@@ -164,13 +164,13 @@ def record(content: bytes) -> None:
     ", ".join([*facts["class_names"], facts["dataset"]]).encode("utf-8")
 
 
-def predict_image(content: bytes) -> None:
+def user_image(content: bytes) -> None:
     """An image as `predict` reads it: any size, more formats."""
     assert read_image(_file("image", _with_png_checksums(content))).shape == (32, 32, 3)
 
 
 _functions = (
-    manifest, verified, config, archive, pickled_batch, binary_batch, image, predict_image, image_tree, checkpoint,
+    manifest, verified, config, archive, pickled_batch, binary_batch, image, user_image, image_tree, checkpoint,
     record,
 )  # fmt: skip
 TARGETS: dict[str, Callable[[bytes], None]] = {function.__name__: function for function in _functions}

@@ -13,7 +13,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg")
 MAX_PIXELS = 64_000_000  # of an image to be resized; large cameras stay below, decompression bombs do not
 START_OF_SCAN = b"\xff\xda"
 MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each is a pass over all pixels
-_CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # a 16-bit mode would be clipped to 8 bits
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # convertible; 16-bit modes would be clipped
 _MALFORMED = (zlib.error, Image.DecompressionBombError, *MALFORMED)
 
 
@@ -47,7 +47,7 @@ def _check(name: str, image: Image.Image, resize: bool) -> None:
     found = f"{image.width}x{image.height} {image.mode}"
     if not resize:
         raise UserError(f"{name} is {found}, expected 32x32 RGB; use --resize to convert such images")
-    if image.mode not in _CONVERTIBLE:
+    if image.mode not in MODES:
         raise UserError(f"{name} is {found}; this mode cannot be converted; save them with 8 bits per channel")
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{name} is {found}, more than {MAX_PIXELS // 1_000_000} million pixels")
