@@ -1,21 +1,38 @@
-"""The errors a user may see: what was wrong, the value, what to do."""
+"""The errors a user may see. Each message says what is wrong, names the value and says what to do."""
 
 import reprlib
+import struct
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
+# What the parsers of Python, NumPy and Pillow raise for malformed files, besides their own exception classes.
+MALFORMED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
 
 class UserError(ValueError):
-    """Something the user can mend: a bad path, a bad value, a damaged file. The commands print it and exit with 2."""
+    """Something the user can fix: a bad path, a bad value, a damaged file. The commands print it and exit with 2."""
 
 
 class RunFailedError(RuntimeError):
-    """A run that started well and could not be finished: NaN, a full disk. The commands print it and exit with 1."""
+    """A correct request that failed on the way: NaN loss, a full disk. The commands print it and exit with 1."""
 
 
 class InterruptedRunError(RuntimeError):
-    """A run that a signal stopped, after its checkpoint was written. The commands exit with 128 + its number."""
+    """A signal stopped the run after its checkpoint was written. The commands exit with 128 + the signal's number."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -23,8 +40,13 @@ class InterruptedRunError(RuntimeError):
 
 
 def shown(value: object) -> str:
-    """A value from a file as an error may show it: short, however long, deep or large it is."""
+    """A value from a file for an error message: shortened, however long or deeply nested it is."""
     try:
         return _short.repr(value)
-    except ValueError:  # Python does not write out whole numbers of thousands of digits
-        return "a whole number of thousands of digits"
+    except ValueError:  # Python refuses to convert integers of more than 4300 digits
+        return "an integer of thousands of digits"
+
+
+def reason(error: BaseException) -> str:
+    """The message of an exception on one line, or its class name if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: temporary name in the same folder, fsync, `os.replace`."""
+"""Atomic file writes (temporary file in the same folder, fsync, `os.replace`), bounded reads and digests."""
 
 import contextlib
 import hashlib
@@ -14,25 +14,25 @@ from fastcifar.errors import UserError
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `target`; on a clean exit it is synced and renamed to `target`, else removed.
+    """Yields a temporary path beside `target`, which is synced and renamed to `target` on success, else removed.
 
-    Raises OSError from the file system; `target` is then what it was before.
+    Raises OSError from the file system and then leaves `target` as it was.
     """
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private, which surprises whoever shares a data folder
+        temporary.chmod(0o644)  # mkstemp makes it private, but data folders are shared
         sync(temporary)
-        os.replace(temporary, target)  # noqa: PTH105  (the call the guarantee rests on, by its own name)
+        os.replace(temporary, target)  # noqa: PTH105  (named for its guarantee of atomicity)
         sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
-    """Flushes a file, or a folder's entries, to the disk."""
+    """Flushes a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -47,21 +47,21 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; NaN and infinities are refused (ValueError), as JSON has none."""
+    """Writes `value` as indented JSON, atomically; ValueError for NaN and infinities, which JSON lacks."""
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_at_most(path: Path, limit: int) -> bytes:
-    """The content of a file; UserError if it has more than `limit` bytes, however many more. OSError as usual."""
+    """The content of a file. UserError if it has more than `limit` bytes, which are not read; OSError as usual."""
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise UserError(f"{path} is larger than {limit} bytes, more than such a file can need")
+        raise UserError(f"{path} is larger than {limit} bytes, the most that such a file needs")
     return content
 
 
 def digest(path: Path, algorithm: str = "sha256", on_bytes: Callable[[int], None] | None = None) -> str:
-    """Hexadecimal digest of a file; `on_bytes` is told how many bytes have been read so far."""
+    """Hexadecimal digest of a file; `on_bytes` is called with the number of bytes read so far."""
     hasher = hashlib.new(algorithm)
     done = 0
     with path.open("rb") as file:

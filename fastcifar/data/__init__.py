@@ -1,1 +1,1 @@
-"""From raw images to `train.beton`, `test.beton` and `manifest.json`, and back to arrays."""
+"""Prepares raw images as `train.beton`, `test.beton` and `manifest.json`, and reads them back as arrays."""

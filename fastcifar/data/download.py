@@ -1,4 +1,4 @@
-"""Fetches CIFAR-10 from the first mirror that works: resumable, checked, and quick to say that there is no network."""
+"""Downloads CIFAR-10 from the first mirror that works. Downloads are resumable and verified by checksum."""
 
 import contextlib
 import errno
@@ -15,58 +15,65 @@ from typing import Any
 
 from fastcifar.data.cifar10 import Archive
 from fastcifar.data.raw_set import RawSet
-from fastcifar.errors import RunFailedError, UserError
+from fastcifar.errors import RunFailedError, UserError, reason
 from fastcifar.files import digest
 from fastcifar.runtime.progress import progress
 
 _CHUNK_BYTES = 1 << 16
-_MAX_BYTES = 1 << 30  # of an archive whose size is not known beforehand
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+_MAX_BYTES = 1 << 30  # of an archive of unknown size
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Patience:
-    """When a mirror is given up. `open_s`: seconds from the name look-up to the answer, so five mirrors stay near 30 s.
+class MirrorLimits:
+    """When to give up a mirror. Without a network, five mirrors take 30 s.
 
-    `silent_s`: seconds without a byte. `slow_bytes_per_s` over `slow_over_s` seconds: too slow, unless it is the last.
+    `answer_s`: seconds from the name look-up to the response. `silence_s`: seconds without data. A mirror that sends
+    fewer than `min_bytes_per_s` over `window_s` seconds is too slow, unless it is the last one.
     """
 
-    open_s: float = 6.0
-    silent_s: float = 15.0
-    slow_bytes_per_s: float = 200_000.0
-    slow_over_s: float = 8.0
+    answer_s: float = 6.0
+    silence_s: float = 15.0
+    min_bytes_per_s: float = 200_000.0
+    window_s: float = 8.0
 
 
 class DownloadError(RunFailedError):
-    """No mirror gave the archive; the text has every mirror's reason and the ways out."""
+    """No mirror served the archive. The message lists why each one failed, and the alternatives."""
 
 
 class _MirrorError(Exception):
-    """Why one mirror was given up."""
+    """Why a mirror was given up."""
+
+
+class _ChecksumError(_MirrorError):
+    """The file is complete but its checksum is wrong."""
 
 
 def download_set(
     mirrors: Sequence[tuple[str, Archive]],
     folder: Path,
     read: Callable[[Path, Archive], RawSet],
-    patience: Patience | None = None,
+    limits: MirrorLimits | None = None,
 ) -> RawSet:
-    """Downloads from the mirrors in turn into `folder`, until one archive has the right checksum and can be read.
+    """Tries the mirrors in order until an archive in `folder` has the correct checksum and `read` accepts it.
 
-    An unfinished archive stays as `<name>.part` and is continued by the next mirror or the next call. `read` turns the
-    archive into a set; a UserError from it gives the mirror up. Raises DownloadError when all have failed,
-    RunFailedError when the disk does.
+    An unfinished archive stays as `<name>.part`; the next mirror or the next call resumes it. `read` turns an archive
+    into a set; if it raises UserError, the next mirror is tried. Raises DownloadError if all mirrors fail,
+    RunFailedError if the disk does.
     """
-    patience = patience or Patience()
+    limits = limits or MirrorLimits()
     tried = []
     for index, (url, archive) in enumerate(mirrors):
         try:
-            path = _fetch(url, archive, folder, patience, last=index == len(mirrors) - 1)
+            path = _fetch(url, archive, folder, limits, last=index == len(mirrors) - 1)
             return _read(path, archive, read)
         except _MirrorError as error:
             tried.append(f"{url}: {error}")
     raise DownloadError(
-        f"CIFAR-10 could not be downloaded; tried {'; '.join(tried)}. Ways out: --source PATH or FASTCIFAR_SOURCE=PATH "
-        "with an archive or folder you have, --url URL of a mirror of cifar-10-python.tar.gz, or --source synthetic"
+        f"CIFAR-10 could not be downloaded; tried {'; '.join(tried)}. Alternatives: --source PATH or "
+        "FASTCIFAR_SOURCE=PATH for a local archive or folder, --url URL for a mirror of cifar-10-python.tar.gz, or "
+        "--source synthetic"
     )
 
 
@@ -78,31 +85,27 @@ def _read(path: Path, archive: Archive, read: Callable[[Path, Archive], RawSet])
         raise _MirrorError(str(error)) from None
 
 
-def _fetch(url: str, archive: Archive, folder: Path, patience: Patience, last: bool) -> Path:
+def _fetch(url: str, archive: Archive, folder: Path, limits: MirrorLimits, last: bool) -> Path:
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"--url is {url!r}, expected one that begins with https:// or http://")
+        raise UserError(f"--url is {url!r}, expected an https:// or http:// address")
     part = folder / f"{archive.name}.part"
     if archive.size is None:
-        part.unlink(missing_ok=True)  # nothing could tell whether two halves belong together
+        part.unlink(missing_ok=True)  # without a checksum, nothing tells whether two parts belong together
     for resumed in (part.exists(), False):
         if not resumed:
             part.unlink(missing_ok=True)
         try:
-            _transfer(url, archive, part, patience, last)
+            _transfer(url, archive, part, limits, last)
             _check(part, archive)
-        except _ChecksumError as error:
+            break
+        except _ChecksumError:
             part.unlink(missing_ok=True)
-            if resumed:
-                continue  # the older half may be at fault: once more from the start
-            raise _MirrorError(str(error)) from None
-        break
+            if not resumed:
+                raise
+            # The part from before may be wrong, so download the whole file once.
     target = folder / archive.name
     part.replace(target)
     return target
-
-
-class _ChecksumError(Exception):
-    """A complete file that is not the archive."""
 
 
 def _check(part: Path, archive: Archive) -> None:
@@ -110,20 +113,20 @@ def _check(part: Path, archive: Archive) -> None:
         raise _ChecksumError(f"wrong checksum: MD5 {found}, expected {archive.md5}")
 
 
-def _transfer(url: str, archive: Archive, part: Path, patience: Patience, last: bool) -> None:
+def _transfer(url: str, archive: Archive, part: Path, limits: MirrorLimits, last: bool) -> None:
     have = part.stat().st_size if part.exists() else 0
     if archive.size is not None and have >= archive.size:
-        return  # complete, and its checksum is looked at next
-    with _reasons(), contextlib.closing(_open(url, have, patience)) as response:
+        return  # complete; the caller verifies its checksum
+    with _mirror_errors(), contextlib.closing(_open(url, have, limits)) as response:
         total = _total_size(response, have, archive)
         if response.status != http.client.PARTIAL_CONTENT:
-            have = 0  # the mirror starts over, so do we
+            have = 0  # the mirror ignored the range and sends the whole file
         with _disk_errors(part), part.open("ab" if have else "wb") as file:
             left = (total - have) / 1e6 if total else 0.0
             label = f"download {archive.name} from {urllib.parse.urlsplit(url).hostname}"
             with progress(label, left, "MB") as bar:
                 received = 0
-                for chunk in _chunks(response, patience, last):
+                for chunk in _chunks(response, limits, last):
                     received += len(chunk)
                     if have + received > (total or _MAX_BYTES):
                         raise _MirrorError(f"sends more than {total or _MAX_BYTES} bytes")
@@ -133,8 +136,8 @@ def _transfer(url: str, archive: Archive, part: Path, patience: Patience, last: 
         raise _MirrorError(f"ended after {have + received} of {total} bytes")
 
 
-def _open(url: str, have: int, patience: Patience) -> Any:
-    """An open response, or an error within `open_s`, though neither name look-up nor redirects know a time limit."""
+def _open(url: str, have: int, limits: MirrorLimits) -> Any:
+    """The response, or an error after `answer_s`. A thread enforces it: name look-up and redirects have no timeout."""
     headers = {"User-Agent": "fastcifar", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -143,22 +146,22 @@ def _open(url: str, have: int, patience: Patience) -> Any:
 
     def attempt() -> None:
         try:
-            outcome.append(urllib.request.urlopen(request, timeout=patience.silent_s))
-        except Exception as error:  # noqa: BLE001  (raised again below, in the thread that waits)
+            outcome.append(urllib.request.urlopen(request, timeout=limits.silence_s))
+        except Exception as error:  # noqa: BLE001  (raised again by the waiting thread)
             outcome.append(error)
 
     thread = threading.Thread(target=attempt, daemon=True)
     thread.start()
-    thread.join(patience.open_s)
+    thread.join(limits.answer_s)
     if not outcome:
-        raise _MirrorError(f"no answer within {patience.open_s:.0f} s")
+        raise _MirrorError(f"no answer within {limits.answer_s:.0f} s")
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
 
 
 def _total_size(response: Any, have: int, archive: Archive) -> int | None:
-    """The size of the whole file as the mirror tells it, or None; a mirror of another file is given up at once."""
+    """The size of the whole file, None if unknown. _MirrorError if the mirror announces another size or range."""
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdigit() else None
     if response.status == http.client.PARTIAL_CONTENT:
@@ -172,22 +175,22 @@ def _total_size(response: Any, have: int, archive: Archive) -> int | None:
     return archive.size if total is None else total
 
 
-def _chunks(response: Any, patience: Patience, last: bool) -> Iterator[bytes]:
+def _chunks(response: Any, limits: MirrorLimits, last: bool) -> Iterator[bytes]:
     window_start, in_window = time.monotonic(), 0
     while chunk := response.read1(_CHUNK_BYTES):
         yield chunk
         in_window += len(chunk)
         seconds = time.monotonic() - window_start
-        if seconds < patience.slow_over_s:
+        if seconds < limits.window_s:
             continue
-        if in_window < patience.slow_bytes_per_s * seconds and not last:
+        if in_window < limits.min_bytes_per_s * seconds and not last:
             raise _MirrorError(f"too slow: {in_window / seconds / 1e3:.0f} kB/s over {seconds:.0f} s")
         window_start, in_window = time.monotonic(), 0
 
 
 @contextlib.contextmanager
-def _reasons() -> Iterator[None]:
-    """Turns what urllib raises into one line."""
+def _mirror_errors() -> Iterator[None]:
+    """Turns what urllib raises into a _MirrorError of one line."""
     try:
         yield
     except urllib.error.HTTPError as error:
@@ -198,19 +201,15 @@ def _reasons() -> Iterator[None]:
     except TimeoutError:
         raise _MirrorError("stopped sending") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise _MirrorError(str(error) or type(error).__name__) from None
+        raise _MirrorError(reason(error)) from None
 
 
 @contextlib.contextmanager
 def _disk_errors(part: Path) -> Iterator[None]:
-    """A disk that is full or read-only is not the mirror's fault: no other one is tried."""
+    """Raises RunFailedError for a full or read-only disk, which no other mirror can help."""
     try:
         yield
     except OSError as error:
-        if error.filename is None and not _is_disk_error(error):
+        if error.filename is None and error.errno not in _DISK_ERRORS:  # from the network
             raise
         raise RunFailedError(f"{part} cannot be written: {error.strerror or error}") from None
-
-
-def _is_disk_error(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)

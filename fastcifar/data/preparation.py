@@ -1,4 +1,4 @@
-"""Which source a folder is prepared from, and whether anything has to be done at all."""
+"""Prepares a folder: finds the source, skips the work if the folder is up to date, and locks it meanwhile."""
 
 import contextlib
 import sys
@@ -11,7 +11,7 @@ import filelock
 from fastcifar.data.beton_set import finish_commit, write_set
 from fastcifar.data.checks import checked_beton
 from fastcifar.data.cifar10 import CONTENT_SHA256, MIRRORS, PYTHON_ARCHIVE, TEST_SAMPLES, TRAIN_SAMPLES, Archive
-from fastcifar.data.download import DownloadError, Patience, download_set
+from fastcifar.data.download import DownloadError, MirrorLimits, download_set
 from fastcifar.data.manifest import MANIFEST_NAME, Manifest, load_manifest
 from fastcifar.data.raw_set import SPLITS, RawSet, content_digest, hold_out, mark_held_out
 from fastcifar.data.sources.detect import Source, find_in_folder, open_source
@@ -24,7 +24,7 @@ SYNTHETIC = "synthetic"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What to prepare, see `fastcifar.prepare.Options`; `mirrors` and `patience` are for the download."""
+    """What to prepare, as in `fastcifar.cli.prepare.Options`; `mirrors` and `limits` configure the download."""
 
     out: Path
     source: str | None = None
@@ -37,12 +37,12 @@ class Request:
     seed: int = 0
     hold_out: int = 0
     mirrors: Sequence[tuple[str, Archive]] = MIRRORS
-    patience: Patience | None = None
+    limits: MirrorLimits | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """The manifest of the prepared folder, whether it was written now, and what was worth a remark."""
+    """The manifest of the prepared folder, whether this call wrote it, and notes about the source."""
 
     manifest: Manifest
     written: bool
@@ -50,19 +50,19 @@ class Outcome:
 
 
 def prepare(request: Request) -> Outcome:
-    """Prepares `request.out`, or finds that it holds the wanted set already; one process at a time per folder.
+    """Prepares `request.out` unless it already holds the requested set; one process at a time per folder.
 
-    Raises UserError for a bad source, RunFailedError (DownloadError) when the download, the disk or the writer fails;
-    the folder then holds what it held before.
+    Raises UserError for a bad source, RunFailedError (DownloadError) if the download, the disk or the writer fails.
+    The folder is then unchanged.
     """
     if request.hold_out < 0:
-        raise UserError(f"--hold-out is {request.hold_out}, but must be at least 0")
+        raise UserError(f"--hold-out is {request.hold_out}, expected at least 0")
     if request.out.exists() and not request.out.is_dir():
         raise UserError(f"--out {request.out} is a file, expected a folder")
     request.out.mkdir(parents=True, exist_ok=True)
     with _locked(request.out):
         if finish_commit(request.out):
-            _say(f"finished moving a set into {request.out} that an earlier run had written")
+            _say(f"finished an interrupted commit to {request.out}")
         if not request.force:
             _check_hold_out(request)
         existing = None if request.force else _existing(request.out)
@@ -74,7 +74,7 @@ def prepare(request: Request) -> Outcome:
 
 
 def _check_hold_out(request: Request) -> None:
-    """Refuses one kind of set where the folder has another, even a damaged one: none is replaced by accident."""
+    """UserError if the folder holds a set with another hold-out, even a damaged one. It is not lost by accident."""
     try:
         held_out = load_manifest(request.out).source.held_out
     except UserError:
@@ -82,7 +82,7 @@ def _check_hold_out(request: Request) -> None:
     if held_out != request.hold_out:
         raise UserError(
             f"{request.out} holds a set with {held_out} train samples held out, but --hold-out is {request.hold_out}; "
-            f"say --hold-out {held_out} to keep it, name another folder by --out, or replace it by --force"
+            f"use --hold-out {held_out} to keep it, --out for another folder, or --force to replace it"
         )
 
 
@@ -113,12 +113,12 @@ def _without_source(request: Request, existing: Manifest | None) -> Outcome:
     except DownloadError as error:
         if not request.or_synthetic or _may_hold_real_data(request.out):
             raise
-        _say(f"{error}. Going on with the built-in synthetic set, as --or-synthetic asks: this is NOT CIFAR-10")
+        _say(f"{error}. Using the synthetic set because of --or-synthetic; this is NOT CIFAR-10")
         return _synthetic(request, existing)
 
 
 def _download(request: Request) -> RawSet:
-    own = [(request.url, PYTHON_ARCHIVE)] if request.url else []
+    first = [(request.url, PYTHON_ARCHIVE)] if request.url else []
 
     def read(path: Path, archive: Archive) -> RawSet:
         raw = open_source(path).read(resize=False)
@@ -126,7 +126,7 @@ def _download(request: Request) -> RawSet:
             raise UserError("its images are not those of CIFAR-10")
         return raw
 
-    return download_set([*own, *request.mirrors], request.out, read, request.patience)
+    return download_set([*first, *request.mirrors], request.out, read, request.limits)
 
 
 def _write(request: Request, raw: RawSet) -> Outcome:
@@ -134,7 +134,7 @@ def _write(request: Request, raw: RawSet) -> Outcome:
 
 
 def _existing(out: Path) -> Manifest | None:
-    """The manifest of a sound set in `out`; None, and a word about it, when there is none."""
+    """The manifest of the set in `out` if it passes all checks, else None. Prints why a damaged one fails."""
     if not (out / MANIFEST_NAME).exists():
         return None
     try:
@@ -147,7 +147,7 @@ def _existing(out: Path) -> Manifest | None:
 
 
 def _may_hold_real_data(out: Path) -> bool:
-    """Whether `out` holds, or held before it was damaged, anything else than the synthetic set."""
+    """Whether `out` holds a set, even a damaged one, that is not known to be synthetic."""
     if not any((out / name).exists() for name in (MANIFEST_NAME, *(f"{split}.beton" for split in SPLITS))):
         return False
     try:

@@ -1,4 +1,4 @@
-"""A whole data set as arrays, and what is computed from it: per-channel statistics and a digest of its content."""
+"""A whole data set as arrays, with its per-channel statistics, its content digest and the hold-out split."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ SourceKind = Literal["cifar-python", "cifar-binary", "image-folder", "synthetic"
 SOURCE_KINDS: tuple[SourceKind, ...] = ("cifar-python", "cifar-binary", "image-folder", "synthetic")
 LARGEST_SEED = 2**63 - 1  # of the synthetic set
 _HELD_OUT = re.compile(r";hold-out:([0-9]{1,15})\Z")
-_STATISTICS_CHUNK = 4096  # samples; keeps the 8-byte copies `bincount` makes at some 30 MB
+_STATISTICS_CHUNK = 4096  # samples; `bincount` copies them as int64, 30 MB
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +27,8 @@ class SourceInfo:
     """Where a set came from.
 
     `name` is a base name, never a path. `checksum` is `md5:...` of an archive, `listing:...` of a folder (a digest of
-    its file names, sizes and modification times), None for the synthetic set, which has a `seed` instead. Where the
-    test split is N held-out train samples it ends with `;hold-out:N`, so that it still says all by which sets differ.
+    its file names, sizes and modification times) and None for the synthetic set, which has a `seed` instead. If the
+    test split is N held-out train samples, `checksum` ends with `;hold-out:N`.
     """
 
     kind: SourceKind
@@ -38,7 +38,7 @@ class SourceInfo:
 
     @property
     def held_out(self) -> int:
-        """How many train samples stand in for the test split; 0 where it is the test split."""
+        """The number of train samples that replace the test split; 0 if the test split is the original one."""
         found = _HELD_OUT.search(self.checksum or "")
         return int(found[1]) if found else 0
 
@@ -56,7 +56,7 @@ class RawSplit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RawSet:
-    """Both splits, the class names in label order, and where they came from; UserError if they do not fit together."""
+    """Both splits, the class names in label order, and where they came from; UserError if they are inconsistent."""
 
     train: RawSplit
     test: RawSplit
@@ -65,9 +65,9 @@ class RawSet:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for what, name in (("source's", self.source.name), *(("class", name) for name in self.class_names)):
+        for name in (self.source.name, *self.class_names):
             if not is_plain_text(name):
-                raise UserError(f"the {what} name {name!a:.80} has characters that cannot be printed; rename it")
+                raise UserError(f"the name {name!a:.80} of the source or a class is not printable; rename it")
         for name in SPLITS:
             _check_split(name, self.split(name), len(self.class_names))
 
@@ -77,7 +77,7 @@ class RawSet:
 
 
 def is_plain_text(value: object) -> bool:
-    """Whether a value is a text that may be printed: no control character, and nothing that UTF-8 cannot say."""
+    """Whether a value is a text without control characters and lone surrogates, which UTF-8 cannot encode."""
     return isinstance(value, str) and not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in value)
 
 
@@ -97,43 +97,43 @@ def _check_split(name: str, split: RawSplit, classes: int) -> None:
 
 
 def hold_out(raw: RawSet, count: int) -> RawSet:
-    """`raw` without its test split: `count` train samples take that place, those whose SHA-256 is smallest.
+    """Replaces the test split by `count` train samples, those with the smallest SHA-256 of image and label.
 
-    Which ones these are depends on images and labels alone, not on the order in which a source holds them; all else
-    stays in its order. `count` 0 is `raw` itself. Raises UserError where fewer than one sample would be left.
+    The choice does not depend on the order of the samples; both splits keep that order. `count` 0 returns `raw`.
+    Raises UserError unless at least one train sample is left.
     """
     if count == 0:
         return raw
     total = len(raw.train)
     if not 0 < count < total:
         raise UserError(
-            f"--hold-out is {count}, but must be from 0 to {total - 1}: the train split has {total} samples"
+            f"--hold-out is {count}, expected 0 to {total - 1}, because the train split has {total} samples"
         )
     digests = list(_sample_digests(0, raw.train))
     held = np.zeros(total, bool)
     held[sorted(range(total), key=digests.__getitem__)[:count]] = True
     return replace(
         raw,
-        train=_chosen(raw.train, ~held),
-        test=_chosen(raw.train, held),
+        train=_subset(raw.train, ~held),
+        test=_subset(raw.train, held),
         source=replace(raw.source, checksum=mark_held_out(raw.source.checksum, count)),
     )
 
 
 def mark_held_out(checksum: str | None, count: int) -> str | None:
-    """A source's checksum as `SourceInfo` has it after `hold_out`."""
+    """The `SourceInfo.checksum` of a source after `hold_out`."""
     return f"{checksum or ''};hold-out:{count}" if count else checksum
 
 
-def _chosen(split: RawSplit, which: np.ndarray) -> RawSplit:
+def _subset(split: RawSplit, which: np.ndarray) -> RawSplit:
     return RawSplit(images_nhwc=split.images_nhwc[which], labels=split.labels[which])
 
 
 def channel_statistics(images_nhwc: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and population standard deviation of each channel, in 0..1.
 
-    Exact: taken from histograms of the 256 values in Python's integers, rounded once at the end. UserError for a
-    channel that has one value everywhere, by whose deviation nothing can be divided.
+    Exact: computed from histograms of the 256 values in Python integers and rounded once at the end. UserError for a
+    constant channel, whose standard deviation is 0.
     """
     histograms = np.zeros((CHANNELS, 256), np.int64)
     for start in range(0, len(images_nhwc), _STATISTICS_CHUNK):
@@ -154,10 +154,10 @@ def channel_statistics(images_nhwc: np.ndarray) -> tuple[tuple[float, ...], tupl
 
 
 def content_digest(raw: RawSet) -> str:
-    """SHA-256 over the sorted digests of all samples, so that the order of the samples does not matter.
+    """SHA-256 of the sorted digests of all samples, which does not depend on their order.
 
-    A sample's digest is the SHA-256 of one byte for the split (0 train, 1 test), the label as 8 bytes, least
-    significant first, and the 3072 bytes of its image.
+    A sample's digest is the SHA-256 of one byte for the split (0 train, 1 test), the label as 8 little-endian bytes and
+    the 3072 bytes of its image.
     """
     total = hashlib.sha256()
     for digest in sorted(digest for i, name in enumerate(SPLITS) for digest in _sample_digests(i, raw.split(name))):

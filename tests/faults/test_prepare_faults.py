@@ -1,8 +1,8 @@
-"""Prepares that meet each other, a full disk, a read-only folder or SIGKILL: the old set, the new one or an error."""
+"""`prepare` beside another one, on a full disk, in a read-only folder or under SIGKILL keeps the old set or the new."""
 
 import os
 import random
-import signal
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,17 +44,16 @@ def old(tmp_path: Path) -> Path:
 
 
 def seed_in(folder: Path) -> int | None:
-    """The seed of the sound set in a folder."""
+    """The seed of the set in a folder; UserError if the set is damaged."""
     return verify(folder).source.seed
 
 
-@pytest.mark.parametrize(("seeds", "written"), [((5, 5), 1), pytest.param((5, 6), 2, marks=pytest.mark.slow)])
-def test_two_at_once(seeds: tuple[int, int], written: int, tmp_path: Path):
-    """The second waits, and then has the set it wants already, or writes its own."""
+@pytest.mark.parametrize("seeds", [(5, 5), pytest.param((5, 6), marks=pytest.mark.slow)])
+def test_two_at_the_same_time(seeds: tuple[int, int], tmp_path: Path):
+    """One waits for the other, then finds the same set or writes its own."""
     done = [finish(process) for process in [prepare(tmp_path, seed) for seed in seeds]]
     assert [code for code, _, _ in done] == [0, 0], done
-    assert sum("done in " in shown for _, shown, _ in done) == written
-    assert sum(f"another process is preparing {tmp_path}; waiting for it" in said for _, _, said in done) == 1
+    assert sum("done in " in out for _, out, _ in done) == len(set(seeds))
     assert seed_in(tmp_path) in seeds
     assert {path.name for path in tmp_path.iterdir()} <= {*FILES, ".lock", ".verified.json"}
 
@@ -62,18 +61,17 @@ def test_two_at_once(seeds: tuple[int, int], written: int, tmp_path: Path):
 def test_a_disk_that_is_too_small(tmp_path: Path):
     with small_disk(tmp_path / "disk", 20) as disk:
         code, _, errors = finish(prepare(disk / "data", 2))
-        assert (code, errors.count("\n")) == (1, 1)
-        assert "failed: " in errors
-        assert "MB free, the betons need up to " in errors
+    assert (code, errors.count("\n")) == (1, 1), errors
+    assert re.match(r"failed: .* MB free", errors), errors
 
 
 @pytest.mark.parametrize("mebibytes", [9, *(pytest.param(size, marks=pytest.mark.slow) for size in (6, 18, 26, 33))])
-def test_a_disk_that_fills_up_meanwhile(mebibytes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As when somebody else takes the space that was free at the start; at any of the pages of either file."""
+def test_a_disk_that_fills_up_while_writing(mebibytes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As if another process took the space that was free at the start; at several pages of either file."""
     monkeypatch.setattr(beton_set, "_check_free_space", lambda raw, out: None)
     raw = synthetic_set(train=3000, test=20, seed=2)  # betons of 24 and 16 MiB
     with small_disk(tmp_path / "disk", mebibytes) as disk:
-        with pytest.raises(RunFailedError, match=r"FFCV's writer failed: |does not read back as it was written"):
+        with pytest.raises(RunFailedError):
             write_set(raw, disk)
         assert list(disk.iterdir()) == []
 
@@ -81,54 +79,41 @@ def test_a_disk_that_fills_up_meanwhile(mebibytes: float, tmp_path: Path, monkey
 def test_a_read_only_folder(old: Path):
     with read_only(old):
         code, _, errors = finish(prepare(old, 2, "--force"))
-        assert code == 1
+        assert (code, errors.count("\n")) == (1, 1), errors
         assert errors.startswith("failed: ")
-        assert errors.count("\n") == 1
-        assert seed_in(old) == OLD  # and it can be used
-
-
-def kill_somewhen(out: Path, seed: int, after_s: float) -> None:
-    """Starts a prepare and ends it, unless it was faster."""
-    process = prepare(out, seed, "--force")
-    time.sleep(after_s)
-    process.send_signal(signal.SIGKILL)
-    process.communicate(timeout=60)
-
-
-def check_kills(folder: Path, kills: int, longest_s: float) -> dict[str, int]:
-    """Kills prepares that want the other of two sets; each time it is the old one, the new one, or an error."""
-    generator, found = random.Random(kills), {"old": 0, "new": 0, "refused": 0}
-    seed: int | None = OLD
-    for _ in range(kills):
-        wanted = 3 if seed == 2 else 2
-        kill_somewhen(folder, wanted, generator.uniform(0.5, longest_s))
-        try:
-            now = seed_in(folder)
-            assert now in (seed, wanted)
-            found["new" if now == wanted else "old"] += 1
-        except UserError:  # it says that another prepare mends it, which is tried now
-            found["refused"] += 1
-        code, _, errors = finish(prepare(folder, wanted))
-        assert code == 0, errors
-        assert seed_in(folder) == wanted
-        assert {path.name for path in folder.iterdir()} <= {*FILES, ".lock", ".verified.json"}
-        seed = wanted
-    return found
+        assert seed_in(old) == OLD  # it can still be read
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_killed_at_many_random_moments(old: Path):
-    found = check_kills(old, 40, 8.0)
-    print(found)
-    assert found["old"] > 0
-    assert found["new"] > 0
+def test_killed_at_random_moments(old: Path):
+    """Kills processes that prepare the other of two sets. The folder then has the old set, the new one or an error."""
+    generator, kept, replaced, seed = random.Random(40), 0, 0, OLD
+    for _ in range(40):
+        wanted = 3 if seed == 2 else 2
+        process = prepare(old, wanted, "--force")
+        time.sleep(generator.uniform(0.5, 8.0))
+        process.kill()
+        process.communicate(timeout=60)
+        try:
+            now = seed_in(old)
+            assert now in (seed, wanted)
+            kept, replaced = kept + (now == seed), replaced + (now == wanted)
+        except UserError:  # the next prepare repairs the folder
+            pass
+        code, _, errors = finish(prepare(old, wanted))
+        assert code == 0, errors
+        assert seed_in(old) == wanted
+        assert {path.name for path in old.iterdir()} <= {*FILES, ".lock", ".verified.json"}
+        seed = wanted
+    assert kept > 0
+    assert replaced > 0
 
 
-def test_an_ordinary_user_may_use_what_root_has_prepared():
-    """Nothing is written to use a set: the note of what was checked is left out where it cannot be."""
+def test_another_user_can_read_what_root_has_prepared():
+    """Reading a set needs no write access: the cache of verified files is then not written."""
     if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
+        pytest.skip("only root can change its user")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_sound_set(folder)
@@ -139,7 +124,7 @@ def test_an_ordinary_user_may_use_what_root_has_prepared():
             os.setuid(65534)
             try:
                 code = 0 if len(read_split(folder, "train")[1]) == 300 else 3
-            except BaseException:  # noqa: BLE001  (it must end here, whatever it is)
+            except BaseException:  # noqa: BLE001  (the child must not return into pytest)
                 code = 4
             os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

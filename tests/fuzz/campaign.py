@@ -1,4 +1,4 @@
-"""Runs `driver.py` until a target has had its inputs, over as many calls as it takes; `bench soak` uses it."""
+"""Runs `driver.py` repeatedly until a target has tried a number of inputs; `bench soak` uses it."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from fastcifar.runs.record import code_revision
 
 DRIVER = Path(__file__).with_name("driver.py")
 LIMITS = {"timeout": 10, "rss_limit_mb": 1600, "max_len": 16384}
-"""Of one input: seconds, MiB (the process itself has 560, PyTorch and all), bytes. libFuzzer's own names."""
+"""Limits of one input under libFuzzer's names: seconds, MiB (the process with PyTorch takes 560), bytes."""
 CHUNK_INPUTS, CHUNK_S = 20_000, 60
-MOST_FINDINGS = 10
+MAX_FINDINGS = 10
 FOUND = re.compile(
     r"^\s*([\w.]*(?:Error|Exit|Warning|Exception)\b.*|.*ERROR: libFuzzer.*|.*Test unit written.*)$", re.M
 )
@@ -22,7 +22,7 @@ FOUND = re.compile(
 
 @dataclass
 class Tally:
-    """What a target has had so far, and what it has come to; kept beside the corpus from call to call."""
+    """The inputs, coverage and findings of a target so far; stored beside the corpus between calls."""
 
     code_revision: str | None
     inputs: int = 0
@@ -34,16 +34,16 @@ class Tally:
 
 
 def run_target(target: str, times: int, work: Path, until: float) -> Tally:
-    """Tries inputs until there were `times`, too many findings, or `time.monotonic()` is past `until`."""
+    """Tries inputs until there are `times` of them or MAX_FINDINGS findings, or `time.monotonic()` passes `until`."""
     work.mkdir(parents=True, exist_ok=True)
-    kept = work / "tally.json"
+    tally_file = work / "tally.json"
     revision = code_revision()
-    tally = Tally(**json.loads(kept.read_text())) if kept.exists() else Tally(revision)
-    if tally.code_revision != revision:  # what other code has survived says nothing of this one; its corpus helps
+    tally = Tally(**json.loads(tally_file.read_text())) if tally_file.exists() else Tally(revision)
+    if tally.code_revision != revision:  # counts of other code do not apply, but its corpus stays
         tally = Tally(revision)
-    while tally.inputs < times and len(tally.findings) < MOST_FINDINGS and time.monotonic() < until:
+    while tally.inputs < times and len(tally.findings) < MAX_FINDINGS and time.monotonic() < until:
         _one_chunk(target, min(CHUNK_INPUTS, times - tally.inputs), work, tally)
-        kept.write_text(json.dumps(asdict(tally)))
+        tally_file.write_text(json.dumps(asdict(tally)))
     return tally
 
 
@@ -53,18 +53,18 @@ def _one_chunk(target: str, inputs: int, work: Path, tally: Tally) -> None:
     started = time.monotonic()
     command = [sys.executable, "-W", "ignore", str(DRIVER), target, str(work), *options]
     done = subprocess.run(command, capture_output=True, check=False)
-    said = done.stderr.decode("utf-8", "replace")
-    executed = re.findall(r"stat::number_of_executed_units:\s*(\d+)", said)
+    output = done.stderr.decode("utf-8", "replace")
+    executed = re.findall(r"stat::number_of_executed_units:\s*(\d+)", output)
     if done.returncode:
-        tally.findings.append(finding(said))
+        tally.findings.append(finding(output))
     elif not executed:
-        raise RuntimeError(f"the fuzzer said nothing: {said[-300:]}")
+        raise RuntimeError(f"the fuzzer printed no statistics: {output[-300:]}")
     tally.inputs += int(executed[-1]) if executed else 0
     tally.seconds = round(tally.seconds + time.monotonic() - started, 1)
-    for coverage in re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", said)[-1:]:
+    for coverage in re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)", output)[-1:]:
         tally.edges, tally.features, tally.corpus = map(int, coverage)
 
 
 def finding(text: str) -> str:
-    """What libFuzzer and Python say of an input that went wrong, in a line."""
+    """The errors that libFuzzer and Python print for an input, in one line."""
     return "; ".join(dict.fromkeys(line.strip() for line in FOUND.findall(text))) or text[-300:]

@@ -1,7 +1,7 @@
-"""Fuzzes one target with atheris, by coverage: `python tests/fuzz/driver.py TARGET FOLDER [options of libFuzzer]`.
+"""Fuzzes one target with atheris, guided by coverage: `python tests/fuzz/driver.py TARGET FOLDER [libFuzzer options]`.
 
-FOLDER keeps the corpus from call to call, and gets what was found as `crash-*`, `timeout-*` or `oom-*`. Ends with 0,
-or at the first finding with libFuzzer's exit status. `python -m bench soak fuzz` calls this.
+FOLDER keeps the corpus between calls and gets the findings as `crash-*`, `timeout-*` or `oom-*`. Exits with 0, or at
+the first finding with libFuzzer's exit status. `python -m bench soak fuzz` calls this.
 """
 
 import importlib
@@ -10,22 +10,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-atheris: Any = importlib.import_module("atheris")  # of the extra `fuzz`, so type checkers may not have it
+atheris: Any = importlib.import_module("atheris")  # from the extra `fuzz`, so it may be missing for type checkers
 READERS = ("fastcifar", "tomllib", "json", "pickle", "tarfile", "zipfile", "gzip", "lzma", "_compression", "PIL")
 PLUGINS = [f"{name}ImagePlugin" for name in ("Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP")]
-BY_HAND = {"config": 0.05}
-"""How often an input is mutated by `mutators.py`; tyro takes 30 ms for every file that can be read."""
+OWN_MUTATIONS = {"config": 0.05}
+"""The probability of a mutation by `mutators.py`, 0.8 by default. tyro takes 30 ms for every valid config file."""
 
 
 def main(arguments: list[str]) -> None:
-    """Instruments what reads, writes the seeds into the corpus and hands over to libFuzzer, which ends the process."""
+    """Instruments the readers, writes the seeds into the corpus and starts libFuzzer, which ends the process."""
     target, folder = arguments[0], Path(arguments[1])
     for name in [name for name in sys.modules if name.split(".")[0] in READERS]:
-        del sys.modules[name]  # or they would stay without instruments
+        del sys.modules[name]  # so that they are imported again, instrumented
     with atheris.instrument_imports(include=list(READERS)):
         from targets import try_input
 
-        for name in PLUGINS:  # which Pillow imports when it first needs them
+        for name in PLUGINS:  # which Pillow imports lazily
             importlib.import_module(f"PIL.{name}")
     seeds = importlib.import_module("seeds").seeds(target)
     corpus = folder / "corpus"
@@ -39,14 +39,14 @@ def main(arguments: list[str]) -> None:
     def one(content: bytes) -> None:
         try_input(target, content)
 
-    by_hand: Any = importlib.import_module("mutators").MUTATORS.get(target)
+    mutator: Any = importlib.import_module("mutators").MUTATORS.get(target)
 
     def mutated(content: bytes, largest: int, seed: int) -> bytes:
         generator = random.Random(seed)
-        if by_hand is not None and generator.random() < BY_HAND.get(target, 0.8):
+        if mutator is not None and generator.random() < OWN_MUTATIONS.get(target, 0.8):
             try:
-                return by_hand(content, generator)[:largest]
-            except (ValueError, RecursionError):  # it was not readable
+                return mutator(content, generator)[:largest]
+            except (ValueError, RecursionError):  # not valid JSON or TOML
                 pass
         return atheris.Mutate(content, largest)
 

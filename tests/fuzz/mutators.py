@@ -1,4 +1,4 @@
-"""Mutations that keep JSON and TOML readable, so that a fuzzer gets behind their parsers; bytes are mutated as well."""
+"""Mutations that keep JSON and TOML valid, so that the fuzzer reaches the code behind their parsers."""
 
 import json
 import random
@@ -20,7 +20,7 @@ LITERALS = (
 
 
 def mutate_json(content: bytes, random: random.Random) -> bytes:
-    """One value becomes another one of the document, or nonsense; a key is dropped or renamed."""
+    """Replaces one value by another of the document or by an unusual one, deletes it, or copies it to another key."""
     value = json.loads(content)
     places = list(_places(value))
     if not places:
@@ -47,7 +47,7 @@ def _places(value: Any) -> Any:
 
 
 def mutate_toml(content: bytes, random: random.Random) -> bytes:
-    """A line gets another value, its own twice, or goes."""
+    """Gives a line another value, duplicates it or deletes it."""
     lines = content.decode().split("\n")
     at = random.randrange(len(lines))
     name, equals, value = lines[at].partition(" = ")
@@ -65,7 +65,7 @@ def mutate_toml(content: bytes, random: random.Random) -> bytes:
 
 
 def mutate_checkpoint(content: bytes, random: random.Random) -> bytes:
-    """The facts in a safetensors header change like any JSON, or the header itself does; its length fits again."""
+    """Mutates the facts in a safetensors header, or the header itself, as JSON; the header length is updated."""
     length = int.from_bytes(content[:8], "little")
     header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
     metadata = header.get("__metadata__") if isinstance(header, dict) else None

@@ -1,7 +1,7 @@
-"""What reads input that is not trusted, one function each: bytes in, nothing out, and only our two errors raised.
+"""The readers of untrusted input as functions of bytes, which raise UserError or RunFailedError and nothing else.
 
-A new target is a function here, an entry in TARGETS, and a few valid inputs in `seeds.py`. `driver.py` fuzzes them,
-`test_targets.py` replays what was found, in `corpus/<target>/`.
+A new target is a function here, an entry in TARGETS and a few valid inputs in `seeds.py`. `driver.py` fuzzes the
+targets; `test_targets.py` replays the inputs in `corpus/<target>/`.
 """
 
 import contextlib
@@ -12,7 +12,6 @@ import re
 import tempfile
 import zlib
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path, PurePosixPath
 
 from safetensors import SafetensorError, safe_open
@@ -23,12 +22,12 @@ from fastcifar.config import NO_AUGMENTATION
 from fastcifar.data.checks import VERIFIED_NAME, checked_beton
 from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
 from fastcifar.data.raw_set import SourceInfo
-from fastcifar.data.sources.batch_pickle import read_batch, read_class_names
 from fastcifar.data.sources.batches import Batches
 from fastcifar.data.sources.detect import open_source
 from fastcifar.data.sources.image_file import decode
 from fastcifar.data.sources.image_tree import ImageTree
 from fastcifar.data.sources.members import Member
+from fastcifar.data.sources.pickled_batch import read_batch, read_class_names
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.recipes import load_config
 from fastcifar.runs.checkpoint import digest_of, read_checkpoint
@@ -40,20 +39,13 @@ from fastcifar.training.history import History
 SOURCE = SourceInfo(kind="image-folder", name="fuzz")
 
 
-@cache
-def _folder() -> Path:
-    memory = Path("/dev/shm")
-    place = memory if os.access(memory, os.W_OK) else None
-    kept = tempfile.TemporaryDirectory(prefix="fastcifar-fuzz-", dir=place)
-    _kept.append(kept)  # it removes the folder when the process ends
-    return Path(kept.name)
-
-
-_kept: list[tempfile.TemporaryDirectory[str]] = []
+_memory = Path("/dev/shm")
+_temporary = tempfile.TemporaryDirectory(prefix="fastcifar-", dir=_memory if os.access(_memory, os.W_OK) else None)
+FOLDER = Path(_temporary.name)
 
 
 def _file(name: str, content: bytes) -> Path:
-    path = _folder() / name
+    path = FOLDER / name
     path.write_bytes(content)
     return path
 
@@ -63,18 +55,18 @@ def manifest(content: bytes) -> None:
     from fastcifar.cli.prepare import _summary
 
     _file(MANIFEST_NAME, content)
-    _summary(load_manifest(_folder()), _folder()).encode("utf-8")
+    _summary(load_manifest(FOLDER), FOLDER).encode("utf-8")
 
 
 def verified(content: bytes) -> None:
-    """The note of what has been checked: whatever it says, a beton that is not the manifest's is refused."""
+    """The cache of verified files: whatever it holds, a beton that differs from the manifest is refused."""
     from seeds import manifest_seed
 
     _file(MANIFEST_NAME, manifest_seed())
     _file("train.beton", bytes(json.loads(manifest_seed())["splits"]["train"]["bytes"]))
     _file(VERIFIED_NAME, content)
-    checked_beton(_folder(), "train")
-    raise AssertionError("a beton of zeros was taken for sound")
+    checked_beton(FOLDER, "train")
+    raise AssertionError("a beton of zeros was accepted")
 
 
 def config(content: bytes) -> None:
@@ -83,7 +75,7 @@ def config(content: bytes) -> None:
 
 
 def archive(content: bytes) -> None:
-    """An archive of any kind; the headers of a tar get their checksums, as from somebody who means harm."""
+    """An archive of any format. Tar headers get valid checksums, as an attacker would write them."""
     open_source(_file("source", _with_tar_checksums(content))).read(True)
 
 
@@ -99,7 +91,7 @@ def _with_tar_checksums(content: bytes) -> bytes:
 
 
 def pickled_batch(content: bytes) -> None:
-    """A pickled batch of CIFAR-10, as both kinds of it, alone and among the others of a set."""
+    """A pickled batch and `batches.meta` of CIFAR-10, alone and as every file of a set."""
     for read in (read_batch, read_class_names):
         with contextlib.suppress(UserError):
             read("batch", content)
@@ -110,7 +102,7 @@ def pickled_batch(content: bytes) -> None:
 
 
 def binary_batch(content: bytes) -> None:
-    """Binary batches: the names of the classes up to the first NUL, the same rows for every file."""
+    """Binary batches: class names up to the first NUL byte, then the rows of every file."""
     names, _, rows = content.partition(b"\0")
     batches = Batches("set", "cifar-binary")
     batches.add(Member(PurePosixPath("batches.meta.txt"), lambda: names))
@@ -120,7 +112,7 @@ def binary_batch(content: bytes) -> None:
 
 
 def image(content: bytes) -> None:
-    """A PNG or JPEG image, as it must be and converted; the chunks of a PNG get their checksums."""
+    """A PNG or JPEG image, with and without conversion. PNG chunks get valid checksums."""
     content = _with_png_checksums(content)
     with contextlib.suppress(UserError):
         decode("image", content, False)
@@ -139,7 +131,7 @@ def _with_png_checksums(content: bytes) -> bytes:
 
 
 def image_tree(content: bytes) -> None:
-    """A tree of images: a line each, of a name as an archive may have it; empty ones are folders."""
+    """A tree of images: one member name per line, prefixed with d (folder), p (PNG image) or x (the line itself)."""
     from seeds import png
 
     tree = ImageTree("tree", resize=True)
@@ -152,7 +144,7 @@ def image_tree(content: bytes) -> None:
 
 
 def checkpoint(content: bytes) -> None:
-    """A checkpoint; the digest in its header gets to be the right one, as from somebody who means harm."""
+    """A checkpoint. The digest in its header is made valid, as an attacker would write it."""
     path = _file("step-00000001.safetensors", content)
     with contextlib.suppress(SafetensorError, OSError, ValueError, RuntimeError):
         with safe_open(path, framework="pt") as file:
@@ -165,38 +157,27 @@ def checkpoint(content: bytes) -> None:
 
 
 def record(content: bytes) -> None:
-    """The record of a finished run, as far as a trained relies on it."""
+    """The record of a finished run, as far as a loaded run uses it."""
     _file(RECORD_NAME, content)
-    facts = load_facts(_folder())
+    facts = load_facts(FOLDER)
     Transform(NO_AUGMENTATION, tuple(facts["mean_01"]), tuple(facts["std_01"]))
     ", ".join([*facts["class_names"], facts["dataset"]]).encode("utf-8")
 
 
-def image_of_the_user(content: bytes) -> None:
+def user_image(content: bytes) -> None:
     """An image as `predict` reads it: any size, more formats."""
-    assert read_image(_file("mine", _with_png_checksums(content))).shape == (32, 32, 3)
+    assert read_image(_file("image", _with_png_checksums(content))).shape == (32, 32, 3)
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target
-    for target in (
-        manifest,
-        verified,
-        config,
-        archive,
-        pickled_batch,
-        binary_batch,
-        image,
-        image_of_the_user,
-        image_tree,
-        checkpoint,
-        record,
-    )
-}
+_functions = (
+    manifest, verified, config, archive, pickled_batch, binary_batch, image, user_image, image_tree, checkpoint,
+    record,
+)  # fmt: skip
+TARGETS: dict[str, Callable[[bytes], None]] = {function.__name__: function for function in _functions}
 
 
 def try_input(target: str, content: bytes) -> str | None:
-    """Gives `content` to a target: its error if it is one of ours, None if there is none; others are the finding."""
+    """Runs a target. Returns the message of a UserError or RunFailedError, None without one; others are findings."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             TARGETS[target](content)

@@ -1,1 +1,1 @@
-"""Where raw CIFAR-10 comes from: archives, unpacked folders, image trees, the synthetic set."""
+"""Readers of raw CIFAR-10: archives, unpacked folders, trees of image files and the synthetic set."""

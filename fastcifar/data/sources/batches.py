@@ -1,55 +1,51 @@
-"""CIFAR-10's own batch files, both flavours: pickled (`data_batch_1`) and binary (`data_batch_1.bin`).
+"""CIFAR-10's batch files in both formats: pickled (`data_batch_1`) and binary (`data_batch_1.bin`).
 
-An image in either is 3072 bytes: 1024 red, 1024 green, 1024 blue, rows from the top.
+In both, an image is 3072 bytes: 1024 red, 1024 green, 1024 blue, rows from the top.
 Source: https://www.cs.toronto.edu/~kriz/cifar.html
 """
-
-from collections.abc import Callable
 
 import numpy as np
 
 from fastcifar.data.cifar10 import CHANNELS, IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo, SourceKind
-from fastcifar.data.sources.batch_pickle import read_batch, read_class_names
 from fastcifar.data.sources.members import Member
+from fastcifar.data.sources.pickled_batch import read_batch, read_class_names
 from fastcifar.errors import UserError
 
-_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
-_ROW = 1 + IMAGE_BYTES
+_ROW_BYTES = 1 + IMAGE_BYTES  # of a binary batch: label, pixels
 Rows = tuple[np.ndarray, np.ndarray]  # uint8 (n, 3072) and int64 (n,)
 
 
 class Batches:
-    """Collects the batch files of one flavour, member by member in any order; `where` names the set in errors."""
+    """Collects the batch files of one format, member by member in any order; `where` names the set in errors."""
 
     def __init__(self, where: str, kind: SourceKind) -> None:
-        self.where, self.kind = where, kind
-        self.suffix = ".bin" if kind == "cifar-binary" else ""
-        self.meta = "batches.meta.txt" if kind == "cifar-binary" else "batches.meta"
+        self.where = where
+        self.binary = kind == "cifar-binary"
+        suffix = ".bin" if self.binary else ""
+        self.train = tuple(f"data_batch_{number}{suffix}" for number in range(1, 6))
+        self.test = f"test_batch{suffix}"
+        self.meta = "batches.meta.txt" if self.binary else "batches.meta"
         self.rows: dict[str, Rows] = {}
         self.class_names: tuple[str, ...] | None = None
 
     def add(self, member: Member) -> bool:
-        """Takes a member that is one of the batch files, and says whether it was; UserError for a bad one."""
+        """Reads a member if it is one of the batch files; returns whether it was. UserError for a bad one."""
         name = member.name.name
-        wanted = {batch + self.suffix for batch in (*_TRAIN, "test_batch")}
-        if member.read is None or name not in wanted | {self.meta}:
+        if member.read is None or name not in (*self.train, self.test, self.meta):
             return False
         where = f"{self.where}: {member.name}"
         if name in self.rows or (name == self.meta and self.class_names is not None):
             raise UserError(f"{where}: there is more than one {name}")
-        binary = self.kind == "cifar-binary"
         if name == self.meta:
-            self.class_names = (_class_names_of_text if binary else read_class_names)(where, member.read())
+            self.class_names = (_class_names_of_text if self.binary else read_class_names)(where, member.read())
         else:
-            reader: Callable[[str, bytes], Rows] = _read_binary if binary else read_batch
-            self.rows[name] = reader(where, member.read())
+            self.rows[name] = (_read_binary if self.binary else read_batch)(where, member.read())
         return True
 
     def finish(self, source: SourceInfo) -> RawSet:
-        """The set: the five data batches in their order, then the test batch; UserError if a file is missing."""
-        train = [batch + self.suffix for batch in _TRAIN]
-        for name in (*train, f"test_batch{self.suffix}"):
+        """The set, with the five train batches in order; UserError for a missing file or a label out of range."""
+        for name in (*self.train, self.test):
             if name not in self.rows:
                 raise UserError(f"{self.where}: {name} is missing")
         if self.class_names is None:
@@ -60,8 +56,8 @@ class Batches:
                 label, last = labels[wrong[0]], len(self.class_names) - 1
                 raise UserError(f"{self.where}: {name}: label {label} of row {wrong[0]} is outside 0..{last}")
         return RawSet(
-            train=_joined([self.rows.pop(name) for name in train]),
-            test=_joined([self.rows.pop(f"test_batch{self.suffix}")]),
+            train=_joined([self.rows.pop(name) for name in self.train]),
+            test=_joined([self.rows.pop(self.test)]),
             class_names=self.class_names,
             source=source,
         )
@@ -79,9 +75,9 @@ def _joined(rows: list[Rows]) -> RawSplit:
 
 
 def _read_binary(where: str, content: bytes) -> Rows:
-    if len(content) % _ROW or not content:
-        raise UserError(f"{where} has {len(content)} bytes, expected rows of {_ROW} (a label and 3072 pixels)")
-    rows = np.frombuffer(content, np.uint8).reshape(-1, _ROW)
+    if len(content) % _ROW_BYTES or not content:
+        raise UserError(f"{where} has {len(content)} bytes, expected rows of {_ROW_BYTES} (label and pixels)")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, _ROW_BYTES)
     return np.ascontiguousarray(rows[:, 1:]), rows[:, 0].astype(np.int64)
 
 
@@ -89,7 +85,7 @@ def _class_names_of_text(where: str, content: bytes) -> tuple[str, ...]:
     try:
         names = tuple(content.decode("ascii").split())
     except UnicodeDecodeError:
-        raise UserError(f"{where} is not a text of class names") from None
+        raise UserError(f"{where} is not ASCII text") from None
     if len(names) < 2 or len(set(names)) != len(names):
-        raise UserError(f"{where} names {len(names)} classes, expected at least two different ones")
+        raise UserError(f"{where} names {len(names)} classes, expected at least two distinct ones")
     return names

@@ -1,4 +1,4 @@
-"""Any source a set can be prepared from, recognised by what it contains, as arrays."""
+"""Detects the format of a source by its content and reads it into arrays."""
 
 import hashlib
 import os
@@ -23,24 +23,25 @@ _UNPACKED: tuple[tuple[str, SourceKind], ...] = (("data_batch_1", "cifar-python"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """A recognised source: an archive, or a folder of `kind`. `checksum` tells whether it is still the same one."""
+    """An archive, or a folder of `kind`. `checksum` changes when the content does."""
 
     path: Path
     name: str
-    kind: SourceKind | None  # None for an archive: only reading it tells
+    kind: SourceKind | None  # None for an archive, whose kind is known only after reading
     checksum: str
 
     def read(self, resize: bool) -> RawSet:
-        """Reads the whole set; UserError for whatever is wrong in it, named."""
+        """Reads the whole set; UserError names the file that is wrong."""
         if self.kind is None:
             return _read_archive(self, resize)
         return _read_folder(self, self.kind, resize)
 
 
 def open_source(path: Path) -> Source:
-    """Recognises a file or folder without reading its images; a folder may hold the set one level further down.
+    """Recognises a file or folder without reading its images; a folder may hold the set one level deeper.
 
-    Raises UserError when it is missing, nothing known, or an official archive's name with another checksum.
+    Raises UserError if it does not exist, holds no known layout, or is named like an official archive but has another
+    checksum.
     """
     if not path.exists():
         raise UserError(f"source {path} does not exist")
@@ -50,12 +51,12 @@ def open_source(path: Path) -> Source:
             raise UserError(f"{path} holds no set of images; {_EXPECTED}")
         return source
     if not path.is_file() or not is_archive(path):
-        raise UserError(f"{path} is no archive; {_EXPECTED}")
+        raise UserError(f"{path} is not an archive; {_EXPECTED}")
     return _archive(path)
 
 
 def find_in_folder(folder: Path) -> Source | None:
-    """A set unpacked in `folder` or in one of its folders, else an official archive lying there, else None."""
+    """A set unpacked in `folder` or one of its subfolders, else an official archive in it, else None."""
     inner = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for place in (folder, *inner):
         kind = _kind_of_folder(place)
@@ -83,14 +84,14 @@ def _archive(path: Path) -> Source:
         if path.name == archive.name and found != archive.md5:
             size = path.stat().st_size
             raise UserError(
-                f"{path} has a wrong checksum: MD5 {found} ({size} bytes), expected {archive.md5} ({archive.size} "
-                "bytes); it is damaged or not the official archive (then give it another name)"
+                f"{path} has the MD5 {found} ({size} bytes), expected {archive.md5} ({archive.size} "
+                "bytes); it is damaged, or not the official archive and must be renamed"
             )
     return Source(path=path, name=path.name, kind=None, checksum=f"md5:{found}")
 
 
 def _listing(folder: Path, kind: SourceKind) -> str:
-    """A digest of names, sizes and modification times: cheap, and changed by whatever changes an image."""
+    """A digest of file names, sizes and modification times: cheap, and different after any edit of an image."""
     lines = []
     for root, folders, files in os.walk(folder, followlinks=True):
         depth = len(Path(root).relative_to(folder).parts)
@@ -99,7 +100,7 @@ def _listing(folder: Path, kind: SourceKind) -> str:
             folders.clear()
         for name in files:
             if not name.startswith("."):
-                path = os.path.join(root, name)  # noqa: PTH118  (60,000 times: Path would double the time)
+                path = os.path.join(root, name)  # noqa: PTH118  (60,000 files: Path would take twice as long)
                 try:
                     stat = os.stat(path)  # noqa: PTH116
                 except OSError as error:
@@ -114,17 +115,16 @@ def _read_archive(source: Source, resize: bool) -> RawSet:
         "cifar-binary": Batches(str(source.path), "cifar-binary"),
         "image-folder": ImageTree(str(source.path), resize),
     }
-    found: dict[SourceKind, ImageTree | Batches] = {}
+    found: set[SourceKind] = set()
     for member in archive_members(source.path):
         for kind, collector in collectors.items():
             if collector.add(member):
-                found[kind] = collector
+                found.add(kind)
                 break
     if len(found) != 1:
-        kinds = ", ".join(sorted(found)) or "none of the known layouts"
-        raise UserError(f"{source.path} holds {kinds}; {_EXPECTED}")
-    kind, collector = next(iter(found.items()))
-    return collector.finish(SourceInfo(kind=kind, name=source.name, checksum=source.checksum))
+        raise UserError(f"{source.path} holds {', '.join(sorted(found)) or 'none of the known layouts'}; {_EXPECTED}")
+    kind = found.pop()
+    return collectors[kind].finish(SourceInfo(kind=kind, name=source.name, checksum=source.checksum))
 
 
 def _read_folder(source: Source, kind: SourceKind, resize: bool) -> RawSet:

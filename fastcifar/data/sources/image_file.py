@@ -1,78 +1,54 @@
-"""One PNG or JPEG image as 32x32 RGB pixels."""
+"""Decodes one PNG or JPEG file to 32x32 RGB pixels. The files are not trusted."""
 
-import contextlib
 import io
-import struct
 import warnings
 import zlib
-from collections.abc import Iterator
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fastcifar.data.cifar10 import IMAGE_SIZE
-from fastcifar.errors import UserError
+from fastcifar.errors import MALFORMED, UserError, reason
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-MAX_PIXELS = 64_000_000  # of an image to be resized: what a large camera makes; a bomb asks for more
+MAX_PIXELS = 64_000_000  # of an image to be resized; large cameras stay below, decompression bombs do not
 START_OF_SCAN = b"\xff\xda"
-MAX_SCANS = 100  # of a progressive JPEG, which has about ten; every one of them is a pass over all pixels
-_CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # 16-bit modes would be clipped, not scaled
-_UNREADABLE = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
+MAX_SCANS = 100  # of a progressive JPEG, which has about ten; each is a pass over all pixels
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")  # convertible; 16-bit modes would be clipped
+_MALFORMED = (zlib.error, Image.DecompressionBombError, *MALFORMED)
 
 
 def decode(name: str, content: bytes, resize: bool) -> bytes:
     """The pixels of a PNG or JPEG file: 32 * 32 * 3 bytes, rows from the top, RGB.
 
-    With `resize`, images of any size and the usual modes are turned upright, converted to RGB and scaled (bilinear,
-    over the whole area when they shrink; the aspect ratio is not kept). Raises UserError with `name`, the size and the
-    mode for anything but a 32x32 RGB image without `resize`, and for one that cannot be decoded.
+    Without `resize`, only 32x32 RGB images are accepted. With it, images of any size and of 8-bit modes are rotated as
+    their EXIF says, converted to RGB and scaled (bilinear, antialiased, without keeping the aspect ratio). UserError
+    names `name`, and the size and mode of an image that is not accepted.
     """
     try:
-        with _quietly(), Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image:
+        with (
+            warnings.catch_warnings(action="ignore"),
+            Image.open(io.BytesIO(content), formats=("PNG", "JPEG")) as image,
+        ):
             if image.format == "JPEG" and content.count(START_OF_SCAN) > MAX_SCANS:
                 raise UserError(f"{name} is a JPEG of more than {MAX_SCANS} scans")
-            plain = image.mode == "RGB" and image.size == (IMAGE_SIZE, IMAGE_SIZE)
-            if not plain:
+            if image.mode != "RGB" or image.size != (IMAGE_SIZE, IMAGE_SIZE):
                 _check(name, image, resize)
                 image = _converted(image)
             return image.tobytes()
     except UserError:
         raise
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).replace(repr(error), "").split()) or type(error).__name__
-        reason = "not a PNG or JPEG file" if "cannot identify" in reason else reason
-        raise UserError(f"{name} cannot be decoded: {reason}") from None
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without Pillow's warnings of images that are odd, but can be decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    except UnidentifiedImageError:
+        raise UserError(f"{name} cannot be decoded: not a PNG or JPEG file") from None
+    except _MALFORMED as error:
+        raise UserError(f"{name} cannot be decoded: {reason(error)}") from None
 
 
 def _check(name: str, image: Image.Image, resize: bool) -> None:
     found = f"{image.width}x{image.height} {image.mode}"
     if not resize:
-        raise UserError(f"{name} is {found}, expected 32x32 RGB; --resize converts such images")
-    if image.mode not in _CONVERTIBLE:
-        raise UserError(f"{name} is {found}; images of this mode cannot be converted, save them with 8 bits")
+        raise UserError(f"{name} is {found}, expected 32x32 RGB; use --resize to convert such images")
+    if image.mode not in MODES:
+        raise UserError(f"{name} is {found}; this mode cannot be converted; save them with 8 bits per channel")
     if image.width * image.height > MAX_PIXELS:
         raise UserError(f"{name} is {found}, more than {MAX_PIXELS // 1_000_000} million pixels")
 

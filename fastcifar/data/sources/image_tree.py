@@ -1,4 +1,4 @@
-"""Trees of images: `train/<class>/*.png` and `test/<class>/*.png`, also one folder further down."""
+"""Trees of image files: `train/<class>/*.png` and `test/<class>/*.png`, or the same one folder deeper."""
 
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -24,8 +24,8 @@ class ImageTree:
     skipped: int = 0
 
     def add(self, member: Member) -> bool:
-        """Takes a member that belongs to a tree, and says whether it did; UserError for a bad image."""
-        at = 3 if member.read else 2
+        """Reads a member if it belongs to a tree; returns whether it did. UserError for a bad image."""
+        at = 3 if member.read else 2  # where the split is, from the end: split/class/file or split/class
         parts = member.name.parts
         if len(parts) not in (at, at + 1) or parts[-at] not in SPLITS:
             return False
@@ -41,18 +41,18 @@ class ImageTree:
             self.skipped += 1
             return True
         if (name, parts[-1]) in self.decoded[split]:
-            raise UserError(f"{self.where}: {member.name} is there twice")
+            raise UserError(f"{self.where}: {member.name} occurs twice")
         self.decoded[split][name, parts[-1]] = decode(f"{self.where}: {member.name}", member.read(), self.resize)
         return True
 
     def finish(self, source: SourceInfo) -> RawSet:
-        """The set: labels by the sorted names of the class folders, samples sorted by class and file name.
+        """The set. Labels follow the sorted class folders; samples are sorted by class, then file name.
 
-        UserError for a class that one split lacks, an empty class, fewer than two classes, no images.
+        UserError for a class missing in one split, an empty class, fewer than two classes or no images.
         """
         self._check()
         names = tuple(sorted(self.classes["train"]))
-        notes = (f"left out {self.skipped} files that are not PNG or JPEG",) if self.skipped else ()
+        notes = (f"skipped {self.skipped} files that are not PNG or JPEG",) if self.skipped else ()
         return RawSet(
             train=self._split("train"), test=self._split("test"), class_names=names, source=source, notes=notes
         )
@@ -63,11 +63,11 @@ class ImageTree:
                 raise UserError(f"{self.where}: no images (png, jpg, jpeg) in {split}/<class>/")
         for split, other in (("train", "test"), ("test", "train")):
             for name in sorted(self.classes[other] - self.classes[split]):
-                raise UserError(f"{self.where}: class folder {split}/{name} is missing, {other}/{name} is there")
+                raise UserError(f"{self.where}: class folder {split}/{name} is missing, but {other}/{name} exists")
             for name in sorted(self.classes[split] - {key[0] for key in self.decoded[split]}):
-                raise UserError(f"{self.where}: class folder {split}/{name} is empty: no png, jpg or jpeg in it")
+                raise UserError(f"{self.where}: class folder {split}/{name} has no png, jpg or jpeg files")
         if len(self.classes["train"]) < 2:
-            raise UserError(f"{self.where}: one class only, {min(self.classes['train'])}; at least two are needed")
+            raise UserError(f"{self.where}: only one class, {min(self.classes['train'])}, expected at least two")
 
     def _split(self, split: str) -> RawSplit:
         labels = {name: label for label, name in enumerate(sorted(self.classes[split]))}

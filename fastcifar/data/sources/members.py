@@ -1,6 +1,7 @@
-"""The files inside a folder or an archive, one after the other, in memory: nothing is ever unpacked to the disk.
+"""Iterates over the files in a folder or an archive. They are read into memory; nothing is unpacked to disk.
 
-An archive is not trusted: names that lead outside, links, devices, and sizes only a decompression bomb has are refused.
+Archives are not trusted. Refused are names that lead out of the archive, links, devices and the sizes of
+decompression bombs.
 """
 
 import contextlib
@@ -8,37 +9,23 @@ import gzip
 import lzma
 import os
 import stat
-import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from fastcifar.errors import UserError
+from fastcifar.errors import MALFORMED, UserError, reason
+from fastcifar.files import read_at_most
 from fastcifar.runtime.progress import progress
 
 MAX_MEMBER_BYTES = 64 << 20  # a batch of CIFAR-10 has 31 MB
 MAX_TOTAL_BYTES = 16 << 30  # of an archive, unpacked
-_TAR_HEADERS_AT_MOST = 1 << 20  # a PAX or GNU header is read in one go and never has more
-_BROKEN = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    struct.error,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    OSError,
-    TypeError,
-    ValueError,
-)
-_UNREADABLE = (RuntimeError, MemoryError)  # what zipfile raises for an unknown method, and for a password
+_MAX_TAR_HEADER = 1 << 20  # bytes; tarfile reads a PAX or GNU header in one call
+_MALFORMED = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, *MALFORMED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +37,13 @@ class Member:
 
 
 def archive_members(path: Path) -> Iterator[Member]:
-    """The members of a .tar, .tar.gz, .tar.xz or .zip, told apart by content; hidden ones are left out.
+    """The members of a .tar, .tar.gz, .tar.xz or .zip, whose format is detected by content; hidden ones are skipped.
 
-    A member's `read` may be called only until the next member is asked for. Raises UserError for an archive that is
-    damaged, unsafe or of no known kind.
+    Call a member's `read` before advancing to the next member. Raises UserError for an archive that is damaged, unsafe
+    or of an unknown format.
     """
     with path.open("rb") as file, progress(f"read {path.name}", path.stat().st_size / 1e6, "MB") as bar:
-        with _named(path):
+        with _reading(path):
             for member in _open(path, file):
                 bar.update(file.tell() / 1e6)
                 if not any(part.startswith((".", "__MACOSX")) for part in member.name.parts):
@@ -65,20 +52,18 @@ def archive_members(path: Path) -> Iterator[Member]:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turns whatever the unpackers raise for a damaged archive into one line that names it."""
+def _reading(path: Path) -> Iterator[None]:
+    """Turns whatever the unpackers raise for a malformed archive into a UserError of one line that names it."""
     try:
         yield
     except UserError:
         raise
-    except _BROKEN as error:
-        raise UserError(f"{path} is damaged or cut short: {_one_line(error)}") from None
-    except _UNREADABLE as error:
-        raise UserError(f"{path} cannot be read: {_one_line(error)}") from None
+    except _MALFORMED as error:
+        raise UserError(f"{path} cannot be read, it may be damaged or cut short: {reason(error)}") from None
 
 
 def folder_members(folder: Path, depth: int) -> Iterator[Member]:
-    """The files and folders down to `depth` levels, sorted, links followed, hidden ones left out."""
+    """The files and folders down to `depth` levels, sorted by name; links are followed, hidden ones skipped."""
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
@@ -88,22 +73,11 @@ def folder_members(folder: Path, depth: int) -> Iterator[Member]:
                 for member in folder_members(Path(entry.path), depth - 1):
                     yield Member(PurePosixPath(entry.name, member.name), member.read)
         elif entry.is_file():
-            yield Member(PurePosixPath(entry.name), _file_reader(Path(entry.path)))
-
-
-def _file_reader(path: Path) -> Callable[[], bytes]:
-    def read() -> bytes:
-        with path.open("rb") as file:
-            content = file.read(MAX_MEMBER_BYTES + 1)
-        if len(content) > MAX_MEMBER_BYTES:
-            raise UserError(f"{path} is larger than {MAX_MEMBER_BYTES >> 20} MiB, no part of a set of 32x32 images")
-        return content
-
-    return read
+            yield Member(PurePosixPath(entry.name), partial(read_at_most, Path(entry.path), MAX_MEMBER_BYTES))
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file begins like one of the archives `archive_members` reads."""
+    """Whether a file begins like an archive that `archive_members` reads."""
     with path.open("rb") as file:
         return _kind(file) is not None
 
@@ -111,8 +85,8 @@ def is_archive(path: Path) -> bool:
 def _kind(file: BinaryIO) -> str | None:
     head = file.read(512)
     file.seek(0)
-    for kind, magic, offset in (("gz", b"\x1f\x8b", 0), ("xz", b"\xfd7zXZ\0", 0), ("zip", b"PK", 0)):
-        if head.startswith(magic, offset):
+    for kind, magic in (("gz", b"\x1f\x8b"), ("xz", b"\xfd7zXZ\0"), ("zip", b"PK")):
+        if head.startswith(magic):
             return kind
     return "tar" if head[257:262] == b"ustar" else None
 
@@ -120,14 +94,14 @@ def _kind(file: BinaryIO) -> str | None:
 def _open(path: Path, file: BinaryIO) -> Iterator[Member]:
     kind = _kind(file)
     if kind is None:
-        raise UserError(f"{path} is no archive: its content is neither .tar, .tar.gz, .tar.xz nor .zip")
+        raise UserError(f"{path} is not an archive: its content is neither .tar, .tar.gz, .tar.xz nor .zip")
     if kind == "zip":
         return _zip_members(path, file)
     unpacked: Any = file
     if kind == "gz":
         unpacked = gzip.GzipFile(fileobj=file)
     elif kind == "xz":
-        unpacked = lzma.LZMAFile(file)  # noqa: SIM115  (as the one above: closing it would not close `file`)
+        unpacked = lzma.LZMAFile(file)  # noqa: SIM115  (closing it would not close `file`)
     return _tar_members(path, unpacked)
 
 
@@ -143,16 +117,16 @@ def _check_size(path: Path, name: str, size: int) -> None:
         raise UserError(f"{path}: refused member {name!r}: {size} bytes, expected at most {MAX_MEMBER_BYTES}")
 
 
-class _Bounded:
-    """The unpacked stream of a tar, which ends in an error where a bomb would fill the memory or run for ever."""
+class _LimitedStream:
+    """The unpacked stream of a tar. Raises UserError instead of unpacking a bomb into memory or without end."""
 
     def __init__(self, path: Path, stream: Any) -> None:
         self.path, self.stream = path, stream
-        self.reading_at_most = _TAR_HEADERS_AT_MOST
+        self.max_read = _MAX_TAR_HEADER
 
     def read(self, size: int) -> bytes:
-        if size > self.reading_at_most:
-            raise UserError(f"{self.path}: refused: a header of {size} bytes, expected at most {self.reading_at_most}")
+        if size > self.max_read:
+            raise UserError(f"{self.path}: refused: a header of {size} bytes, expected at most {self.max_read}")
         return self.stream.read(size)
 
     def seek(self, offset: int) -> int:
@@ -165,10 +139,10 @@ class _Bounded:
 
 
 def _tar_members(path: Path, stream: Any) -> Iterator[Member]:
-    bounded = _Bounded(path, stream)
-    with tarfile.open(fileobj=cast("BinaryIO", bounded), mode="r:") as tar:
+    limited = _LimitedStream(path, stream)
+    with tarfile.open(fileobj=cast("BinaryIO", limited), mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (or it keeps all of them)
+            tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  (it would keep all of them)
             name = _safe_name(path, member.name)
             if member.isdir():
                 yield Member(name, None)
@@ -177,22 +151,24 @@ def _tar_members(path: Path, stream: Any) -> Iterator[Member]:
                 kind = "a link" if member.issym() or member.islnk() else "not a regular file"
                 raise UserError(f"{path}: refused member {member.name!r}: it is {kind}")
             _check_size(path, member.name, member.size)
-            yield Member(name, _tar_reader(path, tar, member, bounded))
-        bounded.seek(tar.offset)  # pyright: ignore[reportAttributeAccessIssue]
-        if not bounded.read(tarfile.BLOCKSIZE):  # a whole tar ends with blocks of zeros
-            raise tarfile.ReadError("it ends without the mark of its end")
+            yield Member(name, _tar_reader(path, tar, member, limited))
+        limited.seek(tar.offset)  # pyright: ignore[reportAttributeAccessIssue]
+        if not limited.read(tarfile.BLOCKSIZE):  # a complete tar ends with blocks of zeros
+            raise tarfile.ReadError("the end-of-archive blocks are missing")
 
 
-def _tar_reader(path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, bounded: _Bounded) -> Callable[[], bytes]:
+def _tar_reader(
+    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, limited: _LimitedStream
+) -> Callable[[], bytes]:
     def read() -> bytes:
-        bounded.reading_at_most = MAX_MEMBER_BYTES
-        with _named(path):
+        limited.max_read = MAX_MEMBER_BYTES
+        with _reading(path):
             file = tar.extractfile(member)
             assert file is not None
             content = file.read()
             if len(content) != member.size:
                 raise tarfile.ReadError(f"{member.name} ends after {len(content)} of {member.size} bytes")
-        bounded.reading_at_most = _TAR_HEADERS_AT_MOST
+        limited.max_read = _MAX_TAR_HEADER
         return content
 
     return read
@@ -219,11 +195,7 @@ def _zip_members(path: Path, file: BinaryIO) -> Iterator[Member]:
 
 def _zip_reader(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
-        with _named(path):
+        with _reading(path):
             return archive.read(info)
 
     return read
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

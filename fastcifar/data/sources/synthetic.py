@@ -1,8 +1,8 @@
-"""A procedural data set of ten shapes: nothing to download, any size, the same bytes for the same seed.
+"""A procedural data set of ten shapes, of any size, without a download.
 
-A sample is a pure function of (seed, split, index), in integer arithmetic throughout, so it is the same on every
-machine and does not depend on how many samples there are. The class is the shape alone: place, size, both colours, a
-gradient and noise are drawn without looking at it, so the mean colour tells nothing.
+A sample is a pure function of (seed, split, index) in integer arithmetic, so it is the same on every machine and
+independent of the number of samples. Only the shape depends on the class. Position, size, both colours, gradient and
+noise do not, so a classifier learns nothing from the mean colour.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SHAPE, IMAGE_SIZE, TEST_SA
 from fastcifar.data.raw_set import LARGEST_SEED, RawSet, RawSplit, SourceInfo
 from fastcifar.errors import UserError
 
-_CHUNK = 2048  # samples; their int64 coordinates take some 17 MB each
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_PARAMETERS = 16  # words per sample in front of its noise
-_NOISE = 40  # the noise is uniform in 0..39, minus its middle
-_MIN_CONTRAST = 60  # between the two colours, in at least one channel
+_CHUNK = 2048  # samples; each int64 array of their pixels takes 17 MB
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, the increment of splitmix64
+_PARAMETERS = 16  # random words of a sample before those of its noise
+_NOISE = 40  # the noise is uniform in -20..19
+_MIN_CONTRAST = 60  # of the two colours in at least one channel
 
-# A shape is a mask over x, y (pixels from its middle) and r (its radius); all arrays broadcast to (n, 32, 32).
+# A shape is a mask over x, y (pixels from its centre) and r (its radius); all arrays broadcast to (n, 32, 32).
 _Mask = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 _SHAPES: dict[str, _Mask] = {
     "checkerboard": lambda x, y, r: _box(x, y, r) & (((x + 64) // 4 + (y + 64) // 4) % 2 == 0),
@@ -36,7 +36,7 @@ _SHAPES: dict[str, _Mask] = {
 
 
 def synthetic_set(train: int = TRAIN_SAMPLES, test: int = TEST_SAMPLES, seed: int = 0) -> RawSet:
-    """`train` and `test` samples of ten shapes, from streams that share nothing; labels repeat 0..9.
+    """`train` and `test` samples of ten shapes from independent random streams; labels cycle through 0..9.
 
     UserError for fewer than 10 samples in a split or a seed outside 0..2**63-1.
     """
@@ -44,7 +44,7 @@ def synthetic_set(train: int = TRAIN_SAMPLES, test: int = TEST_SAMPLES, seed: in
         raise UserError(f"the seed of the synthetic set is {seed}, expected 0..2**63-1")
     for name, count in (("train", train), ("test", test)):
         if not len(_SHAPES) <= count <= 10_000_000:
-            raise UserError(f"the synthetic set was to have {count} {name} samples, expected 10..10000000")
+            raise UserError(f"the synthetic set has {count} {name} samples, expected 10..10000000")
     return RawSet(
         train=_split(train, seed, 0),
         test=_split(test, seed, 1),
@@ -63,14 +63,14 @@ def _split(count: int, seed: int, stream: int) -> RawSplit:
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (https://prng.di.unimi.it/splitmix64.c): uint64 to uint64, one to one."""
+    """The finalizer of splitmix64 (https://prng.di.unimi.it/splitmix64.c): a bijection on uint64."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))
 
 
 def _words(seed: int, stream: int, indices: np.ndarray) -> np.ndarray:
-    """Random words of each sample: uint64 (n, parameters + noise)."""
+    """The random words of each sample: uint64 (n, _PARAMETERS + IMAGE_BYTES // 8)."""
     key = _mix(np.array([seed], np.uint64) + _GOLDEN)
     key = _mix((key ^ np.array([stream], np.uint64)) + _GOLDEN)
     keys = _mix((key ^ indices) + _GOLDEN)[:, None]
@@ -79,16 +79,17 @@ def _words(seed: int, stream: int, indices: np.ndarray) -> np.ndarray:
 
 
 def _draw(words: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Images, uint8 (n, 32, 32, 3), from `_words` and labels."""
     parameters = (words[:, :_PARAMETERS] >> np.uint64(33)).astype(np.int64)  # 31 bits each
     radius = 7 + parameters[:, 0] % 6
-    middle_x, middle_y = (radius + parameters[:, i] % (IMAGE_SIZE - 2 * radius) for i in (1, 2))
+    centre_x, centre_y = (radius + parameters[:, i] % (IMAGE_SIZE - 2 * radius) for i in (1, 2))
     pixels = np.arange(IMAGE_SIZE)
-    x = pixels[None, None, :] - middle_x[:, None, None]
-    y = pixels[None, :, None] - middle_y[:, None, None]
+    x = pixels[None, None, :] - centre_x[:, None, None]
+    y = pixels[None, :, None] - centre_y[:, None, None]
     mask = np.empty((len(labels), IMAGE_SIZE, IMAGE_SIZE), bool)
     for label, shape in enumerate(_SHAPES.values()):
-        chosen = labels == label
-        mask[chosen] = shape(x[chosen], y[chosen], radius[chosen, None, None])
+        of_class = labels == label
+        mask[of_class] = shape(x[of_class], y[of_class], radius[of_class, None, None])
     background, foreground = _colours(parameters[:, 3:10])
     images = np.where(mask[..., None], foreground[:, None, None, :], background[:, None, None, :])
     slope = parameters[:, 10:12] % 5 - 2  # brightness per two pixels, across and down
@@ -100,7 +101,7 @@ def _draw(words: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _colours(parameters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours, int64 (n, 3) each, that differ by `_MIN_CONTRAST` or more in one channel at least."""
+    """Two colours, int64 (n, 3) each, that differ by at least `_MIN_CONTRAST` in at least one channel."""
     background, foreground = parameters[:, :3] % 256, parameters[:, 3:6] % 256
     rows, channel = np.arange(len(parameters)), parameters[:, 6] % 3
     near = abs(background - foreground).max(axis=1) < _MIN_CONTRAST
