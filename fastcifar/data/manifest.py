@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
+from fastcifar.config.schema import LARGEST_SEED
 from fastcifar.data.cifar10 import CHANNELS
-from fastcifar.data.raw_set import LARGEST_SEED, SOURCE_KINDS, SPLITS, SourceInfo, is_plain_text
+from fastcifar.data.raw_set import SOURCE_KINDS, SPLITS, SourceInfo, is_plain_text
 from fastcifar.errors import UserError, shown
 from fastcifar.files import read_at_most, write_json
 

@@ -17,7 +17,6 @@ Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 SourceKind = Literal["cifar-python", "cifar-binary", "image-folder", "synthetic"]
 SOURCE_KINDS: tuple[SourceKind, ...] = ("cifar-python", "cifar-binary", "image-folder", "synthetic")
-LARGEST_SEED = 2**63 - 1  # of the synthetic set
 _HELD_OUT = re.compile(r";hold-out:([0-9]{1,15})\Z")
 _STATISTICS_CHUNK = 4096  # samples; `bincount` copies them as int64, 30 MB
 

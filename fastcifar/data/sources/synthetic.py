@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fastcifar.config.schema import LARGEST_SEED
 from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SHAPE, IMAGE_SIZE, TEST_SAMPLES, TRAIN_SAMPLES
-from fastcifar.data.raw_set import LARGEST_SEED, RawSet, RawSplit, SourceInfo
+from fastcifar.data.raw_set import RawSet, RawSplit, SourceInfo
 from fastcifar.errors import UserError
 
 _CHUNK = 2048  # samples; each int64 array of their pixels takes 17 MB
