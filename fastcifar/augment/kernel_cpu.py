@@ -2,7 +2,7 @@
 
 An image is 3 KB, so everything between its first read and its last write stays in the L1 cache. Its bytes are first
 staged inside a border, so that every crop is a plain load at another position; then one vector operation a row
-(`lanes.py`) flips, normalises and casts. While one image is converted, the next one is fetched into the cache:
+(`pixel_rows.py`) flips, normalises and casts. While one image is converted, the next one is fetched into the cache:
 shuffled images lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
 """
 
@@ -15,10 +15,14 @@ import numba
 import numpy as np
 
 from fastcifar import rng as draws
-from fastcifar.augment import pixel
-from fastcifar.runtime import lanes
+from fastcifar.augment import pixel, pixel_rows
+from fastcifar.augment.pixel_rows import ROW, row_store
+from fastcifar.data.cifar10 import CHANNELS
+from fastcifar.data.cifar10 import IMAGE_SIZE as SIDE
 from fastcifar.runtime.kernel_cache import compiled
-from fastcifar.runtime.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
+from fastcifar.runtime.simd import function, memory, vector
+from fastcifar.runtime.simd.function import prefetch
+from fastcifar.runtime.simd.memory import CACHE_LINE
 
 FLOAT32, BFLOAT16, FLOAT16 = 0, 1, 2
 BORDER = 16 * CHANNELS  # the largest padding
@@ -245,5 +249,5 @@ def kernel() -> Callable[..., None]:
     for area averages; cutout int; scale and bias float32 (96,); kind int; chunks int, the number of threads; out (b,
     size, 3 * size), uint32 for float32 bits, uint16 for the others.
     """
-    sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
+    sources = (Path(module.__file__ or "") for module in (draws, pixel, pixel_rows, function, memory, vector))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
