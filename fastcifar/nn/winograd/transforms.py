@@ -69,7 +69,7 @@ def _transform_to(builder, rows, columns, vector, source, target):
             store(builder, cell(builder, target, y, x), value)
 
 
-def _tile_sizes(*edges: int) -> list[tuple[int, int]]:
+def _tile_sizes(*edges: int) -> list[tuple[int, ...]]:
     """(rows, columns) of full tiles, and of those with `edge` outputs in one or both directions."""
     return sorted({size for edge in edges for size in product((OUTPUT_TILE, edge), repeat=2)})
 

@@ -1,6 +1,7 @@
 """Functions for numba code that are generated as LLVM instructions."""
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, NamedTuple
 
 from llvmlite import ir
@@ -65,14 +66,11 @@ def variants(cases: Iterable[tuple[int, ...]], generate: Callable[..., None]) ->
     """A `simd_function` whose first arguments select one of `cases`: `generate(builder, *case, *other_arguments)`."""
     cases = list(cases)
 
-    def select(builder, *arguments, chosen=()):
-        depth = len(chosen)
-        if depth == len(cases[0]):
-            generate(builder, *chosen, *arguments[depth:])
-            return
-        for number in dict.fromkeys(case[depth] for case in cases if case[:depth] == chosen):
-            with builder.if_then(builder.icmp_signed("==", arguments[depth], INT64(number))):
-                select(builder, *arguments, chosen=(*chosen, number))
+    def select(builder, *arguments):
+        for case in cases:
+            equal = [builder.icmp_signed("==", v, INT64(n)) for v, n in zip(arguments, case, strict=False)]
+            with builder.if_then(reduce(builder.and_, equal)):
+                generate(builder, *case, *arguments[len(case) :])
 
     return simd_function(select)
 

@@ -68,11 +68,13 @@ def address(array):
     return np.int64(array.ctypes.data)
 
 
-@intrinsic
-def itemsize(typing, array):
-    """Bytes of an element of an array as a compile-time constant: branches for other types are not compiled."""
+def _itemsize(typing, array):
     size = array.dtype.bitwidth // 8
     return INTP(array), lambda context, *_: context.get_constant(INTP, size)
+
+
+itemsize: Any = intrinsic(_itemsize)
+"""`itemsize(array)`: bytes of an element as a compile-time constant, so that code for other types is not compiled."""
 
 
 @numba.njit
