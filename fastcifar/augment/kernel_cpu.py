@@ -2,7 +2,7 @@
 
 An image is 3 KB, so everything between its first read and its last write stays in the L1 cache. Its bytes are first
 staged inside a border, so that every crop is a plain load at another position; then one vector operation a row
-(`lanes.py`) flips, normalises and casts. While one image is converted, the next one is fetched into the cache:
+(`pixel_rows.py`) flips, normalises and casts. While one image is converted, the next one is fetched into the cache:
 shuffled images lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
 """
 
@@ -15,10 +15,14 @@ import numba
 import numpy as np
 
 from fastcifar import rng as draws
-from fastcifar.augment import pixel
-from fastcifar.runtime import lanes
+from fastcifar.augment import pixel, pixel_rows
+from fastcifar.augment.pixel_rows import ROW, row_store
+from fastcifar.data.cifar10 import CHANNELS
+from fastcifar.data.cifar10 import IMAGE_SIZE as SIDE
 from fastcifar.runtime.kernel_cache import compiled
-from fastcifar.runtime.lanes import CACHE_LINE, CHANNELS, ROW, SIDE, prefetch, row_store
+from fastcifar.runtime.simd import function, memory, vector
+from fastcifar.runtime.simd.function import prefetch
+from fastcifar.runtime.simd.memory import CACHE_LINE
 
 BORDER = 16 * CHANNELS  # the largest padding
 STAGED_ROW = ROW + 2 * BORDER
@@ -242,5 +246,5 @@ def kernel() -> Callable[..., None]:
 
     Its first call with an output width of 32 or 16 bits compiles it, or loads it from numba's disk cache.
     """
-    sources = (Path(module.__file__ or "") for module in (draws, lanes, pixel))
+    sources = (Path(module.__file__ or "") for module in (draws, pixel, pixel_rows, function, memory, vector))
     return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())

@@ -1,7 +1,7 @@
-"""GELU, SiLU and ReLU and their derivatives, from products, sums, a quotient and one exponential.
+"""GELU, SiLU and ReLU and their derivatives, from arithmetic and one exponential.
 
-Written for sixteen lanes of compiled code, `vectors.Vec`, or whatever has its operators. Errors stay below 2e-6, or of
-large values below 1e-6 of them.
+The functions take `Vector`s of 16 float32, or anything with its operators. Errors are below 2e-6, or for large values
+below 1e-6 relative.
 """
 
 from collections.abc import Callable
@@ -10,35 +10,35 @@ from typing import Any
 import numpy as np
 
 ROUNDER = 1.5 * 2.0**23
-"""Added to a float32 of modest size and taken off again, it leaves the nearest whole number."""
+"""Adding this to a float32 below 2**22 and subtracting it again rounds to the nearest integer."""
 LOG2_E = 1.4426950408889634
 POWERS = (1.00000008, 0.693147188, 0.240221075, 0.0555035711, 0.00967603192, 0.00133908634)
-"""2**f for f in [-1/2, 1/2] as a polynomial."""
+"""Coefficients of a polynomial for 2**f, f in [-1/2, 1/2], lowest first."""
 ERF = (0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 ERF_SCALE = 0.3275911
 """erfc(z) = (t a1 + t^2 a2 + ...) exp(-z^2), t = 1 / (1 + scale z), within 1.5e-7 (Abramowitz and Stegun, 7.1.26)."""
 
 
 def exponential(x: Any) -> Any:
-    """exp(x) for x at most 80, within 5e-6 of it; as good as zero below -80, and for NaN, which callers bring back."""
-    x = (x * LOG2_E).where(x.above(-80.0), -80.0 * LOG2_E)
-    whole = (x + ROUNDER) - ROUNDER
-    rest, total = x - whole, POWERS[-1]
+    """exp(x) for x <= 80 with a relative error below 5e-6; below -80, and for NaN, exp(-80). Callers restore NaNs."""
+    x = (x * LOG2_E).where(x > -80.0, -80.0 * LOG2_E)
+    integral = (x + ROUNDER) - ROUNDER
+    fraction, total = x - integral, POWERS[-1]
     for factor in reversed(POWERS[:-1]):
-        total = rest * total + factor
-    return total * whole.power_of_two()
+        total = fraction * total + factor
+    return total * integral.exp2_integral()
 
 
 def _normal(x: Any) -> tuple[Any, Any]:
     """The standard normal distribution function at x, and exp(-x^2 / 2)."""
-    size = x.where(x.above(0.0), 0.0 - x)
+    size = x.where(x > 0.0, 0.0 - x)
     bell = exponential(x * x * -0.5)
     t = 1.0 / (size * (ERF_SCALE * 0.5**0.5) + 1.0)
     total: Any = ERF[-1]
     for factor in reversed(ERF[:-1]):
         total = t * total + factor
     tail = t * total * bell * 0.5
-    return (1.0 - tail).where(x.above(0.0), tail), bell
+    return (1.0 - tail).where(x > 0.0, tail), bell
 
 
 def gelu(x: Any) -> Any:
@@ -47,16 +47,16 @@ def gelu(x: Any) -> Any:
 
 
 def gelu_slope(x: Any) -> Any:
-    """Its derivative."""
-    fraction, bell = _normal(x)
-    return fraction + x * bell * (2 * np.pi) ** -0.5
+    """Derivative of `gelu`."""
+    probability, bell = _normal(x)
+    return probability + x * bell * (2 * np.pi) ** -0.5
 
 
 def _sigmoid(x: Any) -> Any:
-    size = x.where(x.above(0.0), 0.0 - x)
+    size = x.where(x > 0.0, 0.0 - x)
     small = exponential(0.0 - size)
-    fraction = 1.0 / (small + 1.0)
-    return fraction.where(x.above(0.0), small * fraction)
+    large = 1.0 / (small + 1.0)
+    return large.where(x > 0.0, small * large)
 
 
 def silu(x: Any) -> Any:
@@ -65,20 +65,20 @@ def silu(x: Any) -> Any:
 
 
 def silu_slope(x: Any) -> Any:
-    """Its derivative."""
-    fraction = _sigmoid(x)
-    return fraction + x * fraction * (1.0 - fraction)
+    """Derivative of `silu`."""
+    sigmoid = _sigmoid(x)
+    return sigmoid + x * sigmoid * (1.0 - sigmoid)
 
 
 def relu(x: Any) -> Any:
     """max(x, 0)."""
-    return x.where(x.above(0.0), x * 0.0)
+    return x.where(x > 0.0, x * 0.0)
 
 
 def relu_slope(x: Any) -> Any:
-    """Its derivative; 0 at 0, as torch has it."""
+    """Derivative of `relu`; 0 at 0, as in torch."""
     one = x * 0.0 + 1.0
-    return one.where(x.above(0.0), x * 0.0)
+    return one.where(x > 0.0, x * 0.0)
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
@@ -86,4 +86,4 @@ ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "silu": (silu, silu_slope),
     "relu": (relu, relu_slope),
 }
-"""Each with its derivative."""
+"""Functions and derivatives by name."""

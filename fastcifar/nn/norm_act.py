@@ -1,34 +1,93 @@
-"""Batch norm and activation in one pass over memory, and their gradients in two, on a CPU (arXiv 1502.03167).
+"""Batch norm and activation on a CPU: one pass over memory forward, two for the gradients (arXiv 1502.03167).
 
-Values are (rows, channels): all pixels of all images, the channels a multiple of 16. A row is handled sixteen
-channels at a time; sums run in float32 over a few hundred rows and in float64 beyond, a thread's rows in one part each,
-so they repeat for the same number of threads.
+Arrays are (rows, channels): the pixels of all images, with a multiple of 16 channels, which is processed 16 at a time.
+Sums run in float32 over up to 256 rows and in float64 beyond. Each thread sums one part of the rows, so the same number
+of threads gives the same bits.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
 
 from fastcifar.nn import activation
 from fastcifar.nn.activation import ACTIVATIONS
-from fastcifar.runtime import vectors
 from fastcifar.runtime.kernel_cache import compiled
-from fastcifar.runtime.vectors import ADDRESS, FLOAT, FLOATS, HALF, HALVES, LANES, address, load, operation, store
+from fastcifar.runtime.simd import function, memory, vector
+from fastcifar.runtime.simd.function import variants
+from fastcifar.runtime.simd.memory import address, itemsize, load, store
+from fastcifar.runtime.simd.vector import FP16, FP16X16, FP32, FP32X16, LANES
 
-ROWS_AT_A_TIME = 256
-LIMIT = 1.0
-"""Of gradients in float16: transformed they are below 67, and times values up to 900 they stay finite. That many such
-products in one sum would not; typical gradients are a thousandth of it (`conv_norm_act.TYPICAL`)."""
-KINDS = {name: number for number, name in enumerate(ACTIVATIONS)}
+FP32_ROWS = 256
+"""Rows that are summed in float32."""
+FP16_LIMIT = 1.0
+"""Float16 gradients are clamped to [-1, 1]. Transformed they are then below 67, and products with values up to 900 are
+finite. Sums of many such products would not be, but typical gradients are 1/1024 (`conv_norm_act.FP16_TYPICAL`)."""
+ACTIVATION_INDEX = {name: index for index, name in enumerate(ACTIVATIONS)}
+FUNCTIONS = tuple(ACTIVATIONS.values())
+
+
+def _add_moments(builder, fp16, z, origin, total, squares):
+    distance = _load_z(builder, fp16, z) - load(builder, origin)
+    store(builder, total, load(builder, total) + distance)
+    store(builder, squares, load(builder, squares) + distance * distance)
+
+
+def _apply(builder, fp16, index, z, scale, shift, out):
+    act, _ = FUNCTIONS[index]
+    store(builder, out, act(_load_z(builder, fp16, z) * load(builder, scale) + load(builder, shift)))
+
+
+def _add_gradients(builder, fp16, index, gradient, z, scale, shift, mean, total, products, squares):
+    z = _load_z(builder, fp16, z)
+    inner = _inner_gradient(builder, index, gradient, z, scale, shift)
+    store(builder, total, load(builder, total) + inner)
+    store(builder, products, load(builder, products) + inner * (z - load(builder, mean)))
+    store(builder, squares, load(builder, squares) + inner * inner)
+
+
+def _z_gradient(builder, fp16, index, gradient, z, scale, shift, mean, outer, constant, linear, out):
+    z = _load_z(builder, fp16, z)
+    inner = _inner_gradient(builder, index, gradient, z, scale, shift)
+    centred = z - load(builder, mean)
+    result = inner * load(builder, outer) + (centred * load(builder, linear) + load(builder, constant))
+    store(builder, out, result.clamp(FP16_LIMIT).to(FP16) if fp16 else result)
+
+
+def _load_z(builder, fp16, z):
+    return load(builder, z, FP16X16 if fp16 else FP32X16).to(FP32)
+
+
+def _inner_gradient(builder, index, gradient, z, scale, shift):
+    _, slope = FUNCTIONS[index]
+    return load(builder, gradient) * slope(z * load(builder, scale) + load(builder, shift))
+
+
+_CASES = list(product((0, 1), range(len(FUNCTIONS))))  # (fp16, activation)
+add_moments = variants([(0,), (1,)], _add_moments)
+apply_norm_act, add_gradients, z_gradient = (variants(_CASES, g) for g in (_apply, _add_gradients, _z_gradient))
+
+
+@numba.njit
+def flush(sums, totals):
+    """Adds float32 sums (k, channels) to float64 totals and resets them to zero."""
+    for k in range(sums.shape[0]):
+        for c in range(sums.shape[1]):
+            totals[k, c] += sums[k, c]
+            sums[k, c] = 0
 
 
 class Kernels(NamedTuple):
-    """The compiled kernels; see `kernels`."""
+    """The compiled kernels; see the functions that build them.
+
+    z and gradients are (rows, channels), C-contiguous; per-channel arguments are float32 (channels,). z is float32, or
+    with fp16 float16 handed over as int16. `index` is that of the activation, `ACTIVATION_INDEX`. Nothing is checked.
+    """
 
     moments: Callable[..., None]
     apply: Callable[..., None]
@@ -36,152 +95,98 @@ class Kernels(NamedTuple):
     gradient: Callable[..., None]
 
 
-def _of_each(kinds: Mapping[str, Any], generate: Callable[..., None]) -> Callable[..., None]:
-    """An operation for compiled code, `operation(half, kind, *arguments)`.
-
-    It is `generate(builder, values, functions, *arguments)`, with values HALVES or FLOATS, of the kind of that number.
-    """
-
-    def choose(builder, half, kind, *arguments):
-        for is_half, values in enumerate((FLOATS, HALVES)):
-            for number, functions in enumerate(kinds.values()):
-                chosen = builder.and_(
-                    builder.icmp_signed("==", half, ADDRESS(is_half)), builder.icmp_signed("==", kind, ADDRESS(number))
-                )
-                with builder.if_then(chosen):
-                    generate(builder, values, functions, *arguments)
-
-    return operation(choose)
+@cache
+def kernels(fp16: bool) -> Kernels:
+    """The compiled kernels; the first call of each compiles, or loads from numba's disk cache."""
+    sources = (Path(module.__file__ or "").read_bytes() for module in (activation, function, memory, vector))
+    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    builders = (_moments_kernel, _apply_kernel, _gradient_sums_kernel, _gradient_kernel)
+    return Kernels(*(compiled(build(digest, fp16), parallel=True, nogil=True) for build in builders))
 
 
-def _add_moments(builder, values, functions, z, origin, total, squares):
-    away = load(builder, z, values).of(FLOAT) - load(builder, origin)
-    store(builder, total, load(builder, total) + away)
-    store(builder, squares, load(builder, squares) + away * away)
-
-
-def _apply(builder, values, functions, z, scale, shift, out):
-    act, _ = functions
-    store(builder, out, act(load(builder, z, values).of(FLOAT) * load(builder, scale) + load(builder, shift)))
-
-
-def _inner(builder, functions, gradient, z, scale, shift):
-    _, slope = functions
-    return load(builder, gradient) * slope(z * load(builder, scale) + load(builder, shift))
-
-
-def _add_gradients(builder, values, functions, gradient, z, scale, shift, mean, total, product, squares):
-    z = load(builder, z, values).of(FLOAT)
-    inner = _inner(builder, functions, gradient, z, scale, shift)
-    store(builder, total, load(builder, total) + inner)
-    store(builder, product, load(builder, product) + inner * (z - load(builder, mean)))
-    store(builder, squares, load(builder, squares) + inner * inner)
-
-
-def _turn_back(builder, values, functions, gradient, z, scale, shift, mean, outer, constant, linear, out):
-    z = load(builder, z, values).of(FLOAT)
-    inner = _inner(builder, functions, gradient, z, scale, shift)
-    away = z - load(builder, mean)
-    result = inner * load(builder, outer) + (away * load(builder, linear) + load(builder, constant))
-    store(builder, out, result.within(LIMIT).of(HALF) if values == HALVES else result)
-
-
-add_moments = _of_each({"any": None}, _add_moments)
-apply_once, add_gradients, turn_back = (_of_each(ACTIVATIONS, g) for g in (_apply, _add_gradients, _turn_back))
-
-
-@numba.njit
-def move_sums(few, total):
-    """Adds float32 sums (k, channels) to float64 ones, and begins them anew."""
-    for k in range(few.shape[0]):
-        for c in range(few.shape[1]):
-            total[k, c] += few[k, c]
-            few[k, c] = 0
-
-
-def _build(source_digest: str, half: bool) -> Kernels:
-    size = 2 if half else 4
-
+def _moments_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
     def moments(z, origin, parts):
+        """Sums of z - origin and of its square over a thread's rows, into float64 parts (threads, 2, channels)."""
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
         rows, channels = z.shape
         threads = len(parts)
         for thread in numba.prange(threads):
             parts[thread] = 0
-            few = np.zeros((2, channels), np.float32)
+            sums = np.zeros((2, channels), np.float32)
             first, last = thread * rows // threads, (thread + 1) * rows // threads
-            for start in range(first, last, ROWS_AT_A_TIME):
-                for row in range(start, min(start + ROWS_AT_A_TIME, last)):
+            for start in range(first, last, FP32_ROWS):
+                for row in range(start, min(start + FP32_ROWS, last)):
                     for c in range(0, channels, LANES):
                         add_moments(
-                            half, 0, address(z) + size * (channels * row + c), address(origin) + 4 * c,
-                            address(few[0]) + 4 * c, address(few[1]) + 4 * c,
+                            fp16, address(z) + itemsize(z) * (channels * row + c), address(origin) + 4 * c,
+                            address(sums[0]) + 4 * c, address(sums[1]) + 4 * c,
                         )  # fmt: skip
-                move_sums(few, parts[thread])
+                flush(sums, parts[thread])
 
-    def apply(kind, z, scale, shift, out, threads):
+    return moments
+
+
+def _apply_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+    def apply(index, z, scale, shift, out, threads):
+        """out = act(z * scale + shift), float32 (rows, channels)."""
         assert source_digest
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):
                 for c in range(0, channels, LANES):
                     place = channels * row + c
-                    apply_once(
-                        half, kind, address(z) + size * place, address(scale) + 4 * c, address(shift) + 4 * c,
+                    apply_norm_act(
+                        fp16, index, address(z) + itemsize(z) * place, address(scale) + 4 * c, address(shift) + 4 * c,
                         address(out) + 4 * place,
                     )  # fmt: skip
 
-    def gradient_sums(kind, gradient, z, scale, shift, mean, parts):
+    return apply
+
+
+def _gradient_sums_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+    def gradient_sums(index, gradient, z, scale, shift, mean, parts):
+        """Sums over a thread's rows, into float64 parts (threads, 3, channels), from the float32 output gradient.
+
+        They are of inner = gradient * act'(z * scale + shift), inner * (z - mean) and inner * inner.
+        """
         assert source_digest
         rows, channels = z.shape
         threads = len(parts)
         for thread in numba.prange(threads):
             parts[thread] = 0
-            few = np.zeros((3, channels), np.float32)
+            sums = np.zeros((3, channels), np.float32)
             first, last = thread * rows // threads, (thread + 1) * rows // threads
-            for start in range(first, last, ROWS_AT_A_TIME):
-                for row in range(start, min(start + ROWS_AT_A_TIME, last)):
+            for start in range(first, last, FP32_ROWS):
+                for row in range(start, min(start + FP32_ROWS, last)):
                     for c in range(0, channels, LANES):
                         place = channels * row + c
                         add_gradients(
-                            half, kind, address(gradient) + 4 * place, address(z) + size * place,
+                            fp16, index, address(gradient) + 4 * place, address(z) + itemsize(z) * place,
                             address(scale) + 4 * c, address(shift) + 4 * c, address(mean) + 4 * c,
-                            address(few[0]) + 4 * c, address(few[1]) + 4 * c, address(few[2]) + 4 * c,
+                            address(sums[0]) + 4 * c, address(sums[1]) + 4 * c, address(sums[2]) + 4 * c,
                         )  # fmt: skip
-                move_sums(few, parts[thread])
+                flush(sums, parts[thread])
 
-    def gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
+    return gradient_sums
+
+
+def _gradient_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+    def gradient(index, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
+        """out = inner * outer + constant + (z - mean) * linear, with inner as in `gradient_sums`.
+
+        out (rows, channels) has the type of z; float16 values are clamped to FP16_LIMIT.
+        """
         assert source_digest
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):
                 for c in range(0, channels, LANES):
                     place = channels * row + c
-                    turn_back(
-                        half, kind, address(gradient) + 4 * place, address(z) + size * place,
+                    z_gradient(
+                        fp16, index, address(gradient) + 4 * place, address(z) + itemsize(z) * place,
                         address(scale) + 4 * c, address(shift) + 4 * c, address(mean) + 4 * c,
                         address(outer) + 4 * c, address(constant) + 4 * c, address(linear) + 4 * c,
-                        address(out) + size * place,
+                        address(out) + itemsize(z) * place,
                     )  # fmt: skip
 
-    return Kernels(
-        *(compiled(kernel, parallel=True, nogil=True) for kernel in (moments, apply, gradient_sums, gradient))
-    )
-
-
-@cache
-def kernels(half: bool) -> Kernels:
-    """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
-
-    kind is an activation's number in `KINDS`; z, gradient and out are float32 (rows, channels), C-contiguous, the rest
-    float32 (channels,), and parts float64 (threads, 2, channels), written; nothing is checked. With `half` z is
-    float16, handed over as int16, and so is what `gradient` leaves, of which nothing is beyond LIMIT.
-    `moments(z, origin, parts)`: sums over a thread's rows of z - origin and of its square.
-    `apply(kind, z, scale, shift, out, threads)`: out = act(z * scale + shift).
-    `gradient_sums(kind, gradient, z, scale, shift, mean, parts)`: sums of inner = gradient * act'(z * scale + shift),
-    of inner * (z - mean) and of inner * inner; parts (threads, 3, channels).
-    `gradient(kind, gradient, z, scale, shift, mean, outer, constant, linear, out, threads)`: out = inner * outer +
-    constant + (z - mean) * linear.
-    """
-    sources = (Path(module.__file__ or "") for module in (activation, vectors))
-    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(), half)
+    return gradient

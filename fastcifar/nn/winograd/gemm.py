@@ -1,220 +1,196 @@
-"""Matrix products of small blocks in registers; compiled into `winograd.py`'s kernels."""
+"""Matrix products with 32 columns: micro-kernels that keep their results in registers, and the loops over rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from itertools import product
+from typing import Any
 
 import numba
+from llvmlite import ir
 
-from fastcifar.runtime.vectors import (
-    ADDRESS,
-    BYTES,
-    FLOAT,
-    FLOATS,
+from fastcifar.runtime.simd.function import variants
+from fastcifar.runtime.simd.memory import Strided2D, at, broadcast, broadcast_fp16_pair, cell, load, store
+from fastcifar.runtime.simd.vector import (
+    FP16X32,
+    FP32,
+    FP32X16,
+    INT64,
     LANES,
-    WIDE_HALVES,
-    Vec,
-    at,
-    broadcast,
-    broadcast_pair,
+    VECTOR_BYTES,
+    Value,
+    Vector,
     constant,
-    load,
-    operation,
-    store,
 )
 
-SLAB = 2 * LANES
-"""Output channels between two transforms."""
-SLAB_BYTES = 4 * SLAB
-FEW = 4
-"""Rows that are taken at a time at the end: fewer than that many lie behind those asked for and are touched as well."""
-ROWS_OF_SUMS = 2 * FEW
-"""The rows of a filters' gradient come in so many: in pairs, of which at least FEW are taken at a time."""
-STEPS_IN_HALF = 96
-"""Products that one lane sums in float16 before its sum is added to others."""
+BLOCK = 2 * LANES
+"""Columns of a GEMM: output channels are processed in blocks of 32."""
+FP32_ROW, FP16_ROW = 4 * BLOCK, 2 * BLOCK
+"""Bytes of a row of 32 numbers."""
+ROW_STEP = 4
+"""Rows are computed in multiples of this; up to 3 rows after the last one are read and written."""
+FILTER_GRAD_ROWS = 2 * ROW_STEP
+"""Rows of a filter gradient are computed in multiples of this."""
+FP16_TERMS = 96
+"""The most products summed in float16 before the sum is added to others."""
 
 
-def block_product(rows: int, vectors: int, *, accumulate: bool) -> Callable[..., None]:
-    """An operation for compiled code: a matrix product of `rows` x `16 * vectors` results, all in registers.
+def _sum_over(
+    builder: ir.IRBuilder,
+    steps: Value,
+    pointers: Iterable[tuple[Value, Value | int]],
+    sums: Mapping[Any, Value],
+    add: Callable[..., dict[Any, Vector]],
+) -> dict[Any, Vector]:
+    """Generates a loop of `steps` >= 1 and returns the final sums.
 
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`: c[r] (+)= sum over k < steps of a[r, k] * b[k], where a row
-    of a and of c lies a_row and c_row bytes behind the one before, a step a_step and b_step. steps >= 1.
+    `pointers` are pairs of an address and its stride in bytes; `sums` the initial values by key. `add(addresses, sums)`
+    generates one step and returns the new sums.
     """
+    strides = [INT64(1), *(INT64(by) if isinstance(by, int) else by for _, by in pointers)]
+    initial = [INT64(0), *(address for address, _ in pointers), *sums.values()]
+    before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    phis = [builder.phi(value.type) for value in initial]
+    current = dict(zip(sums, phis[len(strides) :], strict=True))
+    new = add(phis[1 : len(strides)], {key: Vector(builder, value) for key, value in current.items()})
+    advanced = [builder.add(phi, by) for phi, by in zip(phis, strides, strict=False)]
+    for phi, first, following in zip(phis, initial, [*advanced, *(new[key].value for key in sums)], strict=True):
+        phi.add_incoming(first, before)
+        phi.add_incoming(following, loop)
+    builder.cbranch(builder.icmp_signed("<", advanced[0], steps), loop, after)
+    builder.position_at_end(after)
+    return new
 
-    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
-        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
-        targets = [at(builder, c, builder.mul(c_row, ADDRESS(r))) for r in range(rows)]
-        cells = [(r, v) for r in range(rows) for v in range(vectors)]
-        first = {
-            (r, v): load(builder, at(builder, targets[r], BYTES * v)).value if accumulate else constant(0, FLOATS)
-            for r, v in cells
-        }
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        counted, step, start = (
-            [builder.phi(ADDRESS) for _ in range(3)],
-            [ADDRESS(1), a_step, b_step],
-            [ADDRESS(0), a, b],
-        )
-        sums = {cell: builder.phi(FLOATS) for cell in cells}
-        row = [load(builder, at(builder, counted[2], BYTES * v)) for v in range(vectors)]
+
+def _fp32_product(builder, avx512, rows, accumulate, a, b, c, steps):
+    """24 sums, 2 vectors of b and one of a use most of the 32 registers of 512 bits; 12, 2 and 1 those of 256 bits."""
+    part_rows, vectors = (rows, 2) if avx512 else (min(rows, 6), 1)
+    for first_vector in range(0, 2, vectors):
+        for first_row in range(0, rows, part_rows):
+            offset = VECTOR_BYTES * first_vector
+            a_part = a._replace(address=cell(builder, a, first_row, 0))
+            c_part = at(builder, c, FP32_ROW * first_row + offset)
+            _fp32_microkernel(builder, (part_rows, vectors), accumulate, a_part, at(builder, b, offset), c_part, steps)
+
+
+def _fp32_microkernel(builder, shape, accumulate, a, b, c, steps):
+    """Results in registers: `shape` is (rows, vectors of 16 columns)."""
+    rows, vectors = shape
+    targets = {(r, v): at(builder, c, FP32_ROW * r + VECTOR_BYTES * v) for r in range(rows) for v in range(vectors)}
+    initial = {
+        key: load(builder, target).value if accumulate else constant(0, FP32X16) for key, target in targets.items()
+    }
+
+    def add(addresses, sums):
+        a_k = a._replace(address=addresses[0])
+        b_k = [load(builder, at(builder, addresses[1], VECTOR_BYTES * v)) for v in range(vectors)]
         new = {}
         for r in range(rows):
-            factor = broadcast(builder, at(builder, counted[1], a_rows[r]))
+            factor = broadcast(builder, cell(builder, a_k, r, 0))
             for v in range(vectors):
-                new[r, v] = Vec(builder, sums[r, v]) + factor * row[v]
-        following = [builder.add(value, by) for value, by in zip(counted, step, strict=True)]
-        for phi, initial, value in zip(counted, start, following, strict=True):
-            phi.add_incoming(initial, before)
-            phi.add_incoming(value, loop)
-        for cell, phi in sums.items():
-            phi.add_incoming(first[cell], before)
-            phi.add_incoming(new[cell].value, loop)
-        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
-        builder.position_at_end(after)
-        for r, v in cells:
-            store(builder, at(builder, targets[r], BYTES * v), new[r, v])
+                new[r, v] = sums[r, v] + factor * b_k[v]
+        return new
 
-    return operation(generate)
+    sums = _sum_over(builder, steps, ((a.address, a.column_stride), (b, FP32_ROW)), initial, add)
+    for key, target in targets.items():
+        store(builder, target, sums[key])
 
 
-def half_product(rows: int, *, two_rows: bool, accumulate: bool) -> Callable[..., None]:
-    """An operation for compiled code: a matrix product of float16 with 32 results a row, summed in float16 as well.
+def _fp16_sums(
+    builder: ir.IRBuilder, rows: int, a: Strided2D, b: Value, b_stride: int, steps: Value, *, outer: bool
+) -> list[tuple[Vector, Vector]]:
+    """For each row the sums over k < steps of a[r, k, 0] * b[k] and a[r, k, 1] * b[k], 32 float16 each.
 
-    `product(a, a_row, a_step, b, b_step, c, c_row, steps)`; rows and steps lie apart as in `block_product`, but each
-    holds two numbers of a, side by side: so 32 lanes are filled in one instruction, as with one float32, and serve two.
-    The two are of one row: with b (steps, 32, 2) c[r] = sum over k and i of a[r, k, i] * b[k, :, i], of float16.
-    Or, with `two_rows`, of two: with b (steps, 32) c[2 * r + i] = sum over k of a[r, k, i] * b[k], of float32.
-    The sums begin with zero; with `accumulate` what they come to is added to c. steps >= 1.
+    a is a `Strided2D` of pairs of float16. Its pair is broadcast as one 32-bit number, so each of two vectors holds the
+    products of both numbers with 16 columns. b[k] is (32,) with `outer`; else (32, 2), a column for each of the pair.
     """
 
-    def generate(builder, a, a_row, a_step, b, b_step, c, c_row, steps):
-        a_rows = [builder.mul(a_row, ADDRESS(r)) for r in range(rows)]
-        before, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        counted, by, start = [builder.phi(ADDRESS) for _ in range(3)], [ADDRESS(1), a_step, b_step], [ADDRESS(0), a, b]
-        sums = {(r, v): builder.phi(WIDE_HALVES) for r in range(rows) for v in (0, 1)}
-        if two_rows:
-            numbers = load(builder, counted[2], WIDE_HALVES)
-            factors = [numbers.picked([lane // 2 + v * LANES for lane in range(SLAB)]) for v in (0, 1)]
+    def add(addresses, sums):
+        if outer:
+            row = load(builder, addresses[1], FP16X32)
+            b_k = [row.shuffle([lane // 2 + v * LANES for lane in range(BLOCK)]) for v in (0, 1)]
         else:
-            factors = [load(builder, at(builder, counted[2], BYTES * v), WIDE_HALVES) for v in (0, 1)]
+            b_k = [load(builder, at(builder, addresses[1], VECTOR_BYTES * v), FP16X32) for v in (0, 1)]
+        a_k = a._replace(address=addresses[0])
         new = {}
         for r in range(rows):
-            two = broadcast_pair(builder, at(builder, counted[1], a_rows[r]))
+            pair = broadcast_fp16_pair(builder, cell(builder, a_k, r, 0))
             for v in (0, 1):
-                new[r, v] = Vec(builder, sums[r, v]) + two * factors[v]
-        following = [builder.add(value, step) for value, step in zip(counted, by, strict=True)]
-        for phi, initial, value in zip(counted, start, following, strict=True):
-            phi.add_incoming(initial, before)
-            phi.add_incoming(value, loop)
-        for cell, phi in sums.items():
-            phi.add_incoming(constant(0, WIDE_HALVES), before)
-            phi.add_incoming(new[cell].value, loop)
-        builder.cbranch(builder.icmp_signed("<", following[0], steps), loop, after)
-        builder.position_at_end(after)
-        for r in range(rows):
-            ones, others = (new[r, 0].picked(range(first, 2 * SLAB, 2), new[r, 1]) for first in (0, 1))
-            if two_rows:
-                results = {
-                    (2 * r + row, v * BYTES): part.of(FLOAT)
-                    for row, vec in enumerate((ones, others))
-                    for v, part in enumerate(vec.sixteens())
-                }
-            else:
-                results = {(r, 0): ones + others}
-            for (row, offset), vec in results.items():
-                place = at(builder, at(builder, c, builder.mul(c_row, ADDRESS(row))), offset)
-                store(builder, place, load(builder, place, vec.value.type) + vec if accumulate else vec)
+                new[r, v] = sums[r, v] + pair * b_k[v]
+        return new
 
-    return operation(generate)
+    zeros = {(r, v): constant(0, FP16X32) for r in range(rows) for v in (0, 1)}
+    sums = _sum_over(builder, steps, ((a.address, a.column_stride), (b, b_stride)), zeros, add)
+    even, odd = range(0, 2 * BLOCK, 2), range(1, 2 * BLOCK, 2)
+    return [(sums[r, 0].shuffle(even, sums[r, 1]), sums[r, 0].shuffle(odd, sums[r, 1])) for r in range(rows)]
 
 
-# 24 sums, 2 vectors of factors and a number fill the 32 registers of 512 bits; 12, 2 and one the 16 of 256
-product_12x32, added_12x32 = (block_product(12, 2, accumulate=accumulate) for accumulate in (False, True))
-product_4x32, added_4x32 = (block_product(4, 2, accumulate=accumulate) for accumulate in (False, True))
-product_6x16, added_6x16 = (block_product(6, 1, accumulate=accumulate) for accumulate in (False, True))
-product_4x16, added_4x16 = (block_product(4, 1, accumulate=accumulate) for accumulate in (False, True))
-half_12x32, half_4x32 = (half_product(rows, two_rows=False, accumulate=False) for rows in (12, FEW))
-half_added_12x32, half_added_4x32 = (half_product(rows, two_rows=False, accumulate=True) for rows in (12, FEW))
-outer_24x32, outer_8x32 = (half_product(rows, two_rows=True, accumulate=True) for rows in (12, FEW))
+def _fp16_inner(builder, rows, accumulate, a, b, c, steps):
+    for r, (first, second) in enumerate(_fp16_sums(builder, rows, a, b, 2 * FP16_ROW, steps, outer=False)):
+        target, total = at(builder, c, FP16_ROW * r), first + second
+        store(builder, target, load(builder, target, FP16X32) + total if accumulate else total)
+
+
+def _fp16_outer(builder, rows, a, b, c, steps):
+    for r, pair in enumerate(_fp16_sums(builder, rows // 2, a, b, FP16_ROW, steps, outer=True)):
+        for i, vector in enumerate(pair):
+            for v, part in enumerate(vector.split()):
+                target = at(builder, c, FP32_ROW * (2 * r + i) + VECTOR_BYTES * v)
+                store(builder, target, load(builder, target) + part.to(FP32))
+
+
+fp32_product = variants(product((0, 1), (12, ROW_STEP), (0, 1)), _fp32_product)
+"""`product(avx512, rows, accumulate, a, b, c, steps)`: c[r] (+)= sum over k < steps of a[r, k] * b[k], steps >= 1."""
+fp16_inner_product = variants(product((12, ROW_STEP), (0, 1)), _fp16_inner)
+"""`product(rows, accumulate, a, b, c, steps)`: c[r] (+)= sum over k and i of a[r, k, i] * b[k, :, i], all float16."""
+fp16_outer_product = variants([(24,), (FILTER_GRAD_ROWS,)], _fp16_outer)
+"""`product(rows, a, b, c, steps)`: c[2 * r + i] += sum over k of a[r, k, i] * b[k], summed in float16; c float32."""
 
 
 @numba.njit
-def _multiply_rows(a, a_row, a_step, b, c, steps, rows, wide, add):
-    """`multiply` for 12 or 4 rows; without `wide` vectors 12 are taken as twice 6."""
-    if wide and rows == 12 and add:
-        added_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide and rows == 12:
-        product_12x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide and add:
-        added_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    elif wide:
-        product_4x32(a, a_row, a_step, b, SLAB_BYTES, c, SLAB_BYTES, steps)
-    else:
-        for offset in range(0, SLAB_BYTES, BYTES):
-            for row in range(0, rows, 6):
-                left, result = a + row * a_row, c + row * SLAB_BYTES + offset
-                if rows == 12 and add:
-                    added_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                elif rows == 12:
-                    product_6x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                elif add:
-                    added_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
-                else:
-                    product_4x16(left, a_row, a_step, b + offset, SLAB_BYTES, result, SLAB_BYTES, steps)
+def multiply_fp32(a, b, c, count, steps, avx512, accumulate):
+    """c (count, 32) = a (count, steps) @ b (steps, 32), or c += ... with `accumulate`; `avx512`: use 512-bit vectors.
 
-
-@numba.njit
-def multiply(a, a_row, a_step, b, c, count, steps, wide, add):
-    """c (count, 32) = a (count, steps) @ b (steps, 32), or with `add` c += ...; `wide` for vectors of 512 bits.
-
-    As many rows more than `count` are read and written as make it a multiple of 4.
+    a is a `Strided2D`, b and c are addresses. `count` is rounded up to a multiple of 4.
     """
-    row, rows = 0, 12
+    row = 0
     while row < count:
-        if row + rows > count:
-            rows = FEW
-        _multiply_rows(a + row * a_row, a_row, a_step, b, c + row * SLAB_BYTES, steps, rows, wide, add)
+        rows = 12 if count - row >= 12 else ROW_STEP
+        a_part = Strided2D(a.address + row * a.row_stride, a.row_stride, a.column_stride)
+        fp32_product(avx512, rows, accumulate, a_part, b, c + row * FP32_ROW, steps)
         row += rows
 
 
 @numba.njit
-def multiply_halves(a, a_row, b, c, count, pairs):
+def multiply_fp16(a, b, c, count, pairs):
     """c (count, 32) = a (count, pairs, 2) @ b (pairs, 32, 2), the sum over the pairs and both of each; all float16.
 
-    As many rows more than `count` are read and written as make it a multiple of 4.
+    a is a `Strided2D`, b and c are addresses. `count` is rounded up to a multiple of 4.
     """
-    chunks = (pairs + STEPS_IN_HALF - 1) // STEPS_IN_HALF
+    chunks = (pairs + FP16_TERMS - 1) // FP16_TERMS
     row = 0
     while row < count:
-        rows = 12 if count - row >= 12 else FEW
+        rows = 12 if count - row >= 12 else ROW_STEP
         for chunk in range(chunks):
             first, last = chunk * pairs // chunks, (chunk + 1) * pairs // chunks
-            left, right, result = a + row * a_row + first * 4, b + first * 4 * SLAB, c + row * 2 * SLAB
-            if rows == 12 and chunk:
-                half_added_12x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
-            elif rows == 12:
-                half_12x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
-            elif chunk:
-                half_added_4x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
-            else:
-                half_4x32(left, a_row, 4, right, 4 * SLAB, result, 2 * SLAB, last - first)
+            start = a.address + row * a.row_stride + first * a.column_stride
+            a_part = Strided2D(start, a.row_stride, a.column_stride)
+            fp16_inner_product(rows, chunk > 0, a_part, b + first * 2 * FP16_ROW, c + row * FP16_ROW, last - first)
         row += rows
 
 
 @numba.njit
-def add_outer_halves(a, a_step, b, c, count, steps):
-    """c (count, 32) += a.T @ b for float16 a (steps, count) and b (steps, 32), float32 c; count a multiple of 8."""
-    chunks = (steps + STEPS_IN_HALF - 1) // STEPS_IN_HALF
+def add_outer_fp16(a, a_stride, b, c, count, steps):
+    """c (count, 32) += a.T @ b for float16 a (steps, count), a row every `a_stride` bytes, and b (steps, 32).
+
+    a, b and c are addresses; c is float32; count is a multiple of 8.
+    """
+    chunks = (steps + FP16_TERMS - 1) // FP16_TERMS
     row = 0
     while row < count:
-        rows = 24 if count - row >= 24 else ROWS_OF_SUMS
+        rows = 24 if count - row >= 24 else FILTER_GRAD_ROWS
         for chunk in range(chunks):
             first, last = chunk * steps // chunks, (chunk + 1) * steps // chunks
-            left, right, result = a + 2 * row + first * a_step, b + first * 2 * SLAB, c + row * SLAB_BYTES
-            if rows == 24:
-                outer_24x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
-            else:
-                outer_8x32(left, 4, a_step, right, 2 * SLAB, result, SLAB_BYTES, last - first)
+            a_part = Strided2D(a + 2 * row + first * a_stride, 4, a_stride)
+            fp16_outer_product(rows, a_part, b + first * FP16_ROW, c + row * FP32_ROW, last - first)
         row += rows

@@ -1,10 +1,11 @@
-"""3x3 convolutions on a CPU, pooled or not, by Winograd's F(4x4, 3x3): a half to a third of a direct one's time.
+"""3x3 convolutions on a CPU, with optional max-pooling, by Winograd's F(4x4, 3x3): 2-3x faster than direct ones.
 
-A thread takes some images at a time, so that all of them between two reads of memory stays in its L2 cache: a
-image is staged inside a border of zeros, its tiles are transformed, 36 matrix products follow for 32 output channels
-at a time, and their results are transformed back and pooled on their way out. With `half` all of that is in float16.
-The filters' gradient takes one of the 36 products after the other for all outputs: its sums are too many for the cache.
-Which thread takes what depends on the number of threads alone, so results repeat for the same number.
+A thread takes a few images at a time, so that everything between two accesses to main memory stays in its L2 cache. It
+pads the images, transforms their tiles, and for each block of 32 output channels computes 36 GEMMs, transforms the
+products and stores the outputs, pooled if asked for. With `fp16` all of that is in float16. For the filter gradient a
+thread computes each of the 36 GEMMs for all outputs, because the sums of all 36 do not fit into the cache.
+
+The number of threads alone decides which thread computes what, so the same number of threads gives the same bits.
 """
 
 import hashlib
@@ -14,229 +15,211 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 from numba.core.registry import cpu_target
 
-from fastcifar.nn.winograd import gemm as products
-from fastcifar.nn.winograd import staging as blocks
-from fastcifar.nn.winograd import tile_layout as geometry
-from fastcifar.nn.winograd import transforms as tiles
-from fastcifar.nn.winograd.gemm import FEW, SLAB, SLAB_BYTES, add_outer_halves, multiply, multiply_halves
+from fastcifar.nn.winograd import gemm, matrices, staging, tile_layout, transforms
+from fastcifar.nn.winograd.gemm import BLOCK, FP32_ROW, ROW_STEP, add_outer_fp16, multiply_fp16, multiply_fp32
+from fastcifar.nn.winograd.matrices import ALPHA, OUTPUT_TILE
 from fastcifar.nn.winograd.staging import (
-    leave_plain,
-    leave_pooled,
     stage,
     stage_unpooled,
+    store_plain,
+    store_pooled,
     transform_gradient,
     transform_input,
 )
-from fastcifar.nn.winograd.tile_layout import extent, span_of, tile_of, tiling
-from fastcifar.nn.winograd.transforms import (
-    POINTS,
-    PRODUCTS,
-    TILE,
-    filter_gradient_transform,
-    filter_transform,
-    two_filters_transform,
-)
-from fastcifar.runtime import vectors
+from fastcifar.nn.winograd.tile_layout import covered, gemm_tiles, tile_count, tile_grid
+from fastcifar.nn.winograd.transforms import filter_gradient_transform, filter_pair_transform_fp16, filter_transform
 from fastcifar.runtime.kernel_cache import compiled
-from fastcifar.runtime.vectors import BYTES, LANES, address, aligned_zeros
+from fastcifar.runtime.simd import function, memory, vector
+from fastcifar.runtime.simd.memory import CACHE_LINE, Strided2D, address, aligned_zeros, itemsize
+from fastcifar.runtime.simd.vector import LANES, VECTOR_BYTES
+
+GEMMS = ALPHA**2
 
 
 class Kernels(NamedTuple):
-    """The compiled kernels; see `kernels`."""
+    """The compiled kernels; see the functions that build them.
+
+    All arrays are C-contiguous, float32 unless said; float16 arrays are handed over as int16. Nothing is checked.
+    """
 
     convolve: Callable[..., None]
     filter_gradient: Callable[..., None]
-    spread: Callable[..., None]
-    collect: Callable[..., None]
+    transform_filters: Callable[..., None]
+    reduce_filter_grad: Callable[..., None]
 
 
-def has_512_bits() -> bool:
-    """Whether numba compiles for vectors of 512 bits."""
+@cache
+def kernels(fp16: bool) -> Kernels:
+    """The compiled kernels; the first call of each compiles, or loads from numba's disk cache."""
+    modules = (gemm, matrices, staging, tile_layout, transforms, function, memory, vector)
+    sources = (Path(module.__file__ or "").read_bytes() for module in modules)
+    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    functions = (_convolve, _filter_gradient, _transform_filters, _reduce_filter_grad)
+    return Kernels(*(compiled(build(digest, fp16), parallel=True, nogil=True) for build in functions))
+
+
+def has_avx512() -> bool:
+    """Whether numba compiles for 512-bit vectors."""
     target: Any = cpu_target.target_context
     return "+avx512f" in target.codegen().magic_tuple()[2]
 
 
-def _build(source_digest: str, half: bool) -> Kernels:
-    size, vector = (2, 2 * LANES) if half else (4, LANES)
+@numba.njit
+def _tile_buffer(blocks, tiles, channels, dtype):
+    """(blocks * 36, tiles * channels + one cache line); see `staging.py`."""
+    row = tiles * channels + CACHE_LINE // itemsize(np.zeros(0, dtype))
+    return aligned_zeros(blocks * GEMMS * row, dtype).reshape(blocks * GEMMS, row)
 
-    def convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide):
+
+@numba.njit
+def _image_buffer(rows, columns, channels, dtype):
+    return aligned_zeros(rows * columns * channels, dtype).reshape(rows, columns, channels)
+
+
+def _convolve(source_digest: str, fp16: bool) -> Callable[..., None]:
+    dtype, vector_lanes = (np.int16, 2 * LANES) if fp16 else (np.float32, LANES)
+
+    def convolve(x, indices_in, filters, y, indices_out, scale, height, width, images, threads, avx512):
+        """Correlation of x (n, h, w, c) with filters (k // 32, 36, c, 32), padded by 1, into y (n, h, w, k).
+
+        indices_in: empty, or uint8 like x; then x is the gradient (n, h // 2, w // 2, c) of max-pooling, with c a
+        multiple of 16, and is unpooled first. indices_out: empty, or uint8 like y; then y (n, h // 2, w // 2, k) is
+        max-pooled, with k a multiple of 16. filters may have more outputs than y.
+        height and width: of the outputs before pooling; even if pooled. images: how many a thread takes at a time.
+        With fp16, x with indices_in and y with indices_out are float16 and the others may be; c is even in filters.
+        A float32 y without indices_out is multiplied by scale (1,).
+        """
         assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
-        number, channels, inputs, edge = len(x), x.shape[3], filters.shape[2], 2 if chosen_out.size else 3
-        lanes = (channels + vector - 1) // vector * vector
-        cover = tiling(height, width, edge)
-        per_image = (cover[0] + cover[1]) * (cover[2] + cover[3])
-        rows, columns = extent(cover[0], cover[1], edge), extent(cover[2], cover[3], edge)
-        room = images * per_image + FEW
+        number, channels, inputs = len(x), x.shape[3], filters.shape[2]
+        lanes = (channels + vector_lanes - 1) // vector_lanes * vector_lanes
         parts = (number + images - 1) // images
-        padded_right = size * lanes
-        padded_down = (columns + 2) * padded_right
-        # a line more from one product to the next, or all 36 would fall on the same few places of the L1 cache
-        values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = aligned_zeros((rows + 2) * padded_down // 4)  # its border stays zero
-            values = aligned_zeros(PRODUCTS * values_between // 4)
-            results = aligned_zeros(PRODUCTS * results_between // 4)
-            spill = aligned_zeros(TILE * TILE * LANES)
+            grid = tile_grid(height, width, 2 if indices_out.size else 3)
+            rows, columns = covered(grid)
+            tiles = images * tile_count(grid) + ROW_STEP
+            padded = _image_buffer(rows + 2, columns + 2, lanes, dtype)
+            v, m = _tile_buffer(1, tiles, lanes, dtype), _tile_buffer(1, tiles, BLOCK, dtype)
+            scratch = _image_buffer(OUTPUT_TILE, OUTPUT_TILE, LANES, np.float32)
             for part in range(thread * parts // threads, (thread + 1) * parts // threads):
                 first, last = part * images, min(number, (part + 1) * images)
                 for i in range(first, last):
-                    inside = address(padded) + padded_down + padded_right
-                    if chosen_in.size:
-                        stage_unpooled(x[i], chosen_in[i], inside, padded_down, padded_right, half)
+                    if indices_in.size:
+                        stage_unpooled(x[i], indices_in[i], padded, 1)
                     else:
-                        stage(x[i], inside, padded_down, padded_right, rows + 1, columns + 1, half)
-                    for tile in range(per_image):
-                        top, tall, left, broad, place = tile_of(tile, cover, edge, i - first, last - first)
-                        source = address(padded) + top * padded_down + left * padded_right
-                        target = address(values) + size * lanes * place
-                        transform_input(
-                            tall, broad, source, padded_down, padded_right, target, values_between, lanes, half
-                        )
-                for slab in range(len(filters)):
-                    for p in range(PRODUCTS):
-                        start, count = span_of(p, cover, edge, last - first)
-                        value = address(values) + p * values_between + start * size * lanes
-                        result = address(results) + p * results_between + start * size * SLAB
-                        weights = address(filters) + (slab * PRODUCTS + p) * inputs * SLAB * size
-                        if half:
-                            multiply_halves(value, 2 * lanes, weights, result, count, inputs // 2)
+                        stage(x[i], padded, 1, rows + 1, columns + 1)
+                    transform_input(padded, v, grid, i - first, last - first)
+                for block in range(len(filters)):
+                    for e in range(GEMMS):
+                        start, count = gemm_tiles(e, grid, last - first)
+                        pixel, u = padded.strides[1], address(filters[block, e])
+                        v_e = address(v) + e * v.strides[0] + start * pixel
+                        m_e = address(m) + e * m.strides[0] + start * BLOCK * itemsize(m)
+                        if fp16:
+                            multiply_fp16(Strided2D(v_e, pixel, 4), u, m_e, count, inputs // 2)
                         else:
-                            multiply(value, 4 * lanes, 4, weights, result, count, channels, wide, False)
+                            multiply_fp32(Strided2D(v_e, pixel, 4), u, m_e, count, channels, avx512, False)
                     for i in range(first, last):
-                        for tile in range(per_image):
-                            top, tall, left, broad, place = tile_of(tile, cover, edge, i - first, last - first)
-                            source = address(results) + size * SLAB * place
-                            if chosen_out.size:
-                                leave_pooled(
-                                    y[i], chosen_out[i], tall, broad, source, results_between,
-                                    top // 2, left // 2, SLAB * slab, half,
-                                )  # fmt: skip
-                            else:
-                                leave_plain(
-                                    y[i], tall, broad, source, results_between, spill,
-                                    top, left, SLAB * slab, factor, half,
-                                )  # fmt: skip
+                        if indices_out.size:
+                            store_pooled(m, y[i], indices_out[i], block * BLOCK, grid, i - first, last - first)
+                        else:
+                            store_plain(m, y[i], scratch, scale, block * BLOCK, grid, i - first, last - first)
 
-    def filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide):
+    return convolve
+
+
+def _filter_gradient(source_digest: str, fp16: bool) -> Callable[..., None]:
+    dtype, vector_lanes = (np.int16, 2 * LANES) if fp16 else (np.float32, LANES)
+
+    def filter_gradient(x, gradient, pool_indices, sums, height, width, images, threads, avx512):
+        """Gradient of the transformed filters, a part from each thread, into sums (threads, k // 32, 36, c, 32).
+
+        x (n, h, w, c); gradient and pool_indices like y and indices_out of `convolve`; height, width and images as
+        there. c is rounded up to a multiple of 8 in sums, which is overwritten. With fp16 the gradient is float16.
+        """
         assert source_digest
-        number, channels, edge = len(x), x.shape[3], 2 if chosen.size else 3
-        slabs, summed_channels = sums.shape[1], sums.shape[3]
-        lanes = (channels + vector - 1) // vector * vector
-        cover = tiling(height, width, edge)
-        per_image = (cover[0] + cover[1]) * (cover[2] + cover[3])
-        rows, columns = extent(cover[0], cover[1], edge), extent(cover[2], cover[3], edge)
-        room = images * per_image
+        number, channels = len(x), x.shape[3]
+        blocks, sum_rows = sums.shape[1], sums.shape[3]
+        lanes = (channels + vector_lanes - 1) // vector_lanes * vector_lanes
         parts = (number + images - 1) // images
-        padded_right, staged_right = size * lanes, size * slabs * SLAB
-        padded_down, staged_down = (columns + 2) * padded_right, columns * staged_right
-        values_between, results_between = room * size * lanes + BYTES, room * size * SLAB + BYTES
         for thread in numba.prange(threads):
-            padded = aligned_zeros((rows + 2) * padded_down // 4)
-            staged = aligned_zeros(rows * staged_down // 4)
-            values = aligned_zeros(PRODUCTS * values_between // 4)
-            results = aligned_zeros(slabs * PRODUCTS * results_between // 4)
+            grid = tile_grid(height, width, 2 if pool_indices.size else 3)
+            rows, columns = covered(grid)
+            tiles = images * tile_count(grid)
+            padded_x = _image_buffer(rows + 2, columns + 2, lanes, dtype)
+            padded_gradient = _image_buffer(rows, columns, blocks * BLOCK, dtype)
+            v, m = _tile_buffer(1, tiles, lanes, dtype), _tile_buffer(blocks, tiles, BLOCK, dtype)
             sums[thread] = 0
             for part in range(thread * parts // threads, (thread + 1) * parts // threads):
                 first, last = part * images, min(number, (part + 1) * images)
                 for i in range(first, last):
-                    inside = address(padded) + padded_down + padded_right
-                    stage(x[i], inside, padded_down, padded_right, rows + 1, columns + 1, half)
-                    if chosen.size:
-                        stage_unpooled(gradient[i], chosen[i], address(staged), staged_down, staged_right, half)
+                    stage(x[i], padded_x, 1, rows + 1, columns + 1)
+                    transform_input(padded_x, v, grid, i - first, last - first)
+                    if pool_indices.size:
+                        stage_unpooled(gradient[i], pool_indices[i], padded_gradient, 0)
                     else:
-                        stage(gradient[i], address(staged), staged_down, staged_right, height, width, half)
-                    for tile in range(per_image):
-                        top, tall, left, broad, place = tile_of(tile, cover, edge, i - first, last - first)
-                        source = address(padded) + top * padded_down + left * padded_right
-                        target = address(values) + size * lanes * place
-                        transform_input(
-                            tall, broad, source, padded_down, padded_right, target, values_between, lanes, half
-                        )
-                        source = address(staged) + top * staged_down + left * staged_right
-                        target = address(results) + size * SLAB * place
-                        for _ in range(slabs):
-                            transform_gradient(
-                                tall, broad, source, staged_down, staged_right, target, results_between, half
-                            )
-                            source += size * SLAB
-                            target += PRODUCTS * results_between
-                for p in range(PRODUCTS):
-                    start, count = span_of(p, cover, edge, last - first)
-                    if count == 0:
-                        continue
-                    value = address(values) + p * values_between + start * size * lanes
-                    for slab in range(slabs):
-                        result = address(results) + (slab * PRODUCTS + p) * results_between + start * size * SLAB
-                        total = address(sums[thread, slab, p])
-                        if half:
-                            add_outer_halves(value, 2 * lanes, result, total, summed_channels, count)
+                        stage(gradient[i], padded_gradient, 0, height, width)
+                    transform_gradient(padded_gradient, m, grid, i - first, last - first)
+                for e in range(GEMMS):
+                    start, count = gemm_tiles(e, grid, last - first)
+                    pixel = padded_x.strides[1]
+                    v_e = address(v) + e * v.strides[0] + start * pixel
+                    for block in range(blocks if count else 0):
+                        m_e = address(m) + (block * GEMMS + e) * m.strides[0] + start * BLOCK * itemsize(m)
+                        total = address(sums[thread, block, e])
+                        if fp16:
+                            add_outer_fp16(v_e, pixel, m_e, total, sum_rows, count)
                         else:
-                            multiply(value, 4, 4 * lanes, result, total, summed_channels, count, wide, True)
+                            multiply_fp32(Strided2D(v_e, 4, pixel), m_e, total, sum_rows, count, avx512, True)
 
-    def spread(weight, turned, filters, threads):
+    return filter_gradient
+
+
+def _transform_filters(source_digest: str, fp16: bool) -> Callable[..., None]:
+    def transform_filters(weight, rotated, filters, threads):
+        """U = G g G^T of weight (3, 3, c, k), k a multiple of 32, into filters (k // 32, 36, c, 32).
+
+        rotated: by 180 degrees, as the gradient of the input needs it. With fp16, c is even and filters are float16,
+        with two inputs interleaved: (k // 32, 36, c // 2, 32, 2).
+        """
         assert source_digest
         inputs, outputs = weight.shape[2:]
-        right = 4 * inputs * outputs
-        first = address(weight) + (8 * right if turned else 0)
-        right = -right if turned else right
-        between, pace = size * inputs * SLAB, 2 if half else 1
+        tap = -4 * inputs * outputs if rotated else 4 * inputs * outputs  # bytes
+        start = address(weight) - 8 * tap if rotated else address(weight)
+        element, step = filters.strides[1], 2 if fp16 else 1
         for thread in numba.prange(threads):
-            for slab in range(len(filters)):
-                for number in range(thread * inputs // pace // threads, (thread + 1) * inputs // pace // threads):
-                    c = pace * number
-                    for k in range(0, SLAB, LANES):
-                        source = first + 4 * (c * outputs + slab * SLAB + k)
-                        target = address(filters) + size * ((slab * PRODUCTS * inputs + c) * SLAB + pace * k)
-                        if half:
-                            two_filters_transform(
-                                source, 4 * outputs, 3 * right, right, target, POINTS * between, between
-                            )
+            for block in range(len(filters)):
+                for i in range(thread * inputs // step // threads, (thread + 1) * inputs // step // threads):
+                    for k in range(0, BLOCK, LANES):
+                        g = Strided2D(start + 4 * (step * i * outputs + block * BLOCK + k), 3 * tap, tap)
+                        place = address(filters[block, 0, step * i]) + itemsize(filters) * step * k
+                        u = Strided2D(place, ALPHA * element, element)
+                        if fp16:
+                            filter_pair_transform_fp16(g, 4 * outputs, u)
                         else:
-                            filter_transform(source, 3 * right, right, target, POINTS * between, between)
+                            filter_transform(g, u)
 
-    def collect(sums, weight, threads):
+    return transform_filters
+
+
+def _reduce_filter_grad(source_digest: str, fp16: bool) -> Callable[..., None]:
+    def reduce_filter_grad(sums, weight, threads):
+        """Adds the threads' parts in sums[0] and transforms them to the gradient of a weight (3, 3, c, k)."""
         assert source_digest
         inputs, outputs = weight.shape[2:]
-        rows, right = sums.shape[3], 4 * inputs * outputs
+        element, tap = sums.strides[2], weight.strides[1]
         for thread in numba.prange(threads):
-            for slab in range(sums.shape[1]):
+            for block in range(sums.shape[1]):
                 for c in range(thread * inputs // threads, (thread + 1) * inputs // threads):
                     for part in range(1, len(sums)):
-                        for p in range(PRODUCTS):
-                            for k in range(SLAB):
-                                sums[0, slab, p, c, k] += sums[part, slab, p, c, k]
-                    for offset in range(0, SLAB_BYTES, BYTES):
-                        filter_gradient_transform(
-                            address(sums[0, slab, 0, c]) + offset, POINTS * rows * SLAB_BYTES, rows * SLAB_BYTES,
-                            address(weight) + 4 * c * outputs + slab * SLAB_BYTES + offset, 3 * right, right,
-                        )  # fmt: skip
+                        for e in range(GEMMS):
+                            for k in range(BLOCK):
+                                sums[0, block, e, c, k] += sums[part, block, e, c, k]
+                    for offset in range(0, FP32_ROW, VECTOR_BYTES):
+                        u = Strided2D(address(sums[0, block, 0, c]) + offset, ALPHA * element, element)
+                        place = address(weight) + 4 * c * outputs + block * FP32_ROW + offset
+                        filter_gradient_transform(u, Strided2D(place, 3 * tap, tap))
 
-    functions = (convolve, filter_gradient, spread, collect)
-    return Kernels(*(compiled(function, parallel=True, nogil=True) for function in functions))
-
-
-@cache
-def kernels(half: bool) -> Kernels:
-    """The compiled kernels; the first call of each compiles, or loads from numba's disk cache.
-
-    With `half` products, their factors and the transforms of both are float16, else float32; `wide` says that there
-    are vectors of 512 bits. All arrays are C-contiguous, float32 unless said, float16 ones are handed over as the
-    int16 of the same bits, and nothing is checked.
-    `spread(weight, turned, filters, threads)`: weight (3, 3, c, k), k a multiple of 32, turned by 180 degrees or
-    not, to filters (k // 32, 36, c, 32) as the next kernel takes them; with `half` c is even, and the first half of the
-    array is filled with (k // 32, 36, c // 2, 32, 2): two inputs by turns. For an odd c weights of zero make it even.
-    `convolve(x, chosen_in, filters, y, chosen_out, factor, height, width, images, threads, wide)`: x (n, h, w, c); or,
-    with chosen_in, the gradient of its maxima, both (n, h // 2, w // 2, c), c a multiple of 16. y (n, h, w, k); or,
-    with chosen_out, the maxima and their places (uint8), both (n, h // 2, w // 2, k), k a multiple of 16; filters may
-    have more. What is not used has no elements. height and width: h and w, or, with chosen_out, the even numbers of
-    rows and columns that are pooled. `images` that a thread takes at a time. With `half` x with chosen_in and y with
-    chosen_out are float16, without them either; a float32 y without them is the results times factor (1,).
-    `filter_gradient(x, gradient, chosen, sums, height, width, images, threads, wide)`: x (n, h, w, c), the gradient of
-    the results and chosen, height and width as above; sums (threads, slabs, 36, c rounded up to a multiple of 8, 32),
-    written: each thread's part of the gradient of the filters.
-    `collect(sums, weight, threads)`: those added up, and back to the gradient of a weight (3, 3, c, k); changes sums.
-    """
-    sources = (Path(module.__file__ or "") for module in (blocks, products, tiles, geometry, vectors))
-    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest(), half)
+    return reduce_filter_grad

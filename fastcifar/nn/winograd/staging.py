@@ -1,167 +1,162 @@
-"""The pieces of which `winograd.py` makes its kernels, but for products: staging, transforms, and the way back."""
+"""From feature maps to the operands of the GEMMs and back: padding, unpooling, tile transforms, storing.
+
+A thread works on a few images at a time, in buffers of its own:
+- padded (rows, columns, c): an image inside a border of zeros, or a gradient without one
+- v (36, tiles * c + one cache line): transformed input tiles; row e holds element e of every tile
+- m (blocks * 36, tiles * 32 + one cache line): the products of 32 output channels, or the gradients of all blocks
+
+They are float32, or float16 handed over as int16. c is a multiple of 64 bytes. Tiles are in the order of `tile_index`.
+Each row is padded by one cache line, or the 36 elements of a tile would compete for the same sets of the L1 cache.
+"""
 
 import numba
 
-from fastcifar.nn.winograd.gemm import SLAB, SLAB_BYTES
+from fastcifar.nn.winograd.gemm import BLOCK
+from fastcifar.nn.winograd.matrices import ALPHA
+from fastcifar.nn.winograd.tile_layout import locate_tile, tile_count
 from fastcifar.nn.winograd.transforms import (
-    POINTS,
-    TILE,
-    gradient_transform,
+    copy,
     input_transform,
-    plain_output,
-    pooled_output,
-    scaled_output,
+    output_gradient_transform,
+    output_transform,
+    pooled_output_transform,
     unpool,
 )
-from fastcifar.runtime.vectors import BYTES, FLOAT, FLOATS, HALF, HALVES, LANES, WIDE_HALVES, address, copying
-
-copy_floats, narrow_floats, copy_halves = (
-    copying(LANES, *types) for types in ((FLOAT, FLOAT), (FLOAT, HALF), (HALF, HALF))
-)
-copy_float, narrow_float, copy_half = (copying(1, *types) for types in ((FLOAT, FLOAT), (FLOAT, HALF), (HALF, HALF)))
-unpool_floats, unpool_halves, unpool_wide_halves = (unpool(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
-floats_of_input, halves_of_input = (input_transform(vector) for vector in (FLOATS, WIDE_HALVES))
-floats_of_gradient, halves_of_gradient = (gradient_transform(vector) for vector in (FLOATS, WIDE_HALVES))
-pooled_floats, pooled_halves, pooled_wide_halves = (pooled_output(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
-scaled_floats, scaled_halves, scaled_wide_halves = (scaled_output(vector) for vector in (FLOATS, HALVES, WIDE_HALVES))
-plain_halves, plain_wide_halves = plain_output(HALVES), plain_output(WIDE_HALVES)
+from fastcifar.runtime.simd.memory import Strided2D, address, itemsize
+from fastcifar.runtime.simd.vector import LANES, VECTOR_BYTES
 
 
 @numba.njit
-def _copy(source, target, lanes, size, half):
-    """Sixteen numbers or one, of `size` bytes each, to float16 with `half`, else to float32."""
-    if lanes == 1:
-        if not half:
-            copy_float(source, target)
-        elif size == 4:
-            narrow_float(source, target)
-        else:
-            copy_half(source, target)
-    elif not half:
-        copy_floats(source, target)
-    elif size == 4:
-        narrow_floats(source, target)
-    else:
-        copy_halves(source, target)
+def _pixels(array):
+    """The pixels of an array (h, w, c). It lives as long as the caller's function runs."""
+    return Strided2D(address(array), array.strides[0], array.strides[1])
 
 
 @numba.njit
-def stage(image, target, down, right, rows, columns, half):
-    """Copies an image (h, w, c), its first rows and columns, to an address, `down` and `right` bytes apart."""
+def _elements(buffer):
+    """The 6x6 elements of the first transformed tile: one in each row of v or m."""
+    return Strided2D(address(buffer), ALPHA * buffer.strides[0], buffer.strides[0])
+
+
+@numba.njit
+def _shift(grid, offset):
+    return Strided2D(grid.address + offset, grid.row_stride, grid.column_stride)
+
+
+@numba.njit
+def _move(grid, row, column):
+    return _shift(grid, row * grid.row_stride + column * grid.column_stride)
+
+
+@numba.njit
+def stage(image, padded, border, rows, columns):
+    """Copies an image (h, w, c), at most so many rows and columns, into `padded` from (border, border) on."""
     height, width, channels = image.shape
-    size, to, lanes = image.itemsize, 2 if half else 4, LANES if channels >= LANES else 1
+    lanes = LANES if channels >= LANES else 1
+    size, padded_size = itemsize(image), itemsize(padded)
+    sources, targets = _pixels(image), _move(_pixels(padded), border, border)
     for y in range(min(height, rows)):
         for x in range(min(width, columns)):
-            start, end = address(image[y, x]), target + y * down + x * right
+            source, target = _move(sources, y, x).address, _move(targets, y, x).address
             for c in range(0, channels, lanes):
-                place = min(c, channels - lanes)  # the last sixteen may overlap those before them
-                _copy(start + size * place, end + to * place, lanes, size, half)
+                first = min(c, channels - lanes)  # the last 16 may overlap those before them
+                copy(lanes, size, padded_size, source + size * first, target + padded_size * first)
 
 
 @numba.njit
-def stage_unpooled(gradient, chosen, target, down, right, half):
-    """The gradient (h // 2, w // 2, c) of maxima, as `stage`, each where it came from."""
+def stage_unpooled(gradient, pool_indices, padded, border):
+    """Spreads the gradient (h, w, c) of maxima over their 2x2 windows in `padded`, from (border, border) on."""
     height, width, channels = gradient.shape
+    size = itemsize(gradient)
+    sources, indices, targets = _pixels(gradient), _pixels(pool_indices), _move(_pixels(padded), border, border)
     for y in range(height):
         for x in range(width):
-            end = target + 2 * y * down + 2 * x * right
-            start, which = address(gradient[y, x]), address(chosen[y, x])
+            source, index, target = _move(sources, y, x), _move(indices, y, x), _move(targets, 2 * y, 2 * x)
             c = 0
             while c < channels:
-                if not half:
-                    unpool_floats(start + 4 * c, which + c, end + 4 * c, down, right)
-                    c += LANES
-                elif c + 2 * LANES <= channels:
-                    unpool_wide_halves(start + 2 * c, which + c, end + 2 * c, down, right)
-                    c += 2 * LANES
-                else:
-                    unpool_halves(start + 2 * c, which + c, end + 2 * c, down, right)
-                    c += LANES
+                lanes = 2 * LANES if size == 2 and c + 2 * LANES <= channels else LANES
+                unpool(size, lanes, source.address + size * c, index.address + c, _shift(target, size * c))
+                c += lanes
 
 
 @numba.njit
-def transform_input(rows, columns, source, down, right, target, between, lanes, half):
-    """A tile of all channels, `lanes` of them, to the factors of its products, `between` bytes apart."""
-    if half:
-        for c in range(0, 2 * lanes, BYTES):
-            halves_of_input(rows, columns, source + c, down, right, target + c, POINTS * between, between)
-    else:
-        for c in range(0, 4 * lanes, BYTES):
-            floats_of_input(rows, columns, source + c, down, right, target + c, POINTS * between, between)
+def transform_input(padded, v, grid, image, images):
+    """Transforms all tiles of one of `images` images, in all channels, from `padded` into v."""
+    size, pixels, elements = itemsize(padded), _pixels(padded), _elements(v)
+    pixel_bytes = pixels.column_stride
+    for number in range(tile_count(grid)):
+        tile = locate_tile(number, grid, image, images)
+        source, target = _move(pixels, tile.top, tile.left), _shift(elements, tile.index * pixel_bytes)
+        for offset in range(0, pixel_bytes, VECTOR_BYTES):
+            input_transform(size, tile.rows, tile.columns, _shift(source, offset), _shift(target, offset))
 
 
 @numba.njit
-def transform_gradient(rows, columns, source, down, right, target, between, half):
-    """The gradient of a tile's results at 32 channels to those of its products."""
-    if half:
-        halves_of_gradient(rows, columns, source, down, right, target, POINTS * between, between)
-    else:
-        for c in range(0, SLAB_BYTES, BYTES):
-            floats_of_gradient(rows, columns, source + c, down, right, target + c, POINTS * between, between)
+def transform_gradient(padded, m, grid, image, images):
+    """Transforms the gradient of an image's outputs, all tiles and channels, from `padded` into m."""
+    size, pixels, elements = itemsize(padded), _pixels(padded), _elements(m)
+    blocks, block_bytes = padded.shape[2] // BLOCK, size * BLOCK
+    for number in range(tile_count(grid)):
+        tile = locate_tile(number, grid, image, images)
+        source = _move(pixels, tile.top, tile.left)
+        for block in range(blocks):
+            target = _shift(_move(elements, block * ALPHA, 0), tile.index * block_bytes)
+            for offset in range(0, block_bytes, VECTOR_BYTES):
+                part = _shift(source, block * block_bytes + offset)
+                output_gradient_transform(size, tile.rows, tile.columns, part, _shift(target, offset))
 
 
 @numba.njit
-def _leave(products, between, target, down, right, shape, lanes, size, factor, half):
-    """Products of so many lanes to results of `size` bytes; those of four times factor[0]."""
-    rows, columns, inside, beside = shape
-    next_row, scale = POINTS * between, address(factor)
-    if not half:
-        scaled_floats(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
-    elif size == 4 and lanes == LANES:
-        scaled_halves(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
-    elif size == 4:
-        scaled_wide_halves(rows, columns, products, next_row, between, target, down, right, inside, beside, scale)
-    elif lanes == LANES:
-        plain_halves(rows, columns, products, next_row, between, target, down, right, inside, beside)
-    else:
-        plain_wide_halves(rows, columns, products, next_row, between, target, down, right, inside, beside)
+def store_plain(m, y, scratch, scale, channel, grid, image, images):
+    """Transforms the products of up to 32 channels to outputs, into an image y (h, w, k) from `channel` on.
+
+    A float32 y is multiplied by scale (1,). scratch (4, 4, 16) float32 takes what does not fill a vector.
+    """
+    height, width, channels = y.shape
+    m_size, size = itemsize(m), itemsize(y)
+    elements, pixels, spill, factor = _elements(m), _pixels(y), _pixels(scratch), address(scale)
+    last = min(channels, channel + BLOCK)
+    for number in range(tile_count(grid)):
+        tile = locate_tile(number, grid, image, images)
+        target = _move(pixels, tile.top, tile.left)
+        rows, columns = min(tile.rows, height - tile.top), min(tile.columns, width - tile.left)
+        c = channel
+        while c < last:
+            lanes = 2 * LANES if m_size == 2 and c + 2 * LANES <= last else LANES
+            source = _shift(elements, m_size * (tile.index * BLOCK + c - channel))
+            fits = c + lanes <= last
+            place = _shift(target, size * c) if fits else spill
+            output_transform(
+                m_size, lanes, size, tile.rows, tile.columns, source, place, rows, columns, factor
+            )  # fmt: skip
+            if not fits:
+                _copy_channels(spill, _shift(target, size * c), rows, columns, last - c, size)
+            c += lanes
 
 
 @numba.njit
-def leave_plain(image, rows, columns, products, between, spill, top, left, channel, factor, half):
-    """A tile's products at up to 32 channels back into `image` (h, w, k), from (top, left) on."""
-    height, width, channels = image.shape
-    inside, beside = min(rows, height - top), min(columns, width - left)
-    shape = (rows, columns, inside, beside)
-    size = image.itemsize
-    right = size * channels
-    down = width * right
-    last = min(channels, channel + SLAB)
-    while channel < last:
-        lanes = SLAB if half and channel + SLAB <= last else LANES
-        target = address(image) + top * down + left * right + size * channel
-        if channel + lanes <= last:
-            _leave(products, between, target, down, right, shape, lanes, size, factor, half)
-        else:
-            _leave(products, between, address(spill), TILE * BYTES, BYTES, shape, lanes, size, factor, half)
-            for y in range(inside):
-                for x in range(beside):
-                    source, end = address(spill) + (TILE * y + x) * BYTES, target + y * down + x * right
-                    for c in range(0, size * (last - channel), size):
-                        _copy(source + c, end + c, 1, size, size == 2)
-        products += lanes * (2 if half else 4)
-        channel += lanes
+def _copy_channels(sources, targets, rows, columns, channels, size):
+    for y in range(rows):
+        for x in range(columns):
+            source, target = _move(sources, y, x).address, _move(targets, y, x).address
+            for offset in range(0, size * channels, size):
+                copy(1, size, size, source + offset, target + offset)
 
 
 @numba.njit
-def leave_pooled(image, chosen, rows, columns, products, between, top, left, channel, half):
-    """The same for maxima of 2x2: `image` and `chosen` (h // 2, w // 2, k), k a multiple of 16."""
-    _, width, channels = image.shape
-    next_row, size = POINTS * between, image.itemsize
-    right = size * channels
-    down = width * right
-    last = min(channels, channel + SLAB)
-    while channel < last:
-        place = (top * width + left) * channels + channel
-        target, which, which_down = address(image) + size * place, address(chosen) + place, width * channels
-        lanes = SLAB if half and channel + SLAB <= last else LANES
-        if not half:
-            pooled_floats(rows, columns, products, next_row, between, target, down, right, which, which_down, channels)
-        elif lanes == SLAB:
-            pooled_wide_halves(
-                rows, columns, products, next_row, between, target, down, right, which, which_down, channels
+def store_pooled(m, y, pool_indices, channel, grid, image, images):
+    """As `store_plain`, with 2x2 max-pooling: y and pool_indices (h // 2, w // 2, k), k a multiple of 16."""
+    m_size, elements, maxima, indices = itemsize(m), _elements(m), _pixels(y), _pixels(pool_indices)
+    last = min(y.shape[2], channel + BLOCK)
+    for number in range(tile_count(grid)):
+        tile = locate_tile(number, grid, image, images)
+        top, left = tile.top // 2, tile.left // 2
+        target, index = _move(maxima, top, left), _move(indices, top, left)
+        c = channel
+        while c < last:
+            lanes = 2 * LANES if m_size == 2 and c + 2 * LANES <= last else LANES
+            source = _shift(elements, m_size * (tile.index * BLOCK + c - channel))
+            pooled_output_transform(
+                m_size, lanes, tile.rows, tile.columns, source, _shift(target, m_size * c), _shift(index, c)
             )
-        else:
-            pooled_halves(rows, columns, products, next_row, between, target, down, right, which, which_down, channels)
-        products += lanes * (2 if half else 4)
-        channel += lanes
+            c += lanes

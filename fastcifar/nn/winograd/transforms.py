@@ -1,75 +1,40 @@
-"""Winograd's minimal filtering F(4x4, 3x3), one tile and a vector of channels at a time, straight-line in registers.
+"""Tile transforms of Winograd's F(4x4, 3x3), one tile and one vector of channels at a time, in registers.
 
-Four by four results of a 3x3 correlation need 6x6 inputs and 144 products. A^T [(G g G^T) * (B^T d B)] A needs 36, and
-sums with constants, whose matrices follow from six points (A. Lavin and S. Gray, "Fast Algorithms for Convolutional
-Neural Networks", CVPR 2016, arXiv 1509.09308). A tile at the edge of a map may be smaller, of three or two rows or
-columns, by five or four of the same points: the filters' values at these are the same, so it joins in their products.
+The 4x4 outputs of a 3x3 correlation depend on 6x6 inputs and cost 144 products. Y = A^T [(G g G^T) * (B^T d B)] A needs
+36, and sums with constants (`matrices.py`). Over many tiles, channels and filters, each of the 36 products is a GEMM.
 
-Rounding grows about fivefold against the direct sum: in float32 to some 1e-5 of the results' size, with transforms,
-factors and sums of one or two hundred products in float16 to 0.3 to 1.0%.
+Rounding errors are about five times those of the direct sum. Relative to the outputs they are about 1e-5 in float32,
+and 0.3 to 1.0% with transforms, products and sums of one to two hundred terms in float16.
+
+`rows` and `columns` are the outputs per side of a tile: 4, or fewer at the edge of the feature map.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
 
-from fastcifar.runtime.vectors import (
-    ADDRESS,
-    BYTES,
-    FLOAT,
-    FLOATS,
-    HALF,
+from fastcifar.nn.winograd.matrices import ALPHA, MATRICES, OUTPUT_TILE, POINTS_OF_TILE, multiply
+from fastcifar.runtime.simd.function import simd_function, variants
+from fastcifar.runtime.simd.memory import Strided2D, at, broadcast, cell, load, store
+from fastcifar.runtime.simd.vector import (
+    FP16,
+    FP32,
+    FP32X16,
+    INT64,
     LANES,
+    UINT8,
+    VECTOR_BYTES,
     Value,
-    Vec,
-    at,
-    broadcast,
-    codes,
-    combine,
-    load,
-    load_codes,
-    operation,
-    store,
-    store_codes,
+    Vector,
+    constant,
 )
-
-TILE, POINTS = 4, 6
-PRODUCTS = POINTS * POINTS
-INNER = (0.0, 0.5, -0.5, 1.5, -1.5)
-"""The points but for infinity. Far from 1 their powers grow, close together their differences shrink: of what was tried
-these round least, half as much as the usual 0, 1, -1, 2, -2."""
-
-
-POINTS_OF = {4: (0, 1, 2, 3, 4, 5), 3: (1, 2, 3, 4, 5), 2: (0, 3, 4, 5)}
-"""Which of the points a tile has, by its number of results in a row; the last is infinity. Of what could be left out,
-this leaves those that round least, half as much as a whole tile."""
-
-
-def _filtering(results: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """B^T (m + 2, m + 2), A^T (m, m + 2) and G (m + 2, 3) by Cook and Toom: multiply polynomials by their values.
-
-    G is that of all points, of those that there are; what belongs to fewer of them is taken over by B.
-    """
-    points = np.array([INNER[place] for place in POINTS_OF[results][:-1]])
-    missing = np.array([point for point in INNER if point not in points])
-    others = [points[points != point] for point in points]
-    values = np.stack([*(np.pad(np.poly(other)[::-1], (0, 1)) for other in others), np.poly(points)[::-1]])
-    values[:-1] *= np.prod(points[:, None] - missing, axis=1, keepdims=True)
-    back = np.concatenate([np.vander(points, results, increasing=True), [[0] * (results - 1) + [1]]]).T
-    scales = np.array([np.prod([point - other for other in INNER if other != point]) for point in points])
-    filters = np.concatenate([np.vander(points, 3, increasing=True) / scales[:, None], [[0, 0, 1]]])
-    return values, back, filters
-
-
-FILTERINGS = {results: _filtering(results) for results in POINTS_OF}
-FILTER = FILTERINGS[TILE][2]
 
 
 class Axis(NamedTuple):
-    """What happens along the rows or the columns of a tile: a matrix, and where its operands and results lie."""
+    """A transform along one axis of a tile: matrix (m, n), the positions of its n inputs and of its m outputs."""
 
     matrix: np.ndarray
     sources: Sequence[int]
@@ -77,184 +42,146 @@ class Axis(NamedTuple):
 
     @property
     def transposed(self) -> "Axis":
-        """The same backwards, as a gradient goes."""
+        """The transform of gradients."""
         return Axis(self.matrix.T, self.targets, self.sources)
 
 
-def _input(results: int) -> Axis:
-    return Axis(FILTERINGS[results][0], range(results + 2), POINTS_OF[results])
+INPUT = {m: Axis(MATRICES[m][0], range(m + 2), POINTS_OF_TILE[m]) for m in MATRICES}
+OUTPUT = {m: Axis(MATRICES[m][1], POINTS_OF_TILE[m], range(m)) for m in MATRICES}
+FILTER = Axis(MATRICES[OUTPUT_TILE][2], range(3), range(ALPHA))
 
 
-def _output(results: int) -> Axis:
-    return Axis(FILTERINGS[results][1], POINTS_OF[results], range(results))
-
-
-def _cell(builder: ir.IRBuilder, corner: Value, down: Value, right: Value, row: int, column: int) -> Value:
-    """The address of a tile's vector."""
-    return at(builder, at(builder, corner, builder.mul(down, ADDRESS(row))), builder.mul(right, ADDRESS(column)))
-
-
-def _transformed(
-    builder: ir.IRBuilder, rows: Axis, columns: Axis, vector: ir.VectorType, source: Value, down: Value, right: Value
-) -> list[list[Vec]]:
-    """rows.matrix @ tile @ columns.matrix^T, rows of vectors, of the tile at `source`."""
+def _transform(
+    builder: ir.IRBuilder, rows: Axis, columns: Axis, vector: ir.VectorType, source: Strided2D
+) -> list[list[Vector]]:
+    """rows.matrix @ tile @ columns.matrix^T as rows of vectors."""
     inner = []
     for x in columns.sources:
-        column = [load(builder, _cell(builder, source, down, right, y, x), vector) for y in rows.sources]
-        inner.append(combine(rows.matrix, column))
-    return [combine(columns.matrix, [column[y] for column in inner]) for y in range(len(rows.matrix))]
+        column = [load(builder, cell(builder, source, y, x), vector) for y in rows.sources]
+        inner.append(multiply(rows.matrix, column))
+    return [multiply(columns.matrix, [column[y] for column in inner]) for y in range(len(rows.matrix))]
 
 
-def _transform(builder, rows, columns, vector, source, down, right, target, target_down, target_right):
-    tile = _transformed(builder, rows, columns, vector, source, down, right)
+def _transform_to(builder, rows, columns, vector, source, target):
+    tile = _transform(builder, rows, columns, vector, source)
     for y, row in zip(rows.targets, tile, strict=True):
-        for x, vec in zip(columns.targets, row, strict=True):
-            store(builder, _cell(builder, target, target_down, target_right, y, x), vec)
+        for x, value in zip(columns.targets, row, strict=True):
+            store(builder, cell(builder, target, y, x), value)
 
 
-def _of_each_size(smaller: Sequence[int], generate: Callable[..., None]) -> Callable[..., None]:
-    """An operation for compiled code, `operation(rows, columns, *arguments)`, of tiles with so many results.
-
-    Both are four or one of `smaller`, and in one direction the same as in the other where neither is four.
-    `generate(builder, rows, columns, *arguments)` is called for each two of them.
-    """
-    sizes = sorted({(rows, columns) for edge in smaller for rows in (TILE, edge) for columns in (TILE, edge)})
-
-    def choose(builder, rows, columns, *arguments):
-        for size in sizes:
-            equal = [builder.icmp_signed("==", v, ADDRESS(n)) for v, n in zip((rows, columns), size, strict=True)]
-            with builder.if_then(builder.and_(*equal)):
-                generate(builder, *size, *arguments)
-
-    return operation(choose)
+def _tile_sizes(*edges: int) -> list[tuple[int, ...]]:
+    """(rows, columns) of full tiles, and of those with `edge` outputs in one or both directions."""
+    return sorted({size for edge in edges for size in product((OUTPUT_TILE, edge), repeat=2)})
 
 
-def input_transform(vector: ir.VectorType) -> Callable[..., None]:
-    """An operation for compiled code: what a tile's results depend on to the factors of its products.
-
-    `transform(rows, columns, source, source_down, source_right, target, target_down, target_right)` for a tile of so
-    many results; the next row and the next column lie so many bytes further on.
-    """
-    return _of_each_size(
-        (3, 2),
-        lambda builder, rows, columns, *places: _transform(builder, _input(rows), _input(columns), vector, *places),
-    )
+def _vector_type(itemsize: int, lanes: int) -> ir.VectorType:
+    return ir.VectorType(FP32 if itemsize == 4 else FP16, lanes)
 
 
-def gradient_transform(vector: ir.VectorType) -> Callable[..., None]:
-    """The same for the gradient of a tile's results, to those of its products: the transpose of the way back."""
-    return _of_each_size(
-        (3, 2),
-        lambda builder, rows, columns, *places: _transform(
-            builder, _output(rows).transposed, _output(columns).transposed, vector, *places
-        ),
-    )
+def _input(builder, itemsize, rows, columns, source, target):
+    vector = _vector_type(itemsize, VECTOR_BYTES // itemsize)
+    _transform_to(builder, INPUT[rows], INPUT[columns], vector, source, target)
 
 
-OF_FILTERS = Axis(FILTER, range(3), range(POINTS))
+def _output_gradient(builder, itemsize, rows, columns, source, target):
+    vector = _vector_type(itemsize, VECTOR_BYTES // itemsize)
+    _transform_to(builder, OUTPUT[rows].transposed, OUTPUT[columns].transposed, vector, source, target)
 
 
-def _filter(builder, *places):
-    _transform(builder, OF_FILTERS, OF_FILTERS, FLOATS, *places)
+_CASES = [(itemsize, *size) for itemsize in (4, 2) for size in _tile_sizes(3, 2)]
+input_transform = variants(_CASES, _input)
+"""V = B^T d B of 64 bytes of channels: `transform(itemsize, rows, columns, source, target)`, both `Strided2D`."""
+output_gradient_transform = variants(_CASES, _output_gradient)
+"""The gradient of M = U * V from that of Y, A dY A^T; arguments as `input_transform`."""
 
 
-def _two_filters(builder, source, apart, down, right, target, target_down, target_right):
-    places = (source, at(builder, source, apart))
-    one, two = (_transformed(builder, OF_FILTERS, OF_FILTERS, FLOATS, place, down, right) for place in places)
-    by_turns = [lane + half * LANES for lane in range(LANES) for half in (0, 1)]
-    for y, x in product(range(POINTS), repeat=2):
-        both = one[y][x].of(HALF).picked(by_turns, two[y][x].of(HALF))
-        store(builder, _cell(builder, target, target_down, target_right, y, x), both)
+def _filter(builder, source, target):
+    _transform_to(builder, FILTER, FILTER, FP32X16, source, target)
 
 
-filter_transform: Callable[..., None] = operation(_filter)
-"""3x3 weights to the 6x6 values of a filter, sixteen outputs at a time, as float32:
-`transform(source, source_down, source_right, target, target_down, target_right)`."""
-two_filters_transform: Callable[..., None] = operation(_two_filters)
-"""The same of two inputs to 32 float16, by turns of the one and of the other, whose weights lie `apart` bytes further
-on: `transform(source, apart, source_down, source_right, target, target_down, target_right)`."""
+def _filter_pair_fp16(builder, source, distance, target):
+    second = source._replace(address=at(builder, source.address, distance))
+    one, two = (_transform(builder, FILTER, FILTER, FP32X16, grid) for grid in (source, second))
+    interleaved = [lane + i * LANES for lane in range(LANES) for i in (0, 1)]
+    for y, x in product(range(ALPHA), repeat=2):
+        pair = one[y][x].to(FP16).shuffle(interleaved, two[y][x].to(FP16))
+        store(builder, cell(builder, target, y, x), pair)
 
 
-def _filter_gradient(builder, *places):
-    _transform(builder, OF_FILTERS.transposed, OF_FILTERS.transposed, FLOATS, *places)
+def _filter_gradient(builder, source, target):
+    _transform_to(builder, FILTER.transposed, FILTER.transposed, FP32X16, source, target)
 
 
-filter_gradient_transform: Callable[..., None] = operation(_filter_gradient)
-"""6x6 gradients of a filter's values to 3x3 of its weights, as `filter_transform`."""
+filter_transform = simd_function(_filter)
+"""U = G g G^T for 16 output channels, as float32: `transform(source, target)`."""
+filter_pair_transform_fp16 = simd_function(_filter_pair_fp16)
+"""The same for two input channels, interleaved, as 32 float16: `transform(source, distance, target)`, where the weights
+of the second input lie `distance` bytes after those of the first."""
+filter_gradient_transform = simd_function(_filter_gradient)
+"""G^T dU G, from 6x6 to 3x3: `transform(source, target)`."""
 
 
-def _within(
-    builder: ir.IRBuilder, tile: list[list[Vec]], rows: Value, columns: Value
-) -> Iterator[tuple[int, int, Vec]]:
-    """What of a tile lies in the first `rows` and `columns`: what is done with each is done on that condition."""
+def _inside(
+    builder: ir.IRBuilder, tile: list[list[Vector]], height: Value, width: Value
+) -> Iterator[tuple[int, int, Vector]]:
+    """Yields (y, x, vector) of a tile; what the caller generates for each runs only if y < height and x < width."""
     for y, row in enumerate(tile):
-        with builder.if_then(builder.icmp_signed(">", rows, ADDRESS(y)), likely=True):
-            for x, vec in enumerate(row):
-                with builder.if_then(builder.icmp_signed(">", columns, ADDRESS(x)), likely=True):
-                    yield y, x, vec
+        with builder.if_then(builder.icmp_signed(">", height, INT64(y)), likely=True):
+            for x, value in enumerate(row):
+                with builder.if_then(builder.icmp_signed(">", width, INT64(x)), likely=True):
+                    yield y, x, value
 
 
-def plain_output(vector: ir.VectorType) -> Callable[..., None]:
-    """An operation for compiled code: a tile's products back to its results, of those what lies within a map.
-
-    `output(rows, columns, source, source_down, source_right, target, target_down, target_right, inside, beside)`: so
-    many rows and columns lie within.
-    """
-
-    def generate(builder, rows, columns, source, down, right, target, target_down, target_right, inside, beside):
-        tile = _transformed(builder, _output(rows), _output(columns), vector, source, down, right)
-        for y, x, vec in _within(builder, tile, inside, beside):
-            store(builder, _cell(builder, target, target_down, target_right, y, x), vec)
-
-    return _of_each_size((3,), generate)
+def _output(builder, itemsize, lanes, y_itemsize, rows, columns, source, target, height, width, scale):
+    tile = _transform(builder, OUTPUT[rows], OUTPUT[columns], _vector_type(itemsize, lanes), source)
+    factor = broadcast(builder, scale) if y_itemsize == 4 else None
+    for y, x, value in _inside(builder, tile, height, width):
+        place = cell(builder, target, y, x)
+        if factor is None:
+            store(builder, place, value)
+        else:
+            for i, part in enumerate(value.split()):
+                store(builder, at(builder, place, i * VECTOR_BYTES), part.to(FP32) * factor)
 
 
-def scaled_output(vector: ir.VectorType) -> Callable[..., None]:
-    """The same with one more argument: the results, as float32, times the number at address `factor`."""
-
-    def generate(builder, rows, columns, source, down, right, target, to_down, to_right, inside, beside, factor):
-        tile = _transformed(builder, _output(rows), _output(columns), vector, source, down, right)
-        scale = broadcast(builder, factor)
-        for y, x, vec in _within(builder, tile, inside, beside):
-            place = _cell(builder, target, to_down, to_right, y, x)
-            for part, sixteen in enumerate(vec.sixteens()):
-                store(builder, at(builder, place, part * BYTES), sixteen.of(FLOAT) * scale)
-
-    return _of_each_size((3,), generate)
+def _pooled_output(builder, itemsize, lanes, rows, columns, source, target, pool_indices):
+    tile = _transform(builder, OUTPUT[rows], OUTPUT[columns], _vector_type(itemsize, lanes), source)
+    positions = [Vector(builder, constant(i, ir.VectorType(UINT8, lanes))) for i in range(4)]
+    for y, x in product(range(0, rows, 2), range(0, columns, 2)):
+        largest, index = tile[y][x], positions[0]
+        for i, value in enumerate((tile[y][x + 1], tile[y + 1][x], tile[y + 1][x + 1]), 1):
+            larger = builder.or_(value > largest, value.is_nan())  # NaNs propagate, as in torch's pooling
+            largest, index = value.where(larger, largest), positions[i].where(larger, index)
+        store(builder, cell(builder, target, y // 2, x // 2), largest)
+        store(builder, cell(builder, pool_indices, y // 2, x // 2), index)
 
 
-def pooled_output(vector: ir.VectorType) -> Callable[..., None]:
-    """An operation for compiled code: a tile's products to the maxima of each 2x2 of its results.
-
-    `output(rows, columns, source, down, right, target, down, right, chosen, down, right)`, rows and columns even:
-    `chosen` gets a byte for each maximum: 0 to 3, row by row, for where the first of the largest was.
-    """
-
-    def generate(builder, rows, columns, source, down, right, target, to_down, to_right, chosen, c_down, c_right):
-        tile = _transformed(builder, _output(rows), _output(columns), vector, source, down, right)
-        for y in range(0, rows, 2):
-            for x in range(0, columns, 2):
-                best, which = tile[y][x], codes(0, vector.count)
-                for code, vec in enumerate((tile[y][x + 1], tile[y + 1][x], tile[y + 1][x + 1]), 1):
-                    # so that a NaN goes through, as in torch's pooling
-                    larger = builder.or_(vec.above(best), builder.fcmp_unordered("uno", vec.value, vec.value))
-                    best, which = vec.where(larger, best), builder.select(larger, codes(code, vector.count), which)
-                store(builder, _cell(builder, target, to_down, to_right, y // 2, x // 2), best)
-                store_codes(builder, _cell(builder, chosen, c_down, c_right, y // 2, x // 2), which)
-
-    return _of_each_size((2,), generate)
+def _unpool(builder, itemsize, lanes, source, pool_indices, target):
+    values = load(builder, source, _vector_type(itemsize, lanes))
+    index = load(builder, pool_indices, ir.VectorType(UINT8, lanes))
+    for i, (y, x) in enumerate(product((0, 1), repeat=2)):
+        store(builder, cell(builder, target, y, x), values.where(index.equals(i), 0.0))
 
 
-def unpool(vector: ir.VectorType) -> Callable[..., None]:
-    """An operation for compiled code, `unpool(source, chosen, target, down, right)`.
+def _copy(builder, lanes, itemsize, target_itemsize, source, target):
+    vector = load(builder, source, _vector_type(itemsize, lanes))
+    store(builder, target, vector.to(_vector_type(target_itemsize, lanes).element))
 
-    Gradients of maxima go to that of the four places where each may come from, zeros to the others.
-    """
 
-    def generate(builder, source, chosen, target, down, right):
-        values, which = load(builder, source, vector), load_codes(builder, chosen, vector.count)
-        for code in range(4):
-            bits = builder.icmp_unsigned("==", which, codes(code, vector.count))
-            store(builder, _cell(builder, target, down, right, code // 2, code % 2), values.where(bits, 0.0))
+_VECTORS = [(4, 16), (2, 16), (2, 32)]  # (itemsize, lanes)
+_OUTPUTS = [(4, 16, 4), (2, 16, 4), (2, 16, 2), (2, 32, 4), (2, 32, 2)]  # (itemsize, lanes, y_itemsize)
+output_transform = variants([(*case, *size) for case in _OUTPUTS for size in _tile_sizes(3)], _output)
+"""Y = A^T M A: `transform(itemsize, lanes, y_itemsize, rows, columns, source, target, height, width, scale)`.
 
-    return operation(generate)
+Stores the first height x width outputs, as float16 or as float32 times the number at address `scale`."""
+pooled_output_transform = variants([(*vector, *size) for vector in _VECTORS for size in _tile_sizes(2)], _pooled_output)
+"""Y = A^T M A, then 2x2 max-pooling: `transform(itemsize, lanes, rows, columns, source, target, pool_indices)`.
+
+Rows and columns are even. `pool_indices` (a `Strided2D`) gets a byte for each maximum: the position 0 to 3, row by row,
+of the first of the largest values in its window."""
+unpool = variants(_VECTORS, _unpool)
+"""The gradient of max-pooling: `unpool(itemsize, lanes, source, pool_indices, target)`; target is a `Strided2D`.
+
+The gradient of a maximum goes to its position in the 2x2 window; the other three get zeros."""
+copy = variants([(lanes, *sizes) for lanes in (LANES, 1) for sizes in ((4, 4), (4, 2), (2, 2))], _copy)
+"""`copy(lanes, itemsize, target_itemsize, source, target)`: float32 or float16, converted."""
