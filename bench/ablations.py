@@ -1,20 +1,26 @@
-"""`python -m bench ablations`: a recipe as it is and with one of its levers taken away at a time, seed by seed.
+"""`python -m bench ablations`: trains a recipe with one component replaced at a time, and compares seed by seed.
 
-Every training is a process of its own, of its full length, evaluated on the whole test set: nothing is chosen by it. A
-round trains all of them with one seed, so that a machine that changes its pace changes it for all. Interrupted, it goes
-on where it was, as long as images and code revision are the same.
+Every run is a process of its own, has the full length and is evaluated on the whole test set; nothing is chosen by the
+results. A round trains all variants with one seed, so that a change in the machine's speed affects all of them. An
+interrupted benchmark resumes if data and code revision are the same.
 """
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.measure import check_out, check_runs, figure, finish, ratios, result_path, summary, table
-from bench.time_to_accuracy import partial_path, subject_of, train_once
-from fastcifar.analysis.statistics import interval
+from bench.measure import Table, check_out, check_runs, figure, finish, mean_interval, ratios, result_path, summary
+from bench.time_to_accuracy import (
+    ACCURACIES,
+    load_partial,
+    outcome,
+    partial_path,
+    primary_metric,
+    subject_of,
+    train_once,
+)
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config, MuonConfig, SpeedNetConfig
 from fastcifar.config.toml import to_toml
@@ -22,98 +28,92 @@ from fastcifar.errors import UserError
 from fastcifar.files import write_json, write_text
 from fastcifar.recipes import RECIPES
 
-BASE = "the recipe"
+BASELINE = "baseline"
 
 
 def _changed(config: Config, part: str, **changes: Any) -> Config:
     return replace(config, **{part: replace(getattr(config, part), **changes)})
 
 
-LEVERS: dict[str, Callable[[Config], Config]] = {
-    BASE: lambda config: config,
-    "small images first: 32 pixels throughout": lambda config: replace(config, resolution=((1.0, 32),)),
-    "rates of a summed loss: of its mean": lambda config: _changed(
+VARIANTS: dict[str, Callable[[Config], Config]] = {
+    BASELINE: lambda config: config,
+    "progressive resizing: 32 pixels throughout": lambda config: replace(config, resolution=((1.0, 32),)),
+    "learning rates of a summed loss: of a mean loss": lambda config: _changed(
         config,
         "optimizer",
         bias_lr=config.optimizer.bias_lr / config.batch_size,  # type: ignore[union-attr]
         head_lr=config.optimizer.head_lr / config.batch_size,  # type: ignore[union-attr]
     ),
     "label smoothing: none": lambda config: replace(config, label_smoothing=0.0),
-    "alternating flips: random ones": lambda config: _changed(config, "augment", flip="random"),
+    "alternating flips: random flips": lambda config: _changed(config, "augment", flip="random"),
     "crops: none": lambda config: _changed(config, "augment", pad=0),
     "GELU: ReLU": lambda config: _changed(config, "model", activation="relu"),
-    "whitening: a stem that learns": lambda config: _changed(config, "model", stem="learned"),
-    "the identity at the start: drawn filters": lambda config: _changed(config, "model", identity=False),
-    "Muon: updates as long, not orthogonalised, at a rate of 0.085": lambda config: _changed(
+    "whitening stem: learned stem": lambda config: _changed(config, "model", stem="learned"),
+    "identity initialisation: random filters": lambda config: _changed(config, "model", identity=False),
+    "Muon: updates of the same norm without orthogonalisation, lr 0.085": lambda config: _changed(
         config,
         "optimizer",
         steps=0,
-        lr=0.085,  # for cpu90: of 0.24, 0.12, 0.085, 0.06 and 0.03 the one with the highest training accuracy
+        lr=0.085,  # highest training accuracy of cpu90 among 0.24, 0.12, 0.085, 0.06 and 0.03
     ),
-    "the stem's bias learns: it does not": lambda config: _changed(config, "model", stem_epochs=0.0),
-    "short memory of batch norm: 0.1 a step": lambda config: _changed(config, "model", bn_momentum=0.1),
+    "learned stem bias: fixed": lambda config: _changed(config, "model", stem_epochs=0.0),
+    "fast batch-norm statistics: momentum 0.1": lambda config: _changed(config, "model", bn_momentum=0.1),
 }
-"""What a row changes: "the lever: what it becomes"."""
-KEPT = ("lever", "seed", "test_accuracy", "test_accuracy_tta", "train_accuracy", "clock", "weights_sha256")
-"""Of a run's record; the rest is the same in all, or follows from the lever."""
+"""What each variant changes, "component: replacement"."""
+KEPT = ("variant", "seed", *ACCURACIES, "train_accuracy", "clock", "weights_sha256")
+"""Fields of a run's record in the result file."""
+SHARED = ("recipe", "dataset", "dataset_sha256", "epochs", "device", "amp", "cpu_kernels", "evaluation", "hardware",
+          "versions", "code_revision")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Train a recipe of the speed network with each of its levers taken away, n seeds each."""
+    """Train a recipe of the speed network with each of its components replaced."""
 
     recipe: str = "cpu90"
-    """A recipe of the speed network and Muon."""
+    """Name of a recipe with the speed network and Muon."""
     runs: int = 5
-    """Seeds; the first is 0."""
+    """Number of seeds; the first is 0."""
     only: tuple[str, ...] = ()
-    """Levers by the beginnings of their names; by default all."""
+    """Variants, by the beginnings of their names. Default: all."""
     data: Path = Path("data")
-    """Prepared data."""
+    """Folder of the prepared data."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
 
 
 def main(arguments: list[str]) -> None:
-    """Trains, prints a line a run and a table, writes the JSON, which is its last line as well."""
+    """Trains, prints a line for each run and a table, writes the JSON and prints it as the last line."""
     options = parse(Options, arguments, prog="python -m bench ablations")
     check_runs(options.runs)
     config = _recipe(options.recipe)
     names = _chosen(options.only)
     check_out(options.out)
     partial = partial_path(f"ablations-{options.recipe}", options.data)
-    records = _finished(partial)
-    for seed in range(options.runs):
-        for name in names:
-            if not any((name, seed) == (record["lever"], record["seed"]) for record in records):
-                records.append({**_train(options, LEVERS[name](config), seed), "lever": name})
-                write_json(partial, {"runs": records})
-            print(_row(next(r for r in records if (name, seed) == (r["lever"], r["seed"]))), flush=True)
-    wanted = [record for record in records if record["lever"] in names and record["seed"] < options.runs]
-    result = summarise(wanted)
+    records = {(record["variant"], record["seed"]): record for record in load_partial(partial)}
+    wanted = [(name, seed) for seed in range(options.runs) for name in names]
+    for name, seed in wanted:
+        if (name, seed) not in records:
+            records[name, seed] = _train(options, VARIANTS[name](config), seed) | {"variant": name}
+            write_json(partial, {"runs": list(records.values())})
+        print(f"{name}, seed {seed}: {outcome(records[name, seed])}", flush=True)
+    result = summarise([records[key] for key in wanted])
     out = result_path(result, subject_of(result)) if options.out is None else options.out
-    finish(result, table(*table_of(result)), out)
+    finish(result, table_of(result), out)
 
 
 def _recipe(name: str) -> Config:
     config = RECIPES[name]() if name in RECIPES else None
     if config is None or not isinstance(config.model, SpeedNetConfig) or not isinstance(config.optimizer, MuonConfig):
-        raise UserError(f"recipe is {name!r}, but must be one of the speed network and Muon: cpu90, fast90, ...")
+        raise UserError(f"recipe is {name!r}, but must be one with the speed network and Muon: cpu90, fast90, ...")
     return config
 
 
 def _chosen(only: tuple[str, ...]) -> list[str]:
     for start in only:
-        if not any(name.startswith(start) for name in LEVERS):
-            raise UserError(f"no lever begins with {start!r}: choose one of {', '.join(map(repr, LEVERS))}")
-    return [name for name in LEVERS if not only or name == BASE or name.startswith(only)]
-
-
-def _finished(path: Path) -> list[dict[str, Any]]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["runs"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        if not any(name.startswith(start) for name in VARIANTS):
+            raise UserError(f"no variant begins with {start!r}; choose from {', '.join(map(repr, VARIANTS))}")
+    return [name for name in VARIANTS if not only or name == BASELINE or name.startswith(only)]
 
 
 def _train(options: Options, config: Config, seed: int) -> dict[str, Any]:
@@ -123,64 +123,45 @@ def _train(options: Options, config: Config, seed: int) -> dict[str, Any]:
         return train_once(["--config", str(path)], seed, options.data)
 
 
-def _row(record: dict[str, Any]) -> str:
-    return (
-        f"{record['lever']}, seed {record['seed']}: one view {record['test_accuracy']:.2%}, more views "
-        f"{record['test_accuracy_tta']:.2%}; run {record['clock']['run_s']:.1f} s"
-    )
-
-
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result file: by lever mean accuracies with their intervals, and the medians of run clocks and of quotients.
+    """The result file: for each variant the mean accuracies, and the comparison with the baseline of the same seed.
 
-    `difference` is the mean over seeds of the accuracy that counts less that of the recipe with the same seed, with its
-    95% interval; `times_base` sums up the run clocks' quotients; a file whose rounds were torn apart has null there.
+    `difference` is that of the primary metric; `time_over_baseline` summarises the ratios of the run clocks. A result
+    file whose rounds were not trained together has null there.
     """
-    base = {record["seed"]: record for record in records if record["lever"] == BASE}
-    first = records[0]
-    counts = "test_accuracy" if first["evaluation"] == "single_view" else "test_accuracy_tta"
-    levers = {}
-    for name in dict.fromkeys(record["lever"] for record in records):
-        runs = [record for record in records if record["lever"] == name]
-        found: dict[str, Any] = {"n": len(runs)}
-        for key in ("test_accuracy", "test_accuracy_tta"):
-            found[key] = _spread([run[key] for run in runs])
-        found["difference"] = _spread([run[counts] - base[run["seed"]][counts] for run in runs])
+    first, metric = records[0], primary_metric(records[0])
+    baseline = {record["seed"]: record for record in records if record["variant"] == BASELINE}
+    variants = {}
+    for name in dict.fromkeys(record["variant"] for record in records):
+        runs = [record for record in records if record["variant"] == name]
         seconds = [run["clock"]["run_s"] for run in runs]
-        found["run_s"] = summary(seconds)
-        found["times_base"] = ratios(seconds, [base[run["seed"]]["clock"]["run_s"] for run in runs])
-        levers[name] = found
-    shared = ("recipe", "dataset", "dataset_sha256", "epochs", "device", "amp", "cpu_kernels", "evaluation")
+        variants[name] = {
+            "n": len(runs),
+            **{key: mean_interval([run[key] for run in runs]) for key in ACCURACIES},
+            "difference": mean_interval([run[metric] - baseline[run["seed"]][metric] for run in runs]),
+            "run_s": summary(seconds),
+            "time_over_baseline": ratios(seconds, [baseline[run["seed"]]["clock"]["run_s"] for run in runs]),
+        }
     return {
         "what": "ablations",
-        **{key: first[key] for key in (*shared, "hardware", "versions", "code_revision")},
-        "n": len(base),
-        "counts": counts,
-        "levers": levers,
+        **{key: first[key] for key in SHARED},
+        "n": len(baseline),
+        "primary_metric": metric,
+        "variants": variants,
         "runs": [{key: record[key] for key in KEPT} for record in records],
     }
 
 
-def _spread(values: list[float]) -> dict[str, float | None]:
-    return dict(zip(("mean", "sd", "ci95"), interval(values), strict=True))
-
-
-def table_of(result: dict[str, Any]) -> tuple[tuple[str, ...], list[list[str]]]:
-    """Header and rows of the table, for the terminal and the report."""
-    header = ("lever: what it becomes", "one view", "more views", "difference", "run s", "x the recipe")
-    found = []
-    for name, one in result["levers"].items():
-        cells = [_percent(one[key]) for key in ("test_accuracy", "test_accuracy_tta")]
-        cells.append("" if name == BASE else _percent(one["difference"], sign="+"))
-        found.append(
-            [
-                name,
-                *cells,
-                figure(one["run_s"]["median"]),
-                figure(one["times_base"]["median"]) if one["times_base"] else "-",
-            ]
-        )
-    return header, found
+def table_of(result: dict[str, Any]) -> Table:
+    """A row for each variant."""
+    header = ("component: replacement", "single view", "TTA", "difference", "run s", "x baseline")
+    rows = []
+    for name, one in result["variants"].items():
+        difference = "" if name == BASELINE else _percent(one["difference"], sign="+")
+        ratio = figure(one["time_over_baseline"]["median"]) if one["time_over_baseline"] else "-"
+        accuracies = [_percent(one[key]) for key in ACCURACIES]
+        rows.append([name, *accuracies, difference, figure(one["run_s"]["median"]), ratio])
+    return header, rows
 
 
 def _percent(spread: dict[str, Any], sign: str = "") -> str:

@@ -1,4 +1,7 @@
-"""Contestants in a process each, that take turns: no one's threads, compiler or memory touch another's figures."""
+"""Runs each candidate of a benchmark in its own process, with interleaved repetitions.
+
+Threads, compilers and memory of one candidate cannot influence another, and a drift of the machine hits all alike.
+"""
 
 import contextlib
 import multiprocessing
@@ -14,49 +17,52 @@ from bench.measure import interleave
 from fastcifar.errors import RunFailedError
 from fastcifar.runtime.progress import progress
 
-LONGEST_TURN_S = 900.0
-"""A turn that takes longer has failed: FFCV's loader waits for ever when one of its threads ends by an error."""
-FAREWELL_S = 10.0
+TIMEOUT_S = 900.0
+"""Of a repetition: FFCV's loader blocks forever if one of its threads fails."""
+EXIT_TIMEOUT_S = 10.0
 MIB = 2**20
 
 
-class Contestant(Protocol):
-    """Something that can be measured again and again."""
+class Candidate(Protocol):
+    """Something that is measured repeatedly."""
 
-    def turn(self) -> dict[str, float]:
-        """One repetition; its figures."""
+    def measure(self) -> dict[str, float]:
+        """The figures of one repetition."""
         ...
 
     def facts(self) -> dict[str, Any]:
-        """What does not vary between repetitions; asked for at the end."""
+        """What is the same in all repetitions; called last."""
         ...
 
 
-def race(builders: Mapping[str, Callable[[], Contestant]], runs: int, label: str) -> dict[str, dict[str, Any]]:
-    """Builds each contestant in a process of its own, lets each warm up with a turn, then `runs` interleaved rounds.
+def run_isolated(builders: Mapping[str, Callable[[], Candidate]], runs: int, label: str) -> dict[str, dict[str, Any]]:
+    """Builds each candidate in its own process, warms it up once, then measures `runs` interleaved rounds.
 
-    The builders must be picklable. Returns, by name, `turns` (a list), `warm_up` (the first turn, not among them),
-    `build_s` (imports and construction), and the facts with the memory of the process.
+    The builders must be picklable. Returns for each name `repetitions` (a list), `warm_up` (the first repetition, not
+    in the list), `build_s` (imports and construction), the facts, and the memory of the process.
     """
     with contextlib.ExitStack() as stack:
-        corners: dict[str, _Corner] = {}
-        with progress(f"{label}: building", len(builders), "contestants") as bar:
-            for done, (name, build) in enumerate(builders.items(), 1):
-                corners[name] = stack.enter_context(_corner(name, build))  # one at a time, so build_s is its own
+        processes: dict[str, _CandidateProcess] = {}
+        with progress(f"{label}: building", len(builders), "candidates") as bar:
+            for done, (name, build) in enumerate(builders.items(), 1):  # one at a time: build_s is undisturbed
+                processes[name] = stack.enter_context(_started(name, build))
                 bar.update(done)
-        turns = interleave({name: corner.turn for name, corner in corners.items()}, runs, label)
-        return {name: {**corner.opening, **corner.end(), "turns": turns[name]} for name, corner in corners.items()}
+        measured = interleave({name: process.measure for name, process in processes.items()}, runs, label)
+        return {
+            name: {**process.opening, **process.end(), "repetitions": measured[name]}
+            for name, process in processes.items()
+        }
 
 
-class _Corner:
-    """The parent's side of one contestant."""
+class _CandidateProcess:
+    """The parent's side of a candidate's process."""
 
     def __init__(self, name: str, connection: Connection) -> None:
         self.name, self.connection = name, connection
         self.opening = self._answer()
 
-    def turn(self) -> dict[str, float]:
-        self.connection.send("turn")
+    def measure(self) -> dict[str, float]:
+        self.connection.send("measure")
         return self._answer()
 
     def end(self) -> dict[str, Any]:
@@ -65,57 +71,58 @@ class _Corner:
 
     def _answer(self) -> dict[str, Any]:
         try:
-            if not self.connection.poll(LONGEST_TURN_S):
-                raise RunFailedError(f"{self.name} took longer than {LONGEST_TURN_S:.0f} s for a turn")
+            if not self.connection.poll(TIMEOUT_S):
+                raise RunFailedError(f"{self.name}: a repetition took longer than {TIMEOUT_S:.0f} s")
             answer = self.connection.recv()
         except (EOFError, ConnectionError):
-            raise RunFailedError(f"the process of {self.name} ended before its turn did") from None
+            raise RunFailedError(f"{self.name}: its process ended unexpectedly") from None
         if isinstance(answer, str):
             raise RunFailedError(f"{self.name}: {answer}")
         return answer
 
 
 @contextlib.contextmanager
-def _corner(name: str, build: Callable[[], Contestant]) -> Iterator[_Corner]:
+def _started(name: str, build: Callable[[], Candidate]) -> Iterator[_CandidateProcess]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_contest, args=(theirs, build), name=name)
+    process = context.Process(target=_serve, args=(theirs, build), name=name)
     process.start()
     theirs.close()
     try:
-        yield _Corner(name, ours)
+        yield _CandidateProcess(name, ours)
     finally:
-        ours.close()  # which ends the process
-        process.join(FAREWELL_S)
+        ours.close()  # ends the process
+        process.join(EXIT_TIMEOUT_S)
         if process.is_alive():
             process.kill()
             process.join()
 
 
-def _contest(connection: Connection, build: Callable[[], Contestant]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and closes the pipe
+def _serve(connection: Connection, build: Callable[[], Candidate]) -> None:
+    """The candidate's process: builds it, then measures for as long as the parent asks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent closes the pipe
     try:
-        import torch  # noqa: F401  (before the baseline: everyone needs it)
+        import torch  # noqa: F401  (before the memory baseline, because all candidates need it)
 
         before = _memory("VmRSS")
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak starts anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
         start = time.perf_counter()
-        contestant = build()
-        built = time.perf_counter() - start
-        connection.send({"build_s": built, "warm_up": contestant.turn()})
-        while connection.recv() == "turn":
-            connection.send(contestant.turn())
+        candidate = build()
+        build_s = time.perf_counter() - start
+        connection.send({"build_s": build_s, "warm_up": candidate.measure()})
+        while connection.recv() == "measure":
+            connection.send(candidate.measure())
         memory = {"memory_mib": max(0.0, _memory("VmHWM") - before), "workers_mib": _workers_memory()}
-        connection.send({**contestant.facts(), **memory})
+        connection.send({**candidate.facts(), **memory})
     except (EOFError, ConnectionError):
         return
-    except Exception as error:  # noqa: BLE001  (whatever it is, the parent has to say it)
+    except Exception as error:  # noqa: BLE001  (the parent reports it, whatever it is)
         connection.send(f"{type(error).__name__}: {error}")
 
 
 def _memory(field: str) -> float:
-    """A field of /proc/self/status in MiB; VmHWM, unlike ru_maxrss, does not begin with that of the parent."""
+    """A field of /proc/self/status in MiB. VmHWM, unlike ru_maxrss, does not start at the peak of the parent."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024 / MIB
@@ -123,7 +130,7 @@ def _memory(field: str) -> float:
 
 
 def _workers_memory() -> float:
-    """MiB that the worker processes hold and share with nobody, now."""
+    """Private memory of the DataLoader workers in MiB."""
     total = 0
     for child in multiprocessing.active_children():
         with contextlib.suppress(OSError):
@@ -134,5 +141,5 @@ def _workers_memory() -> float:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))

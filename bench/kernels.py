@@ -1,4 +1,4 @@
-"""`python -m bench kernels`: the fused kernel against the bandwidth of a plain copy of as many bytes."""
+"""`python -m bench kernels`: the fused augmentation kernel against a memory copy of the same number of bytes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,46 +19,46 @@ from fastcifar.runtime.device import DTYPES, Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 
 INDEX_BYTES = 16  # a row and a sample number
-COPY_POOL = 2**29  # bytes that a copy goes through, several times any cache
+COPY_POOL = 2**29  # bytes that the copy works on, several times the size of any cache
 GB = 1e9
 OUTPUTS = {
-    "fresh": "allocated by each call; glibc gives large blocks back to the system, so their pages are zeroed anew",
+    "fresh": "allocated by each call; glibc returns large blocks to the system, so the kernel zeroes their pages again",
     "kept": "allocated by each call in a process that keeps freed memory, as the training commands do",
-    "reused": "one buffer for all calls (a GPU's kernel only)",
+    "reused": "one buffer for all calls (GPU kernel only)",
 }
 CLOCK = (
-    "perf_counter around enough calls to make at least as many images as `images_a_turn`; the kernel's include "
-    "the allocation of the output and Python's part of the call"
+    "perf_counter around enough calls to process `images_per_round` images; kernel calls include the allocation of the "
+    "output and the Python overhead"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Time the fused kernel and copies of the same volume, turn by turn."""
+    """Time the fused kernel and copies of the same volume, in interleaved rounds."""
 
     data: Path = Path("data")
-    """Prepared data."""
+    """Folder of the prepared data."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
-    """Timed turns of each case, after one that warms it up."""
+    """Timed repetitions of each case, after one warm-up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Which kernel."""
+    """The CPU kernel or the CUDA kernel."""
     batch_sizes: tuple[int, ...] = (64, 500, 2500, 10_000, 50_000)
-    """Images a call."""
+    """Images per call."""
     dtypes: tuple[Literal["float32", "bfloat16", "float16"], ...] = ("float32", "bfloat16", "float16")
-    """Types of the output."""
+    """Data types of the output."""
     threads: int | None = None
-    """The larger number of CPU threads; the smaller one is 1. None leaves torch's choice."""
-    images_a_turn: int = 10_000
-    """Images that a turn makes at least."""
+    """CPU threads, measured besides 1 thread. Default: PyTorch's choice."""
+    images_per_round: int = 10_000
+    """Smallest number of images in a repetition."""
     quick: bool = False
-    """One batch size and one repetition: shows that it works, measures nothing."""
+    """One batch size and one repetition, to check that the benchmark works."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel call's shape."""
+    """The parameters of a measured kernel call."""
 
     batch: int
     dtype: str
@@ -67,21 +67,21 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For people and as a key."""
+        """Name in progress lines, and key."""
         return f"batch {self.batch}, {self.dtype}, {self.threads} threads, {self.output}"
 
     @property
     def traffic(self) -> int:
-        """Bytes a call has to read and to write."""
+        """Bytes that a call reads and writes."""
         return self.batch * (IMAGE_BYTES + INDEX_BYTES + IMAGE_BYTES * DTYPES[self.dtype].itemsize)
 
 
 class Bench:
-    """Images, their order, and the two things that are timed: the kernel and a copy."""
+    """The images, their order, and the two functions that are timed: kernel and copy."""
 
     def __init__(self, options: Options, runtime: Runtime) -> None:
         manifest = load_manifest(options.data)
-        self.runtime, self.images_a_turn = runtime, options.images_a_turn
+        self.runtime, self.images_per_round = runtime, options.images_per_round
         self.images, _ = read_split(options.data, "train")
         # shuffled and long enough for the largest batch, whatever the size of the set
         order = np.random.default_rng(0).permutation(len(self.images))
@@ -97,7 +97,7 @@ class Bench:
         self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=runtime.device)
 
     def kernel(self, case: Case) -> Callable[[], float]:
-        """Seconds a call of the kernel, over a turn."""
+        """A function that returns the mean seconds of a kernel call, over one repetition."""
         transform, calls = self.transforms[case.dtype], self._calls(case)
         batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
         if case.output == "reused":
@@ -119,16 +119,16 @@ class Bench:
         return lambda: self._seconds(work, case) / calls
 
     def copy(self, case: Case) -> Callable[[], float]:
-        """Seconds a copy that reads half of the case's bytes and writes the other half, through cold memory."""
+        """The same for a copy that reads half of the bytes and writes the other half, in memory that no cache holds."""
         words = max(1, case.traffic // 16)
         source, target = self.pool
         calls, starts = self._calls(case), max(1, len(source) // words)
-        whole = -(-words // len(source))  # a volume larger than the pool is copied in parts
+        parts = -(-words // len(source))  # a volume larger than the pool is copied in parts
 
         def work() -> None:
             for call in range(calls):
                 begin = call % starts * words
-                for part in range(whole):
+                for part in range(parts):
                     size = min(words - part * len(source), len(source))
                     target[begin : begin + size].copy_(source[begin : begin + size])
 
@@ -140,7 +140,7 @@ class Bench:
         return rows if self.runtime.device.type == "cpu" else torch.from_numpy(rows).to(self.runtime.device)
 
     def _calls(self, case: Case) -> int:
-        return max(1, -(-self.images_a_turn // case.batch))
+        return max(1, -(-self.images_per_round // case.batch))
 
     def _seconds(self, work: Callable[[], None], case: Case) -> float:
         with apply_threads(replace(self.runtime, threads=case.threads)):
@@ -148,18 +148,18 @@ class Bench:
 
 
 def _transform_on(runtime: Runtime, transform: Transform) -> Any:
-    """What runs on the device: called with (images, rows, samples, epoch), it returns a fresh tensor."""
+    """The transform for the device; a call with (images, rows, samples, epoch) returns a new tensor."""
     if runtime.device.type == "cpu":
         return transform
     try:
         from fastcifar.augment.transform_cuda import CudaTransform
     except ImportError as error:
-        raise UserError(f"the kernel for GPUs cannot be imported ({error}); use --device cpu") from None
+        raise UserError(f"cannot import the CUDA kernel ({error}); use --device cpu") from None
     return CudaTransform(transform, runtime.device)
 
 
 def cases(options: Options, runtime: Runtime, output: str) -> list[Case]:
-    """All shapes; on a GPU there are no threads to choose."""
+    """All combinations of the options; on a GPU with one number of threads."""
     threads = sorted({1, runtime.threads}) if runtime.device.type == "cpu" else [runtime.threads]
     return [
         Case(batch, dtype, count, output)
@@ -170,7 +170,7 @@ def cases(options: Options, runtime: Runtime, output: str) -> list[Case]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    """Measures, prints a table, writes the JSON and prints it as the last line."""
     from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench kernels")
@@ -178,15 +178,17 @@ def main(arguments: list[str]) -> None:
     if min(options.batch_sizes) < 1:
         raise UserError(f"batch_sizes are {options.batch_sizes}, but must be at least 1")
     if options.quick:
-        options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], images_a_turn=options.batch_sizes[0])
+        options = replace(options, runs=1, batch_sizes=options.batch_sizes[:1], images_per_round=options.batch_sizes[0])
     runtime = select_runtime(Config(device=options.device, threads=options.threads, cpu_kernels="torch"))
     m.check_out(options.out)
     manifest = load_manifest(options.data)
     bench = Bench(options, runtime)
     found: list[dict[str, Any]] = []
-    for output in ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused"):  # torch keeps GPU memory
+    for output in (
+        ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused")
+    ):  # torch always keeps GPU memory
         if output == "kept":
-            keep_freed_memory()  # for good, so it comes last
+            keep_freed_memory()  # cannot be undone, so this case comes last
         found += roofline(bench, cases(options, runtime, output), options.runs)
     result = {
         "what": "kernels",
@@ -194,26 +196,26 @@ def main(arguments: list[str]) -> None:
         **m.described(runtime),
         "n": options.runs,
         "images": len(bench.images),
-        "images_a_turn": options.images_a_turn,
+        "images_per_round": options.images_per_round,
         "traffic": f"{IMAGE_BYTES} bytes read, {INDEX_BYTES} of indices, 3072 values written, per image",
         "clock": CLOCK,
         "outputs": OUTPUTS,
         "cases": found,
     }
-    m.finish(result, printed(result), options.out or m.result_path(result, manifest.dataset))
+    m.finish(result, table_of(result), options.out or m.result_path(result, manifest.dataset))
 
 
 def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:
-    """Each case beside its copy, in interleaved rounds."""
-    turns: dict[str, Callable[[], float]] = {}
+    """Measures each case and its copy, in interleaved rounds."""
+    measures: dict[str, Callable[[], float]] = {}
     for case in shapes:
-        turns[f"{case.name}: kernel"], turns[f"{case.name}: copy"] = bench.kernel(case), bench.copy(case)
-    for turn in turns.values():
-        turn()  # compiles, and touches the memory
-    taken = m.interleave(turns, runs, f"kernels, output {shapes[0].output}")
+        measures[f"{case.name}: kernel"], measures[f"{case.name}: copy"] = bench.kernel(case), bench.copy(case)
+    for measure in measures.values():
+        measure()  # compiles, and touches the memory
+    seconds = m.interleave(measures, runs, f"kernels, output {shapes[0].output}")
     rows = []
     for case in shapes:
-        kernel, copy = taken[f"{case.name}: kernel"], taken[f"{case.name}: copy"]
+        kernel, copy = seconds[f"{case.name}: kernel"], seconds[f"{case.name}: copy"]
         rows.append(
             {
                 "batch": case.batch,
@@ -231,21 +233,12 @@ def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]
     return rows
 
 
-def printed(result: dict[str, Any]) -> str:
-    """The table of the terminal."""
-    header = ("output", "batch", "dtype", "threads", "images/s", "GB/s", "copy GB/s", "fraction of copy", "min", "max")
-    rows = [
-        (
-            one["output"], one["batch"], one["dtype"], one["threads"],
-            *(m.figure(one[key]["median"]) for key in ("images_per_s", "gb_per_s", "copy_gb_per_s")),
-            *(f"{one['fraction_of_copy'][key]:.1%}" for key in ("median", "min", "max")),
-        )
-        for one in result["cases"]
-    ]  # fmt: skip
-    return m.table(header, rows)
-
-
-if __name__ == "__main__":
-    from fastcifar.cli.console import run_command
-
-    run_command(main)
+def table_of(result: dict[str, Any]) -> m.Table:
+    """A row for each case."""
+    header = ("output, type, threads, batch", "images/s", "GB/s", "copy GB/s", "fraction of copy")
+    rows = []
+    for case in result["cases"]:
+        label = f"{case['output']}, {case['dtype']}, {case['threads']}, {case['batch']}"
+        speeds = [m.ranged(case[key]) for key in ("images_per_s", "gb_per_s", "copy_gb_per_s")]
+        rows.append([label, *speeds, m.ranged(case["fraction_of_copy"], lambda value: f"{value:.0%}")])
+    return header, rows

@@ -1,4 +1,4 @@
-"""`python -m bench layers`: training steps of a recipe on a CPU with torch's layers and with ours, turn by turn."""
+"""`python -m bench layers`: training steps of a recipe on a CPU with PyTorch's layers and with ours."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,29 +18,29 @@ from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 from fastcifar.training.step import TrainStep
 
-CLOCK = "perf_counter around one step (forward, backward, update) on images of noise that are there already"
+CLOCK = "perf_counter around one step (forward, backward, update) on images of noise in memory"
 WARM_UP = 2
 KINDS: tuple[CpuKernels, ...] = ("torch", "winograd", "winograd-fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Time a recipe's training steps at each of its image sizes, by torch's layers and by ours."""
+    """Time training steps of a recipe at each of its image sizes, with PyTorch's layers and with ours."""
 
     recipe: str = "cpu90"
-    """The recipe."""
+    """Name of the recipe."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
-    """Timed rounds, after two that warm up; a round is one step with each kind of layers."""
+    """Timed rounds, after two warm-up rounds. A round is one step with each kind of layers."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads. Default: PyTorch's choice."""
     quick: bool = False
-    """One round: shows that it works, measures nothing."""
+    """One round, to check that the benchmark works."""
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    """Measures, prints a table, writes the JSON and prints it as the last line."""
     from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench layers")
@@ -53,12 +53,12 @@ def main(arguments: list[str]) -> None:
     runs = 1 if options.quick else options.runs
     runtimes = {}
     for name in KINDS:
-        with contextlib.suppress(UserError):  # a CPU without float16
+        with contextlib.suppress(UserError):  # this CPU has no float16 arithmetic
             runtimes[name] = select_runtime(replace(config, cpu_kernels=name))
     runtime = runtimes["winograd"]
     sizes = sorted({size for _, size in config.resolution})
     with apply_threads(runtime):
-        steps = {str(size): measured(config, runtimes, size, runs) for size in sizes}
+        steps = {str(size): measure_size(config, runtimes, size, runs) for size in sizes}
     result = {
         "what": "layers",
         "recipe": options.recipe,
@@ -68,28 +68,28 @@ def main(arguments: list[str]) -> None:
         "clock": CLOCK,
         "steps": steps,
     }
-    m.finish(result, printed(result), options.out or m.result_path(result, options.recipe))
+    m.finish(result, table_of(result), options.out or m.result_path(result, options.recipe))
 
 
-def measured(config: Config, runtimes: dict[str, Runtime], size: int, runs: int) -> dict[str, Any]:
-    """Seconds a step of each kind, in interleaved rounds, and torch's over ours round by round."""
+def measure_size(config: Config, runtimes: dict[str, Runtime], size: int, runs: int) -> dict[str, Any]:
+    """Seconds per step of each kind, in interleaved rounds, and the speed-up over PyTorch's layers."""
     kinds = {name: stepper(config, runtime, size) for name, runtime in runtimes.items()}
     for step in kinds.values():
         for _ in range(WARM_UP):
             step()
-    taken = m.interleave(kinds, runs, f"{size} px")
+    measured = m.interleave(kinds, runs, f"{size} px")
     return {
-        name: {"step_s": m.summary(seconds), "torch_over_this": m.ratios(taken["torch"], seconds)}
-        for name, seconds in taken.items()
+        name: {"step_s": m.summary(seconds), "speedup_over_torch": m.ratios(measured["torch"], seconds)}
+        for name, seconds in measured.items()
     }
 
 
 def stepper(config: Config, runtime: Runtime, size: int) -> Callable[[], float]:
-    """Seconds of the next step of a network of its own."""
+    """Builds a network; the returned function takes a training step and returns its seconds."""
     model = build_model(config.model, 10, config.seed).train()
     use_kernels(model, runtime.cpu_kernels)
     if isinstance(config.model, SpeedNetConfig):
-        model.stem_learns(False)  # type: ignore[operator]  (as in most of its steps)
+        model.stem_learns(False)  # type: ignore[operator]  (the stem is frozen in most steps)
     step_once = TrainStep(
         model, build_optimizer(model, config.optimizer, config.batch_size), runtime, config.label_smoothing
     )
@@ -104,16 +104,11 @@ def stepper(config: Config, runtime: Runtime, size: int) -> Callable[[], float]:
     return step
 
 
-def printed(result: dict[str, Any]) -> str:
-    """The table for a terminal."""
+def table_of(result: dict[str, Any]) -> m.Table:
+    """A row for each image size and kind of layers."""
     rows = [
-        [
-            f"{size} px, {KERNEL_NAMES[name]}",
-            f"{1e3 * one['step_s']['median']:,.0f}",
-            f"{one['torch_over_this']['median']:.2f}",
-        ]
+        [f"{size} px, {KERNEL_NAMES[name]}", m.milliseconds(one["step_s"]), m.ranged(one["speedup_over_torch"])]
         for size, kinds in result["steps"].items()
         for name, one in kinds.items()
     ]
-    table = m.table(("a step at", "ms", "torch's / this"), rows)
-    return f"{table}\n{result['recipe']}, batch {result['batch_size']}, n = {result['n']}"
+    return ("training step", "ms", "speed-up over PyTorch"), rows

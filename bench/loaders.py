@@ -1,4 +1,4 @@
-"""`python -m bench loaders`: images a second of our loaders and of the usual ones, turn by turn on the same data."""
+"""`python -m bench loaders`: images per second of our loaders and of others, on the same data."""
 
 import functools
 import time
@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bench.isolated_runner import cores, race
-from bench.measure import check_out, check_runs, described, figure, finish, ratios, result_path, summary, table
+from bench.isolated_runner import cores, run_isolated
+from bench.measure import Table, check_out, check_runs, described, figure, finish, ranged, ratios, result_path, summary
 from bench.peers import Setting, build_feed
 from fastcifar.config import Config
 from fastcifar.data.prepared import load_manifest
@@ -19,40 +19,40 @@ from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads
 
 OURS = "resident"
-TURN_S = 0.5
-"""Seconds that a turn lasts at least: an epoch of ours takes 40 ms, of which the caches' warming up would be a part."""
+MIN_REPETITION_S = 0.5
+"""Shortest repetition: an epoch of our loaders takes 40 ms, too short to time alone."""
 CLOCK = (
-    "perf_counter around one epoch: from asking for its first batch until its last one is there and a pixel of every "
-    "image was added up (on a GPU: and the device is idle); the mean of as many epochs as fill half a second"
+    "perf_counter around one epoch: from requesting its first batch until a pixel of every image has been summed (on a "
+    "GPU, until the device is idle); the mean over as many epochs as fill half a second"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Time epochs of loaders, each in a process of its own, in interleaved rounds."""
+    """Time epochs of loaders, each in its own process, in interleaved rounds."""
 
     data: Path = Path("data")
-    """Prepared data."""
+    """Folder of the prepared data."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
-    """Timed epochs of each loader, after one that warms it up."""
+    """Timed repetitions of each loader, after one warm-up."""
     batch_size: int = 500
-    """Images a batch."""
+    """Images per batch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the batches are wanted."""
+    """Device that receives the batches."""
     threads: int | None = None
-    """CPU threads of compiled loaders; None leaves torch's choice."""
+    """CPU threads of compiled loaders. Default: PyTorch's choice."""
     slow_images: int = 10_000
-    """Images in an epoch of torchvision's loaders; of the NumPy reference a fifth of it."""
+    """Images per epoch of torchvision's loaders; the NumPy reference has a fifth of it."""
     only: tuple[str, ...] = ()
-    """Names of the loaders to time; all by default."""
+    """Names of the loaders to time. Default: all."""
     quick: bool = False
-    """Few images and one repetition: shows that it works, measures nothing."""
+    """Few images and one repetition, to check that the benchmark works."""
 
 
-class Timed:
-    """One loader, whose turn is an epoch."""
+class TimedLoader:
+    """A loader as a candidate; a repetition is an epoch, or several short ones."""
 
     def __init__(self, kind: str, setting: Setting) -> None:
         self.runtime = Runtime(torch.device(setting.device), setting.dtype, setting.threads)
@@ -60,12 +60,12 @@ class Timed:
         with apply_threads(self.runtime):
             self.feed = build_feed(kind, setting)
 
-    def turn(self) -> dict[str, float]:
-        """Seconds of an epoch, the mean of as many as fill TURN_S, and until the first batch of the first."""
-        taken = [self._epoch()]
-        while sum(epoch["epoch_s"] for epoch in taken) < TURN_S:
-            taken.append(self._epoch())
-        return taken[0] | {"epoch_s": sum(epoch["epoch_s"] for epoch in taken) / len(taken)}
+    def measure(self) -> dict[str, float]:
+        """Mean seconds per epoch, and seconds until the first batch of the first epoch."""
+        epochs = [self._epoch()]
+        while sum(epoch["epoch_s"] for epoch in epochs) < MIN_REPETITION_S:
+            epochs.append(self._epoch())
+        return epochs[0] | {"epoch_s": sum(epoch["epoch_s"] for epoch in epochs) / len(epochs)}
 
     def _epoch(self) -> dict[str, float]:
         with apply_threads(self.runtime):
@@ -83,22 +83,22 @@ class Timed:
             epoch_s = time.perf_counter() - start
         self.epochs += 1
         if seen != self.feed.num_images:
-            raise RuntimeError(f"{seen} images came, {self.feed.num_images} were due")
+            raise RuntimeError(f"the loader delivered {seen} images, expected {self.feed.num_images}")
         return {"epoch_s": epoch_s, "first_batch_s": first, "checksum": checksum}
 
     def facts(self) -> dict[str, Any]:
-        """What was delivered."""
+        """Images per epoch, and peak GPU memory."""
         peak = torch.cuda.max_memory_allocated() / 2**20 if self.runtime.device.type == "cuda" else None
         return {"images": self.feed.num_images, "gpu_memory_mib": peak}
 
 
 def consume(images: Tensor, labels: Tensor) -> Tensor:
-    """A number that needs a pixel of every image and every label, so that no batch can be left unmade."""
+    """A number that depends on a pixel of every image and on every label, so that no batch can be skipped."""
     return images[:, 1, 16, 16].float().sum() + labels.sum()
 
 
-def line_up(options: Options, runtime: Runtime) -> dict[str, functools.partial]:
-    """The contestants by name; a DataLoader with 0 processes and then 1, 2, 4, ... up to the number of cores."""
+def candidates(options: Options, runtime: Runtime) -> dict[str, functools.partial]:
+    """Builders of the loaders by name; torchvision's have 0, 1, 2, 4, ... workers up to the number of cores."""
     common: dict[str, Any] = {"data": options.data, "device": runtime.device.type, "threads": runtime.threads}
     common["batch_size"] = options.batch_size
     slow, full = options.slow_images, None
@@ -106,28 +106,23 @@ def line_up(options: Options, runtime: Runtime) -> dict[str, functools.partial]:
         slow = full = options.batch_size * 2
     builders: dict[str, functools.partial] = {}
 
-    def enter(name: str, kind: str, **fields: Any) -> None:
+    def add(name: str, kind: str, **fields: Any) -> None:
         if not options.only or name in options.only:
-            builders[name] = functools.partial(Timed, kind, Setting(**common, **{"num_images": full, **fields}))
+            builders[name] = functools.partial(TimedLoader, kind, Setting(**common, **{"num_images": full, **fields}))
 
     for kind in ("resident", "stream"):
-        enter(kind, kind)
-        enter(f"{kind}-bfloat16", kind, dtype=torch.bfloat16)
+        add(kind, kind)
+        add(f"{kind}-bfloat16", kind, dtype=torch.bfloat16)
     for kind in ("ffcv", "ffcv-lookup"):
-        enter(kind, kind)
+        add(kind, kind)
     for kind in ("torchvision-v2", "torchvision-pil"):
         for workers in worker_counts(cores()):
-            enter(f"{kind}-{workers}", kind, workers=workers, num_images=slow)
-    enter("numpy", "numpy", num_images=slow if options.quick else max(options.batch_size, slow // 5))
+            add(f"{kind}-{workers}", kind, workers=workers, num_images=slow)
+    add("numpy", "numpy", num_images=slow if options.quick else max(options.batch_size, slow // 5))
     unknown = set(options.only) - set(builders)
     if unknown:
-        raise UserError(f"no loader is called {', '.join(sorted(unknown))}: choose from {', '.join(builders)}")
+        raise UserError(f"unknown loader {', '.join(sorted(unknown))}; choose from {', '.join(builders)}")
     return builders
-
-
-def subject(options: Options, dataset: str) -> str:
-    """What the file's name says was measured: the data set, and the batch size where it is not the usual one."""
-    return dataset if options.batch_size == Options.batch_size else f"{dataset}-b{options.batch_size}"
 
 
 def worker_counts(limit: int) -> list[int]:
@@ -136,7 +131,7 @@ def worker_counts(limit: int) -> list[int]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    """Measures, prints a table, writes the JSON and prints it as the last line."""
     from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench loaders")
@@ -147,7 +142,7 @@ def main(arguments: list[str]) -> None:
     runtime = select_runtime(Config(device=options.device, threads=options.threads, amp="float32", cpu_kernels="torch"))
     check_out(options.out)
     runs = 1 if options.quick else options.runs
-    raced = race(line_up(options, runtime), runs, "loaders")
+    measured = run_isolated(candidates(options, runtime), runs, "loaders")
     result = {
         "what": "loaders",
         "dataset": manifest.dataset,
@@ -156,56 +151,49 @@ def main(arguments: list[str]) -> None:
         "batch_size": options.batch_size,
         "output": "(batch, 3, 32, 32) float32, or bfloat16 where the name says so",
         "clock": CLOCK,
-        "contestants": compare(raced),
+        "candidates": compare(measured),
     }
-    finish(result, printed(result), options.out or result_path(result, subject(options, manifest.dataset)))
+    subject = manifest.dataset
+    if options.batch_size != Options.batch_size:
+        subject += f"-b{options.batch_size}"
+    finish(result, table_of(result), options.out or result_path(result, subject))
 
 
-def compare(raced: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Figures of each contestant, and how many times as fast as ours and as the fastest of torchvision's it is."""
-    rates = {name: [one["images"] / turn["epoch_s"] for turn in one["turns"]] for name, one in raced.items()}
+def compare(measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The figures of each candidate, with its speed relative to `resident` and to the fastest of torchvision's."""
+    rates = {name: [one["images"] / rep["epoch_s"] for rep in one["repetitions"]] for name, one in measured.items()}
     peers = [name for name in rates if name.startswith("torchvision")]
     fastest = max(peers, key=lambda name: summary(rates[name])["median"], default=None)
-    table: dict[str, dict[str, Any]] = {}
-    for name, one in raced.items():
-        table[name] = {
+    compared: dict[str, dict[str, Any]] = {}
+    for name, one in measured.items():
+        compared[name] = {
             "images": one["images"],
             "images_per_s": summary(rates[name]),
-            "epoch_s": summary([turn["epoch_s"] for turn in one["turns"]]),
-            "first_batch_s": summary([turn["first_batch_s"] for turn in one["turns"]]),
+            "epoch_s": summary([rep["epoch_s"] for rep in one["repetitions"]]),
+            "first_batch_s": summary([rep["first_batch_s"] for rep in one["repetitions"]]),
             "build_s": one["build_s"],
             "warm_up_first_batch_s": one["warm_up"]["first_batch_s"],
             "memory_mib": one["memory_mib"],
             "workers_mib": one["workers_mib"],
             "gpu_memory_mib": one["gpu_memory_mib"],
-            "times_ours": ratios(rates[name], rates[OURS]) if OURS in rates else None,
-            "times_torchvision": ratios(rates[name], rates[fastest]) if fastest else None,
-            "torchvision": fastest,
+            "speedup_over_resident": ratios(rates[name], rates[OURS]) if OURS in rates else None,
+            "speedup_over_torchvision": ratios(rates[name], rates[fastest]) if fastest else None,
+            "fastest_torchvision": fastest,
         }
-    return table
+    return compared
 
 
-def printed(result: dict[str, Any]) -> str:
-    """The table of the terminal."""
-    header = ("loader", "images", "images/s", "min", "max", "build s", "first s", "MiB", "x ours", "x torchvision")
+def table_of(result: dict[str, Any]) -> Table:
+    """A row for each loader."""
+    header = (
+        "loader", "images", "images/s", "epoch s", "build s", "first batch s", "memory MiB", "x resident",
+        "x torchvision",
+    )  # fmt: skip
     rows = []
-    for name, one in result["contestants"].items():
-        rate = one["images_per_s"]
-        rows.append(
-            (
-                name,
-                f"{one['images']:,}",
-                *(figure(rate[key]) for key in ("median", "min", "max")),
-                figure(one["build_s"]),
-                figure(one["warm_up_first_batch_s"]),
-                figure(one["memory_mib"] + one["workers_mib"]),
-                *(figure(one[k]["median"]) if one[k] else "-" for k in ("times_ours", "times_torchvision")),
-            )
-        )
-    return table(header, rows)
-
-
-if __name__ == "__main__":
-    from fastcifar.cli.console import run_command
-
-    run_command(main)
+    for name, one in result["candidates"].items():
+        timed = [ranged(one[key]) for key in ("images_per_s", "epoch_s")]
+        once = [figure(one["build_s"]), figure(one["warm_up_first_batch_s"])]
+        memory = figure(one["memory_mib"] + one["workers_mib"])
+        speedups = [one["speedup_over_resident"], one["speedup_over_torchvision"]]
+        rows.append([name, f"{one['images']:,}", *timed, *once, memory, *(ranged(x) if x else "-" for x in speedups)])
+    return header, rows

@@ -1,4 +1,4 @@
-"""What all measurements share: summaries of repetitions, ratios, the machine's description, a table, a result file."""
+"""Shared by all benchmarks: statistics of repetitions, the machine's description, tables, result files."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fastcifar.analysis.statistics import interval
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json
 from fastcifar.runs.record import environment
@@ -18,34 +19,41 @@ from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.progress import progress
 
 RESULTS = Path(__file__).parent / "results"
+Table = tuple[Sequence[str], list[list[str]]]
+"""Header and rows."""
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median and spread of repetitions; quartiles as `statistics.quantiles` interpolates them inside the data."""
+    """Median, extremes and quartiles of repetitions; quartiles by linear interpolation."""
     low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {"median": statistics.median(values), "min": min(values), "q1": low, "q3": high, "max": max(values)}
 
 
 def ratios(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Summary of the quotients round by round: both were taken one after the other, so drift cancels."""
+    """Summary of the ratios within each round, in which a drift of the machine cancels."""
     return summary([value / reference for value, reference in zip(values, base, strict=True)])
 
 
-def interleave(contestants: dict[str, Callable[[], Any]], runs: int, label: str) -> dict[str, list[Any]]:
-    """`runs` rounds in which everyone has a turn; each round starts with the next one, so no place is anyone's own."""
-    names = list(contestants)
-    taken: dict[str, list[Any]] = {name: [] for name in names}
-    with progress(label, runs * len(names), "turns") as bar:
+def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
+    """`mean`, `sd` and `ci95`, half the width of the mean's 95% interval; the latter two are None for one value."""
+    return dict(zip(("mean", "sd", "ci95"), interval(values), strict=True))
+
+
+def interleave(candidates: dict[str, Callable[[], Any]], runs: int, label: str) -> dict[str, list[Any]]:
+    """Calls every candidate once per round, for `runs` rounds; the order rotates from round to round."""
+    names = list(candidates)
+    results: dict[str, list[Any]] = {name: [] for name in names}
+    with progress(label, runs * len(names), "repetitions") as bar:
         for round_number in range(runs):
             for position in range(len(names)):
                 name = names[(round_number + position) % len(names)]
-                taken[name].append(contestants[name]())
+                results[name].append(candidates[name]())
                 bar.update(round_number * len(names) + position + 1)
-    return taken
+    return results
 
 
 def seconds(work: Callable[[], Any], synchronise: Callable[[], None]) -> float:
-    """Seconds by perf_counter around `work`, the device idle before and after."""
+    """Seconds that `work` takes, with the device idle before and after."""
     synchronise()
     start = time.perf_counter()
     work()
@@ -54,13 +62,13 @@ def seconds(work: Callable[[], Any], synchronise: Callable[[], None]) -> float:
 
 
 def check_runs(runs: int) -> None:
-    """UserError for a number of repetitions that measures nothing."""
+    """Raises UserError unless `runs` is positive."""
     if runs < 1:
         raise UserError(f"runs is {runs}, but must be at least 1")
 
 
 def check_out(out: Path | None) -> None:
-    """Makes the result's folder before anything is measured; UserError where that cannot be done."""
+    """Makes the folder of the result file before anything is measured; raises UserError if that fails."""
     folder = RESULTS if out is None else out.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +77,7 @@ def check_out(out: Path | None) -> None:
 
 
 def power_cap() -> float | None:
-    """The GPU's power limit in watts, as nvidia-smi tells it; None where it does not."""
+    """The GPU's power limit in watts; None if nvidia-smi does not tell."""
     command = ["nvidia-smi", "--query-gpu=power.limit", "--format=csv,noheader,nounits"]
     try:
         printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
@@ -79,7 +87,7 @@ def power_cap() -> float | None:
 
 
 def described(runtime: Runtime) -> dict[str, Any]:
-    """Device, hardware, versions and code revision, as every result file has them."""
+    """Device, hardware, versions and code revision, for a result file."""
     facts = environment(runtime)
     facts["device"] = runtime.device.type
     if runtime.device.type == "cuda":
@@ -88,19 +96,19 @@ def described(runtime: Runtime) -> dict[str, Any]:
 
 
 def device_name(result: dict[str, Any]) -> str:
-    """The device as file names have it: `cpu`, or the GPU's name in lower case with hyphens."""
+    """The device in file names: `cpu`, or the GPU's name in lower case with hyphens."""
     if result["device"].startswith("cpu"):
         return "cpu"
     return re.sub(r"[^a-z0-9]+", "-", result["hardware"]["gpu"].lower()).strip("-")
 
 
 def result_path(result: dict[str, Any], subject: str) -> Path:
-    """`<measurement>-<subject>-<device>-n<runs>.json` in bench/results/."""
+    """`<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/."""
     return RESULTS / f"{result['what']}-{subject}-{device_name(result)}-n{result['n']}.json"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Aligned plain text: the first column to the left, figures to the right."""
+def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Plain text: the first column aligned left, the others right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     lines = [
@@ -111,7 +119,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def figure(value: float) -> str:
-    """Three significant digits, thousands apart, never in powers of ten."""
+    """Three significant digits, with thousands separators and without exponents."""
     if value == 0:
         return "0"
     if abs(value) >= 100:
@@ -120,12 +128,22 @@ def figure(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def finish(result: dict[str, Any], text: str, out: Path) -> None:
-    """Writes the file, prints the table and, as the last line, the JSON."""
+def ranged(summary: dict[str, float], show: Callable[[float], str] = figure) -> str:
+    """Median, with the smallest and the largest value in brackets."""
+    return f"{show(summary['median'])} ({show(summary['min'])} to {show(summary['max'])})"
+
+
+def milliseconds(summary_s: dict[str, float]) -> str:
+    """A summary in seconds as `ranged` milliseconds."""
+    return ranged(summary_s, lambda seconds: figure(1e3 * seconds))
+
+
+def finish(result: dict[str, Any], table: Table, out: Path) -> None:
+    """Writes the result file, prints the table and, as the last line, the JSON. Raises RunFailedError for NaN."""
     try:
         write_json(out, result)
     except ValueError as error:
-        raise RunFailedError(f"the result holds a figure that is none: {error}") from error
-    print(text)
-    print(f"written to {out}")
+        raise RunFailedError(f"the result contains NaN or infinity: {error}") from error
+    print(text_table(*table))
+    print(f"wrote {out}")
     print(json.dumps(result))

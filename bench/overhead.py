@@ -1,8 +1,8 @@
-"""`python -m bench overhead`: what the trainer's own work costs, as a fraction of a step.
+"""`python -m bench overhead`: what the trainer adds to a step, as a fraction of the step.
 
-Own work is all that the trainer does between steps: rates, metrics, the checks of loss and chance, progress, signals,
-the checkpoint_schedule of checkpoints. It is timed by a whole training whose steps do nothing; the steps themselves by taking
-them without the trainer.
+The overhead is the learning rate, metrics, the checks for divergence and for accuracy no better than chance, progress,
+signals and the checkpoint schedule. It is timed with a whole training whose steps do nothing, and compared with single
+steps taken without the trainer.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 
-from bench.measure import check_out, check_runs, described, figure, finish, result_path, summary, table
+from bench.measure import Table, check_out, check_runs, described, finish, milliseconds, result_path, summary
 from fastcifar.config import Config, ModelConfig, ResNetConfig, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
@@ -33,10 +33,10 @@ from fastcifar.training.loop import Step, training_steps
 from fastcifar.training.step import TrainStep
 
 WARM_UP = 2  # steps before the timed ones
-EMPTY_STEPS = 5000  # at least, of a training that does nothing
+EMPTY_STEPS = 5000  # smallest number of steps in a training whose steps do nothing
 CLOCK = {
-    "own_us": "train clock of a training whose steps do nothing, by its number of steps",
-    "step_s": "perf_counter around one step with its batch, the device idle before and after",
+    "overhead_us": "train clock of a training whose steps do nothing, divided by its number of steps",
+    "step_s": "perf_counter around one step with its batch, with the device idle before and after",
 }
 
 
@@ -45,23 +45,23 @@ class Options:
     """Time what the trainer adds to its steps."""
 
     data: Path = Path("data")
-    """Prepared data."""
+    """Folder of the prepared data."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
-    """Repetitions: trainings of empty steps, and timed steps of each size."""
+    """Repetitions: trainings with empty steps, and timed steps of each image size."""
     recipe: str | None = None
-    """The recipe; by default that of `make train` on this machine."""
+    """Name of the recipe. Default: the default recipe of this machine."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train."""
+    """Device to train on."""
     threads: int | None = None
-    """CPU threads; None leaves torch's choice."""
+    """CPU threads. Default: PyTorch's choice."""
     quick: bool = False
-    """One repetition: shows that it works, measures nothing."""
+    """One repetition, to check that the benchmark works."""
 
 
 def main(arguments: list[str]) -> None:
-    """Measures, prints a table, writes the JSON; the last line is the JSON."""
+    """Measures, prints a table, writes the JSON and prints it as the last line."""
     from fastcifar.cli.parsing import parse
 
     options = parse(Options, arguments, prog="python -m bench overhead")
@@ -69,11 +69,11 @@ def main(arguments: list[str]) -> None:
     check_out(options.out)
     name = options.recipe or default_recipe()
     if name not in RECIPES:
-        raise UserError(f"no recipe is called {name}: choose one of {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
     config = dataclasses.replace(RECIPES[name](), data=options.data, device=options.device, threads=options.threads)
     runtime = select_runtime(config)
     runs = 1 if options.quick else options.runs
-    own = [own_seconds(config, 200 if options.quick else EMPTY_STEPS) for _ in range(runs)]
+    overhead = [overhead_seconds(config, 200 if options.quick else EMPTY_STEPS) for _ in range(runs)]
     sizes = sorted({size for _, size in config.resolution})
     steps = {size: step_seconds(config, runtime, size, runs) for size in sizes}
     result = {
@@ -84,23 +84,23 @@ def main(arguments: list[str]) -> None:
         "recipe": name,
         "batch_size": config.batch_size,
         "clock": CLOCK,
-        "own_us": summary([1e6 * seconds for seconds in own]),
+        "overhead_us": summary([1e6 * seconds for seconds in overhead]),
         "steps": {
             str(size): {
-                "step_s": summary(taken),
-                "own_fraction": summary(own)["median"] / summary(taken)["median"],
+                "step_s": summary(seconds),
+                "overhead_fraction": summary(overhead)["median"] / summary(seconds)["median"],
             }
-            for size, taken in steps.items()
+            for size, seconds in steps.items()
         },
     }
-    finish(result, printed(result), options.out or result_path(result, name))
+    finish(result, table_of(result), options.out or result_path(result, name))
 
 
-def own_seconds(config: Config, at_least: int) -> float:
-    """Seconds of the trainer's own work a step."""
+def overhead_seconds(config: Config, at_least: int) -> float:
+    """The trainer's overhead in seconds per step."""
     per_epoch = RunContext(config, select_runtime(config)).steps_per_epoch
-    with tempfile.TemporaryDirectory() as runs, _steps_do_nothing(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-        # an epoch is at least as long as the recipe's, and its end is own work as well
+    with tempfile.TemporaryDirectory() as runs, _empty_training_steps(), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        # not fewer epochs than the recipe has: the work at the end of an epoch is overhead as well
         epochs = max(config.epochs, at_least / per_epoch)
         empty = dataclasses.replace(
             config, epochs=epochs, runs=Path(runs), evaluate_every=0, model=_narrow(config.model)
@@ -111,34 +111,34 @@ def own_seconds(config: Config, at_least: int) -> float:
 
 
 def _narrow(model: ModelConfig) -> ModelConfig:
-    """A network of the same kind that is quickly built and evaluated: own work does not depend on its size."""
+    """A small network of the same kind, which is built and evaluated quickly; the overhead is the same."""
     if isinstance(model, SpeedNetConfig):
         return dataclasses.replace(model, widths=(8,) * len(model.widths))
     return dataclasses.replace(model, width=2) if isinstance(model, ResNetConfig) else model
 
 
 @contextlib.contextmanager
-def _steps_do_nothing() -> Iterator[None]:
-    taken = trainer.training_steps
+def _empty_training_steps() -> Iterator[None]:
+    original = trainer.training_steps
     trainer.training_steps = _empty_steps
     try:
         yield
     finally:
-        trainer.training_steps = taken
+        trainer.training_steps = original
 
 
 def _empty_steps(context: RunContext, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
-    """As many as the run has; they guess just well enough not to be stopped."""
+    """Steps without training, with half of the predictions correct, so that the trainer does not stop the run."""
     device, peak = context.runtime.device, context.config.schedule.peak_epoch / context.config.epochs
-    loss, right = torch.ones((), device=device), torch.tensor(context.config.batch_size // 2, device=device)
+    loss, num_correct = torch.ones((), device=device), torch.tensor(context.config.batch_size // 2, device=device)
     for number in range(first, context.total):
-        fraction = one_cycle(number, context.total, peak, context.config.schedule)
+        lr_scale = one_cycle(number, context.total, peak, context.config.schedule)
         context.before_step(step_once.model, number)
-        yield Step(number, fraction, loss, right)
+        yield Step(number, lr_scale, loss, num_correct)
 
 
 def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list[float]:
-    """Seconds of single steps on images of `size`."""
+    """Seconds of `runs` single steps on images of `size` pixels."""
     context = RunContext(dataclasses.replace(config, resolution=((1.0, size),)), runtime)
     taken: list[float] = []
     with apply_threads(runtime), context.open("train") as loader:
@@ -155,19 +155,10 @@ def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list
     return taken
 
 
-def printed(result: dict[str, Any]) -> str:
-    """The table of the terminal."""
-    own = result["own_us"]
+def table_of(result: dict[str, Any]) -> Table:
+    """A row for each image size."""
     rows = [
-        (f"step at {size} px", *(figure(1e3 * one["step_s"][key]) for key in ("median", "min", "max")), fraction)
+        [f"{size} px", milliseconds(one["step_s"]), f"{one['overhead_fraction']:.3%}"]
         for size, one in result["steps"].items()
-        for fraction in (f"{one['own_fraction']:.3%}",)
     ]
-    first = ("own work", *(figure(own[key] / 1e3) for key in ("median", "min", "max")), "-")
-    return table(("of a step", "ms", "min", "max", "own fraction"), [first, *rows])
-
-
-if __name__ == "__main__":
-    from fastcifar.cli.console import run_command
-
-    run_command(main)
+    return ("step", "ms", "overhead"), rows

@@ -1,7 +1,7 @@
-"""The contestants among loaders: ours, and the usual ways to the same images. Each is one class with `epoch`.
+"""The loaders that `python -m bench loaders` compares: ours, FFCV's, torchvision's and the NumPy reference.
 
-All crop after 4 pixels of padding, flip by a coin, put an 8x8 hole of the mean colour, normalise and cast to float32.
-The draws differ from loader to loader; how much work an image is does not.
+All pad by 4, crop, flip at random, cut out an 8x8 square of the mean colour, normalise and convert to float32. Their
+random numbers differ; the work per image is the same.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ AUGMENT = AugmentConfig(pad=PAD, pad_mode="zero", flip="random", cutout=HOLE)
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What every contestant is given; picklable, as each is built in a process of its own."""
+    """Options of a loader. Picklable, because each loader is built in its own process."""
 
     data: Path
     split: Literal["train", "test"] = "train"
@@ -33,33 +33,33 @@ class Setting:
     batch_size: int
     device: str
     threads: int
-    workers: int = 0  # processes of a DataLoader
+    workers: int = 0  # of a DataLoader
     dtype: torch.dtype = torch.float32
-    num_images: int | None = None  # how many of the split an epoch has; None: all
+    num_images: int | None = None  # per epoch; None for the whole split
 
     def count(self, available: int) -> int:
-        """Images of an epoch: whole batches only for training, as all loaders drop the last one there."""
+        """Images per epoch; in training whole batches only, because all loaders drop a smaller last one."""
         wanted = available if self.num_images is None else min(self.num_images, available)
         return max(self.batch_size, wanted // self.batch_size * self.batch_size) if self.augment else wanted
 
 
 class Feed(Protocol):
-    """A loader of whatever kind."""
+    """The interface of all loaders."""
 
     num_images: int  # in an epoch
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images (b, 3, 32, 32) and labels int64 (b,), on the device of the setting."""
+        """Yields images (b, 3, 32, 32) and labels int64 (b,), on the device of the setting."""
         ...
 
 
 def build_feed(kind: str, setting: Setting) -> Feed:
-    """A contestant by its kind: one of KINDS."""
+    """Builds a loader; `kind` is a key of KINDS."""
     return KINDS[kind](setting)
 
 
 class OursFeed:
-    """Our loaders, through the one entry that training uses."""
+    """Our loaders, opened as the trainer opens them."""
 
     def __init__(self, kind: Literal["stream", "resident"], setting: Setting) -> None:
         manifest = load_manifest(setting.data)
@@ -80,7 +80,7 @@ class OursFeed:
         self.device = setting.device
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Feed.epoch`; an epoch of fewer images is left early, which our loaders allow."""
+        """See `Feed.epoch`. With `num_images`, the epoch is left early, which our loaders allow."""
         left = self.num_images
         for _, (images, labels) in zip(range(self.batches), self.loader.epoch(number), strict=False):
             images, labels = images[:left], labels[:left]
@@ -110,7 +110,7 @@ class NumpyFeed:
 
 
 class TransformedSet(Dataset):
-    """Images in memory, transformed one at a time, as a torchvision data set does it."""
+    """Images in memory that are transformed one by one, like a torchvision data set."""
 
     def __init__(self, images: Any, labels: np.ndarray, transform: Any, pillow: bool) -> None:
         self.images, self.labels, self.transform, self.pillow = images, labels, transform, pillow
@@ -128,7 +128,7 @@ class TransformedSet(Dataset):
 
 
 class TorchvisionFeed:
-    """torch's DataLoader with `workers` processes, kept alive between epochs, over torchvision's transforms."""
+    """A DataLoader with torchvision's transforms; its `workers` stay alive between epochs."""
 
     def __init__(self, setting: Setting, *, pillow: bool) -> None:
         manifest = load_manifest(setting.data)
@@ -144,7 +144,9 @@ class TorchvisionFeed:
             drop_last=setting.augment,
             num_workers=setting.workers,
             persistent_workers=setting.workers > 0,
-            multiprocessing_context="fork" if setting.workers else None,  # torch's default on Linux; ours is spawned
+            multiprocessing_context="fork"
+            if setting.workers
+            else None,  # torch's default on Linux; this process was spawned
             pin_memory=setting.device != "cpu",
         )
 
@@ -170,13 +172,13 @@ def _tensor_transform(mean: tuple[float, ...], std: tuple[float, ...], augment: 
 
 
 def _hole(transforms: Any) -> Any:
-    """Cutout by RandomErasing: always, a square of HOLE pixels, filled with 0, the mean after normalising."""
+    """Cutout as RandomErasing with probability 1: a HOLE x HOLE square of 0, which is the mean after normalising."""
     fraction = HOLE**2 / 32**2
     return transforms.RandomErasing(p=1, scale=(fraction, fraction), ratio=(1, 1), value=0)
 
 
 class FfcvFeed:
-    """FFCV's own operations. `lookup`: its table-driven NormalizeImage in the compiled stage, else torchvision's."""
+    """FFCV's operations; with `lookup` its table-based NormalizeImage, otherwise torchvision's Normalize."""
 
     def __init__(self, setting: Setting, *, lookup: bool) -> None:
         from ffcv.loader import Loader, OrderOption
@@ -198,7 +200,7 @@ class FfcvFeed:
         )
 
     def epoch(self, number: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Feed.epoch`; a batch is valid until the next one."""
+        """See `Feed.epoch`. A batch is valid until the next one is requested."""
         yield from self.loader
 
 
@@ -210,7 +212,7 @@ def _ffcv_pipelines(
     from torchvision.transforms import Normalize
 
     mean, std = 255 * np.array(mean_01), 255 * np.array(std_01)
-    # all operations that draw come before ToTensor: FFCV's constructor never returns if a compiled one follows it
+    # random operations must come before ToTensor: with a compiled operation after it, FFCV's constructor never returns
     drawn: list[Any] = []
     if setting.augment:
         fill = tuple(round(value) for value in mean)

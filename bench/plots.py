@@ -1,4 +1,4 @@
-"""The images of the report: one of each result file, drawn from nothing but the file."""
+"""The plots of the report, one for each result file."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +13,27 @@ from fastcifar.config import EVALUATION_NAMES
 from fastcifar.files import atomic_path
 
 OURS, FFCV, TORCHVISION, NUMPY = "#1f77b4", "#ff7f0e", "#888888", "#bbbbbb"
-PARTS = {"data_s": ("data wait", "#d62728"), "step_s": ("step", "#1f77b4"), "evaluation_s": ("evaluation", "#bbbbbb")}
+PARTS = {
+    "data_s": ("waiting for data", "#d62728"),
+    "step_s": ("step", "#1f77b4"),
+    "evaluation_s": ("evaluation", "#bbbbbb"),
+}
 
 
 def draw(result: dict[str, Any], target: Path) -> None:
-    """Writes the plot of one result as PNG."""
+    """Writes the plot of a result as PNG."""
     with atomic_path(target) as temporary:
         DRAWN[result["what"]](result).savefig(temporary, format="png", metadata={"Software": None})
 
 
 def place_of(result: dict[str, Any]) -> str:
-    """The machine, for titles: the GPU, or the CPU and its threads."""
+    """The machine, for titles: the GPU, or the CPU and the number of threads."""
     hardware = result["hardware"]
     return hardware.get("gpu") or f"{hardware['cpu']}, {_threads(hardware['threads'])}"
 
 
 def spread(summaries: list[dict[str, float]]) -> np.ndarray:
-    """Error bars from the median to the smallest and to the largest, (2, n)."""
+    """Error bars from the median to the smallest and the largest value, (2, n)."""
     return np.array([[s["median"] - s["min"] for s in summaries], [s["max"] - s["median"] for s in summaries]])
 
 
@@ -39,8 +43,8 @@ def figure(width: float, height: float) -> Figure:
 
 
 def _loaders(result: dict[str, Any]) -> Figure:
-    names = sorted(result["contestants"], key=lambda name: result["contestants"][name]["images_per_s"]["median"])
-    rates = [result["contestants"][name]["images_per_s"] for name in names]
+    names = sorted(result["candidates"], key=lambda name: result["candidates"][name]["images_per_s"]["median"])
+    rates = [result["candidates"][name]["images_per_s"] for name in names]
     medians = np.array([rate["median"] for rate in rates])
     drawn = figure(9, 1.4 + 0.32 * len(names))
     axis = drawn.subplots()
@@ -49,7 +53,7 @@ def _loaders(result: dict[str, Any]) -> Figure:
         axis.annotate(f"{rate['median']:,.0f}", (rate["max"], y), (6, 0), textcoords="offset points", va="center")
     axis.set_xscale("log")
     axis.set_xlim(medians.min() / 3, max(rate["max"] for rate in rates) * 4)
-    axis.set_xlabel("augmented images per second (log scale; bar: median, whiskers: smallest and largest)")
+    axis.set_xlabel("augmented images per second (log scale; bars: median, whiskers: minimum and maximum)")
     axis.set_title(f"Loaders, batch {result['batch_size']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
@@ -71,10 +75,10 @@ def _kernels(result: dict[str, Any]) -> Figure:
         _bandwidths(axis, [case for case in cases if case["dtype"] == dtype])
         axis.set_title(dtype, fontsize=11)
         axis.set_xlabel("images per call (log scale)")
-    axes[0].set_ylabel("bytes read + written, GB/s")
+    axes[0].set_ylabel("bytes read and written, GB/s")
     handles, labels = axes[0].get_legend_handles_labels()
     drawn.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    drawn.suptitle(f"The kernel and a copy of as many bytes, n = {result['n']}; {place_of(result)}", fontsize=11)
+    drawn.suptitle(f"Augmentation kernel and memory copy, n = {result['n']}; {place_of(result)}", fontsize=11)
     return drawn
 
 
@@ -118,7 +122,7 @@ def _epochs(result: dict[str, Any]) -> Figure:
     whole = [stages[name]["epoch_s"] for name in names]
     axis.errorbar([w["median"] for w in whole], names, xerr=spread(whole), fmt="none", color="black", capsize=3)
     for y, name in enumerate(names):
-        text = f"{whole[y]['median']:.3g} s  ({stages[name]['times_first']['median']:.2f}x)"
+        text = f"{whole[y]['median']:.3g} s  ({stages[name]['speedup_over_first']['median']:.2f}x)"
         axis.annotate(text, (max(whole[y]["max"], left[y]), y), (6, 0), textcoords="offset points", va="center")
     axis.set_xlim(0, 1.25 * max(w["max"] for w in whole))
     axis.invert_yaxis()
@@ -135,22 +139,23 @@ def _epochs(result: dict[str, Any]) -> Figure:
 def _time_to_accuracy(result: dict[str, Any]) -> Figure:
     drawn = figure(7, 4.2)
     axis = drawn.subplots()
-    counts = result["counts"]
+    metric = result["primary_metric"]
     for run in result["runs"]:
-        axis.plot(run["clock"]["run_s"], 100 * run[counts], "o", color=OURS, alpha=0.7)
-        axis.annotate(
-            f"seed {run['seed']}", (run["clock"]["run_s"], 100 * run[counts]), (6, 4), textcoords="offset points"
-        )
+        point = run["clock"]["run_s"], 100 * run[metric]
+        axis.plot(*point, "o", color=OURS, alpha=0.7)
+        axis.annotate(f"seed {run['seed']}", point, (6, 4), textcoords="offset points")
     mean = 100 * result["mean"]
     axis.axhline(mean, color="#d62728", linewidth=1, label="mean")
     if result["ci95"] is not None:
         half = 100 * result["ci95"]
         axis.axhspan(mean - half, mean + half, color="#d62728", alpha=0.12, label="95% interval of the mean")
-    axis.axhline(100 * result["target"], color="black", linestyle="--", linewidth=1, label=f"{result['target']:.0%}")
+    axis.axhline(
+        100 * result["target"], color="black", linestyle="--", linewidth=1, label=f"target {result['target']:.0%}"
+    )
     axis.margins(x=0.25, y=0.25)
-    axis.set_xlabel("run clock, s (beton opened to accuracy known)")
-    views = EVALUATION_NAMES[result["runs"][0]["evaluation"]]
-    axis.set_ylabel(f"test accuracy, {views}, %")
+    axis.set_xlabel("run clock, s (from opening the data to the test accuracy)")
+    evaluation = EVALUATION_NAMES[result["runs"][0]["evaluation"]]
+    axis.set_ylabel(f"test accuracy, {evaluation}, %")
     axis.set_title(f"{result['recipe']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.legend(fontsize=9)
     axis.grid(alpha=0.3)
@@ -176,8 +181,8 @@ def _reproduce(result: dict[str, Any]) -> Figure:
         axis.grid(axis="x", alpha=0.3)
         axis.set_axisbelow(True)
     axes[0].set_yticks(range(len(names)), [f"{name}\n{cut_of(result, name)}" for name in names])
-    axes[0].set_ylim(len(names) - 0.5, -0.5)  # whole, though a bar that is none is not drawn
-    handles = [Patch(color=TORCHVISION, label="published"), Patch(color=OURS, label="ours, the last step")]
+    axes[0].set_ylim(len(names) - 0.5, -0.5)  # fixed, because a missing bar does not extend the axis
+    handles = [Patch(color=TORCHVISION, label="published"), Patch(color=OURS, label="ours, after the last step")]
     drawn.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     drawn.suptitle(f"The five published systems, n = {result['n']}; {place_of(result)}", fontsize=11)
     return drawn

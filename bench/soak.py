@@ -1,9 +1,8 @@
-"""`python -m bench soak`: what the tests do a hundred times, done often enough to be worth a figure.
+"""`python -m bench soak`: the fault tests of the suite with thousands of repetitions.
 
-`betons` damages prepared sets, `fuzz` runs a fuzzer guided by coverage over every reader of untrusted input, `leaks`
-counts threads, files and memory, `kills` kills trainings that go on until they are done. Each writes
-`results/soak-<name>-cpu-n<number>.json`, the findings first, and ends with 1 if there are any. A new soak is a function
-in SOAKS; what it returns is all that the file and the report need.
+`betons` reads damaged prepared data, `fuzz` runs a coverage-guided fuzzer on every reader of untrusted input, `leaks`
+counts threads, open files and memory, `kills` kills and resumes trainings. Each writes a result file and exits with
+1 if it found a fault. A new soak is a function in SOAKS that returns a `Soaked`.
 """
 
 import importlib
@@ -21,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from bench.measure import check_out, described, finish, result_path, table
+from bench.measure import check_out, described, finish, result_path
 from fastcifar.data.prepared import write_set
 from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
@@ -34,36 +33,36 @@ OUTCOMES = ("refused", "equal", "other")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Do something that must not fail, often."""
+    """Repeat a fault test many times."""
 
     what: tyro.conf.Positional[Literal["betons", "fuzz", "leaks", "kills"]]
-    """Damaged sets for both loaders, inputs of a fuzzer, half-read epochs and loaders, or killed trainings."""
+    """betons: damaged data in both loaders. fuzz: the fuzzer. leaks: half-read epochs. kills: killed trainings."""
     times: int | None = None
-    """Damages of each family, inputs of each target, half-read epochs, or kills; by default 2000, 100000, 1000, 50."""
+    """Damaged sets per family, inputs per target, half-read epochs, or kills; by default 2000, 100000, 1000, 50."""
     targets: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TARGET...")] = ()
-    """Targets of the fuzzer; by default all in tests/fuzz/targets.py."""
+    """Fuzz targets. Default: all in tests/fuzz/targets.py."""
     work: Path = Path(tempfile.gettempdir()) / "fastcifar-fuzz"
-    """Where the fuzzer keeps corpus and counts from call to call, and leaves what it finds."""
+    """Folder in which the fuzzer keeps its corpus, counts and findings between calls."""
     minutes: float = math.inf
-    """After which the fuzzer stops, to be gone on with by the same command."""
+    """Stop the fuzzer after this time; the same command resumes it."""
     out: Path | None = None
-    """The result file; by default one in bench/results/ that says what it holds."""
+    """Result file. Default: a file in bench/results/ named after the benchmark."""
 
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a soak did: a table with a sentence about it, what should not have happened, and all the rest."""
+    """The result of a soak: a table, a note that explains it, the faults found, and details for the result file."""
 
     header: list[str]
     rows: list[list[Any]]
     note: str
     findings: list[str]
     details: dict[str, Any]
-    seconds: float = 0.0  # where it is not the time of this call
+    seconds: float = 0.0  # if it is not the time of this call
 
 
 def main(arguments: list[str]) -> None:
-    """Soaks, prints a table, writes the JSON; its last line is the JSON. RunFailedError if something was found."""
+    """Runs the soak, prints a table, writes the JSON and prints it. Raises RunFailedError if it found faults."""
     from fastcifar.cli.parsing import parse
     from fastcifar.config import Config
     from fastcifar.runtime.device import select_runtime
@@ -79,9 +78,9 @@ def main(arguments: list[str]) -> None:
     result = {"what": "soak", "subject": options.what, "dataset": "synthetic", **facts, "n": times}
     seconds = soaked.seconds or time.monotonic() - started
     result |= {**asdict(soaked), "seconds": round(seconds, 1)}
-    finish(result, table(soaked.header, soaked.rows), options.out or result_path(result, options.what))
+    finish(result, (soaked.header, soaked.rows), options.out or result_path(result, options.what))
     if soaked.findings:
-        raise RunFailedError(f"{len(soaked.findings)} findings, the first: {soaked.findings[0]}")
+        raise RunFailedError(f"{len(soaked.findings)} faults found, the first: {soaked.findings[0]}")
 
 
 def _betons(times: int, options: Options) -> Soaked:
@@ -91,7 +90,7 @@ def _betons(times: int, options: Options) -> Soaked:
     rows, findings = [], []
     for family in ("damaged", "hostile"):
         tally = watch.Tally()
-        for first in range(0, times, CHUNK_BETONS):  # a process each, so that none of them gets old
+        for first in range(0, times, CHUNK_BETONS):  # a new process for each chunk
             watch.try_betons(family, first, min(CHUNK_BETONS, times - first), tally)
         outcomes = {loader: dict(counted) for loader, counted in tally.outcomes.items()}
         families[family] = {"tried": tally.tried, "ways": dict(sorted(tally.ways.items())), "outcomes": outcomes}
@@ -99,30 +98,32 @@ def _betons(times: int, options: Options) -> Soaked:
         for loader, counted in tally.outcomes.items():
             rows.append([f"{family}, {loader}", tally.tried, *(counted[kind] for kind in OUTCOMES)])
     note = (
-        "Damaged: the manifest is left as it was. Hostile: it is made to fit the damage, or is itself changed. Equal: "
-        "bit for bit the batches of the undamaged set. Other: both loaders give the same batches, labels in range"
+        "Damaged: the manifest is unchanged. Hostile: the manifest fits the damage or is changed itself. Equal: the "
+        "batches are bit-identical to those of the undamaged set. Other: valid batches, the same in both loaders"
     )
     return Soaked(["family, loader", "tried", *OUTCOMES], rows, note, findings, {"families": families})
 
 
 def _fuzz(times: int, options: Options) -> Soaked:
     if find_spec("atheris") is None:
-        raise UserError('the fuzzer is not installed: `pip install -e ".[fuzz]"`')
+        raise UserError('the fuzzer is not installed; run `pip install -e ".[fuzz]"`')
     sys.path.insert(0, str(TESTS / "fuzz"))
     campaign: Any = importlib.import_module("campaign")
     known = tuple(importlib.import_module("targets").TARGETS)
     for name in options.targets:
         if name not in known:
-            raise UserError(f"no target is called {name}: choose from {', '.join(known)}")
+            raise UserError(f"unknown target {name}; choose from {', '.join(known)}")
     until = time.monotonic() + 60 * options.minutes
     targets = {name: campaign.run_target(name, times, options.work / name, until) for name in options.targets or known}
     findings = [f"{name}: {text}" for name, tally in targets.items() for text in tally.findings]
     short = [f"{name} {tally.inputs:,}" for name, tally in targets.items() if tally.inputs < times]
     if short and not findings:
-        raise RunFailedError(f"time is up, the same command goes on: inputs so far are {', '.join(short)} of {times:,}")
+        raise RunFailedError(
+            f"time is up, run the same command to continue; inputs so far: {', '.join(short)} of {times:,}"
+        )
     header = ["target", "inputs", "seconds", "edges", "features", "corpus"]
     rows = [[name, *(getattr(tally, column) for column in header[1:])] for name, tally in targets.items()]
-    note = "Inputs that atheris made, guided by the edges of the readers and of Python's own that they reach"
+    note = "Inputs generated by atheris, guided by the code edges they reach in our readers and in Python's"
     seconds = sum(tally.seconds for tally in targets.values())
     return Soaked(header, rows, note, findings, {"limits": campaign.LIMITS}, seconds)
 
@@ -133,7 +134,7 @@ def _leaks(times: int, options: Options) -> Soaked:
     command = [sys.executable, "-W", "ignore", str(TESTS / "faults" / "leaks.py"), str(times), str(lifetimes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RunFailedError(f"the loaders' process ended with {done.returncode}: {done.stderr[-300:]}")
+        raise RunFailedError(f"the process of the loaders exited with {done.returncode}: {done.stderr[-300:]}")
     loaders: dict[str, Any] = json.loads(done.stdout)
     for kind, both in loaders.items():
         for name, series in both.items():
@@ -144,7 +145,7 @@ def _leaks(times: int, options: Options) -> Soaked:
             if first[1:3] != last[1:3] or last[3] - first[3] > 5:
                 findings.append(f"{kind}, {name}: {first} became {last}")
     header = ["loader", "done", "threads", "open files", "resident MiB"]
-    note = "Counted from a tenth of the way on, the garbage collected, with a pause of 5 ms after each epoch"
+    note = "From a tenth of the repetitions to the end, after garbage collection, with a pause of 5 ms after each epoch"
     return Soaked(header, rows, note, findings, {"lifetimes": lifetimes, "series": loaders})
 
 
@@ -157,11 +158,11 @@ def _kills(times: int, options: Options) -> Soaked:
         done = kills.soak(kills.arguments(data, 40), Path(folder), kills=times, seed=times)
     rows = [["SIGKILL", done.kills, done.runs, len(set(done.moments)), done.left_parts, len(done.different)]]
     note = (
-        "Runs of 480 steps with a checkpoint after each, killed at random moments and resumed until they were done. "
-        "Half-written files: temporary ones that a kill left; they are removed by the next checkpoint"
+        "Runs of 480 steps with a checkpoint after each step, killed at random moments and resumed until finished. "
+        "Half-written files: temporary files left by a kill, deleted by the next checkpoint"
     )
     header = ["signal", "kills", "runs", "different moments", "half-written files", "other weights"]
-    findings = [f"a run ended in the weights {digest[:12]}" for digest in done.different]
+    findings = [f"a run ended with the weights {digest[:12]}" for digest in done.different]
     return Soaked(header, rows, note, findings, {"moments": done.moments})
 
 
@@ -171,9 +172,3 @@ SOAKS: dict[str, Callable[[int, Options], Soaked]] = {
     "leaks": _leaks,
     "kills": _kills,
 }
-
-
-if __name__ == "__main__":
-    from fastcifar.cli.console import run_command
-
-    run_command(main)

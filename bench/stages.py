@@ -1,7 +1,6 @@
-"""The stages of `python -m bench epochs`: what each of them changes, and a training epoch whose parts are timed."""
+"""The stages of `python -m bench epochs`: what each one changes, and a training epoch with its parts timed."""
 
 import functools
-import importlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,25 +18,26 @@ from fastcifar.models.build import build_model
 from fastcifar.optim.build import build_optimizer
 from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.threads import apply_threads
+from fastcifar.training.graph import GraphStep
 from fastcifar.training.step import TrainStep
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One step of the waterfall."""
+    """A configuration of loader, AMP and memory format."""
 
     feed: str
     amp: bool = True
     channels_last: bool = True
-    amp_images: bool = False  # images already in the network's 16-bit type
+    amp_images: bool = False  # the loader delivers images in the 16-bit type of AMP
     workers: int = 0
     graph: bool = False  # the step as a CUDA graph
 
 
 def stages(device: str) -> dict[str, Stage]:
-    """The waterfall, in order: each differs from the one before in what its name says."""
+    """The stages in order; each changes what its name says, relative to the previous one."""
     torchvision = functools.partial(Stage, feed="torchvision-pil", workers=cores())
-    waterfall = {
+    found = {
         "plain PyTorch": torchvision(amp=False, channels_last=False),
         "+ AMP": torchvision(channels_last=False),
         "+ channels_last": torchvision(),
@@ -45,22 +45,14 @@ def stages(device: str) -> dict[str, Stage]:
         "+ fused kernel (stream)": Stage(feed="stream", amp_images=True),
         "+ resident": Stage(feed="resident", amp_images=True),
     }
-    if device == "cuda" and graph_step() is not None:
-        waterfall["+ CUDA graph"] = Stage(feed="resident", amp_images=True, graph=True)
-    return waterfall
-
-
-def graph_step() -> Any:
-    """The step that replays a CUDA graph, where this version has one."""
-    try:
-        return getattr(importlib.import_module("fastcifar.training.graph"), "GraphStep", None)
-    except ImportError:
-        return None
+    if device == "cuda":
+        found["+ CUDA graph"] = Stage(feed="resident", amp_images=True, graph=True)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What all stages train; picklable."""
+    """What all stages train. Picklable."""
 
     data: Path
     network: str
@@ -68,13 +60,13 @@ class Task:
     batch_size: int
     device: str
     threads: int
-    dtype: torch.dtype  # of the arithmetic from "+ AMP" on
+    dtype: torch.dtype  # of AMP, from the stage "+ AMP" on
     train_images: int
     test_images: int
 
 
-class Trained:
-    """One stage, whose turn is an epoch."""
+class TimedTraining:
+    """A stage as a candidate; a repetition is an epoch."""
 
     def __init__(self, stage: Stage, task: Task) -> None:
         self.stage, self.task = stage, task
@@ -85,10 +77,8 @@ class Trained:
         with apply_threads(self.runtime):
             self.train, self.test = self._feed("train"), self._feed("test")
             self.model = _network(task).to(device=task.device, memory_format=self.layout)  # type: ignore[call-overload]
-            step = graph_step() if stage.graph else TrainStep
-            self.step = step(
-                self.model, build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size), self.runtime, 0.0
-            )
+            optimizer = build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size)
+            self.step = (GraphStep if stage.graph else TrainStep)(self.model, optimizer, self.runtime, 0.0)
 
     def _feed(self, split: Literal["train", "test"]) -> Feed:
         stage, task, train = self.stage, self.task, split == "train"
@@ -105,16 +95,17 @@ class Trained:
         )
         return build_feed(stage.feed, setting)
 
-    def turn(self) -> dict[str, float]:
-        """Seconds of an epoch's three parts, and the loss and the right answers, to show that it learnt."""
+    def measure(self) -> dict[str, float]:
+        """Seconds of the three parts of an epoch; loss and correct predictions, to see that the network learns."""
         with apply_threads(self.runtime):
             self.model.train()
             data_s, step_s, loss = self._train()
             start = time.perf_counter()
-            right = self._evaluate()
+            num_correct = self._evaluate()
             evaluation_s = time.perf_counter() - start
         self.epochs += 1
-        return {"data_s": data_s, "step_s": step_s, "evaluation_s": evaluation_s, "loss": loss, "right": right}
+        parts = {"data_s": data_s, "step_s": step_s, "evaluation_s": evaluation_s}
+        return {**parts, "loss": loss, "num_correct": num_correct}
 
     def _train(self) -> tuple[float, float, float]:
         data_s = step_s = 0.0
@@ -137,20 +128,20 @@ class Trained:
     @torch.inference_mode()
     def _evaluate(self) -> int:
         self.model.eval()
-        right = torch.zeros((), dtype=torch.int64, device=self.task.device)
+        num_correct = torch.zeros((), dtype=torch.int64, device=self.task.device)
         for images, labels in self.test.epoch(0):
             with self.runtime.autocast:
                 logits = self.model(images.contiguous(memory_format=self.layout))
-            right += (logits.argmax(1) == labels).sum()
-        return int(right.item())
+            num_correct += (logits.argmax(1) == labels).sum()
+        return int(num_correct.item())
 
     def facts(self) -> dict[str, Any]:
-        """What was trained on."""
+        """Images per epoch."""
         return {"images": self.train.num_images, "test_images": self.test.num_images}
 
 
 def _timed_end(batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Any, Any]]:
-    """The batches and then (None, None), so that waiting for the end is counted as waiting for data."""
+    """The batches, then (None, None), so that waiting for the end of the epoch counts as waiting for data."""
     yield from batches
     yield None, None
 

@@ -1,6 +1,6 @@
-"""`pytest bench/ --benchmark-only`: the kernel and our loaders in a few seconds: did a change make them slow?
+"""`pytest bench/ --benchmark-only`: a quick check that a change did not slow down the kernel or our loaders.
 
-Prepared data is used where it is, the synthetic set elsewhere. What is published comes from `python -m bench`.
+Uses the data in data/ if it is prepared, otherwise the synthetic set. Published figures come from `python -m bench`.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_kernel(benchmark: Any, data: Path, dtype: torch.dtype, batch: int):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", LOADERS)
 def test_loader(benchmark: Any, data: Path, kind: Any, dtype: torch.dtype):
-    """Twenty batches of an epoch, from asking for the first one."""
+    """Twenty batches of an epoch, from requesting the first one."""
     options = LoaderOptions(batch_size=500, seed=0, shuffle=True, drop_last=True)
     with open_loader(kind, data, "train", _transform(data, dtype), options) as loader:
 

@@ -1,4 +1,4 @@
-"""`fastcifar COMMAND` and `fastcifar COMMAND`: lists the commands and dispatches to them."""
+"""The `fastcifar` command: lists the commands and dispatches to `fastcifar/cli/`. Same as `python -m fastcifar`."""
 
 import importlib
 
@@ -7,35 +7,36 @@ from fastcifar.cli.console import run_command
 from fastcifar.errors import UserError
 
 COMMANDS = {
-    "prepare": "CIFAR-10, from wherever it is, into beton files",
-    "train": "train a recipe to the end",
-    "lr-find": "suggest learning rates for a recipe, by a range test",
-    "schedule": "draw the learning rates that a recipe plans, or cycles",
-    "verify": "train a finished run again and say whether it comes out the same",
-    "evaluate": "measure a finished run on the whole test set",
-    "report": "finished runs as one HTML page, to read, to print, to hand in",
-    "predict": "name what is in your own images",
-    "export": "a run's network as one file for others, safetensors or ONNX, with a model card",
-    "doctor": "what is installed and what will be used, for a bug report",
+    "prepare": "download or read CIFAR-10, check it and write it as beton files",
+    "train": "train a recipe",
+    "lr-find": "suggest learning rates for a recipe with a range test",
+    "schedule": "plot a learning-rate schedule without training",
+    "verify": "retrain a finished run and check that it is bit-identical",
+    "evaluate": "evaluate a finished run: accuracy per class, confusion matrix, calibration",
+    "report": "write an HTML report on one or more finished runs",
+    "predict": "classify your own images with a finished run",
+    "export": "export the network of a finished run to safetensors or ONNX",
+    "doctor": "show versions, hardware and chosen settings, for a bug report",
 }
 
 
 def main(arguments: list[str]) -> None:
-    """Runs the named command with the rest of the arguments; without one, lists them."""
+    """Runs the named command with the rest of the arguments; without one, lists the commands."""
     name = arguments[0] if arguments else "--help"
     if name == "--version":
         print(f"fastcifar {__version__}")
     elif name in ("-h", "--help"):
-        print("usage: fastcifar COMMAND [--help]\n")
+        print("usage: fastcifar COMMAND [OPTIONS]\n")
         print("\n".join(f"  {command:10}{text}" for command, text in COMMANDS.items()))
+        print("\n`fastcifar COMMAND --help` lists the options of a command.")
     elif name in COMMANDS:
         importlib.import_module(f"fastcifar.cli.{name.replace('-', '_')}").main(arguments[1:])
     else:
-        raise UserError(f"no command is called {name!r}: choose one of {', '.join(COMMANDS)}")
+        raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
 
 
 def run() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     run_command(main)
 
 

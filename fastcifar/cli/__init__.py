@@ -1,1 +1,1 @@
-"""The commands: each module parses its arguments, calls the library and prints."""
+"""The commands, one module each: parse the options, call the library, print."""

@@ -1,4 +1,4 @@
-"""The flags of a configuration: the recipe first, then a TOML file, then the flags."""
+"""Command-line flags of a configuration. A recipe is the start, then a TOML file, then single flags."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,26 +18,20 @@ T = TypeVar("T")
 
 
 def parse_config(arguments: list[str], description: str) -> Config:
-    """The configuration that `arguments` ask for.
+    """The configuration for `fastcifar train`.
 
-    Raises UserError for an unknown recipe or a value that is refused; unknown flags and values of another type end
-    the process with 2 and tyro's explanation.
+    Raises UserError for an unknown recipe or flag and for a value that is refused.
     """
     recipe, arguments, description = _begin(arguments, description)
-    return parse(
-        tyro.conf.AvoidSubcommands[Config],
-        arguments,
-        prog="fastcifar train",
-        default=recipe,
-        description=description,
-    )
+    kind: Any = tyro.conf.AvoidSubcommands[Config]
+    return parse(kind, arguments, prog="fastcifar train", default=recipe, description=description)
 
 
 def parse_with_config(default: T, arguments: list[str], description: str, *, prog: str) -> T:
-    """The same for a command with flags of its own.
+    """Like `parse_config`, for a command with options of its own.
 
-    `default` is a dataclass of them with a field `config` of type Annotated[Config, tyro.conf.arg(name="")]; the
-    recipe replaces what stands there.
+    `default` is their dataclass. Its field `config` has the type Annotated[Config, tyro.conf.arg(name="")]; the value
+    there is replaced by the recipe.
     """
     recipe, arguments, description = _begin(arguments, description)
     filled: Any = replace(default, config=recipe)  # type: ignore[type-var]
@@ -45,9 +39,9 @@ def parse_with_config(default: T, arguments: list[str], description: str, *, pro
     return parse(kind, arguments, prog=prog, default=filled, description=description)
 
 
-def take_rate(arguments: list[str]) -> tuple[list[str], bool]:
-    """The arguments with `--lr RATE` spelt out as `--optimizer.lr RATE`, and whether `--lr found` asks to find it."""
-    arguments, rate = take(arguments, "--lr")
+def take_lr(arguments: list[str]) -> tuple[list[str], bool]:
+    """Expands `--lr RATE` to `--optimizer.lr RATE`; the second value is True for `--lr found`."""
+    arguments, rate = _take(arguments, "--lr")
     if rate is None or rate == FOUND:
         return arguments, rate == FOUND
     try:
@@ -58,35 +52,35 @@ def take_rate(arguments: list[str]) -> tuple[list[str], bool]:
 
 
 def take_resume(arguments: list[str]) -> tuple[list[str], str | None]:
-    """A command's arguments without `--resume`, and its value; the settings of a run it names come in front.
+    """Removes `--resume RUN` and returns its value. The settings of that run are put before the other arguments.
 
-    Raises UserError for a run that is not there, or finished.
+    Raises UserError if the run does not exist or is finished.
     """
-    arguments, run = take(arguments, "--resume")
+    arguments, run = _take(arguments, "--resume")
     if run is None or run == AUTO:
         return arguments, run
-    folder = unfinished(run, Path(take(arguments, "--runs")[1] or Config().runs))
+    folder = unfinished(run, Path(_take(arguments, "--runs")[1] or Config().runs))
     return ["--config", str(folder / CONFIG_NAME), *arguments], str(folder)
 
 
 def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], str]:
-    """The configuration of `--recipe` and `--config`, the other arguments, and the description with the recipe's."""
-    arguments, file = take(arguments, "--config")
-    arguments, name = take(arguments, "--recipe")
+    """The configuration of `--recipe` and `--config`, the other arguments, and the description with the recipe."""
+    arguments, file = _take(arguments, "--config")
+    arguments, name = _take(arguments, "--recipe")
     config = load_config(None if file is None else Path(file), name)
     others = ", ".join(other for other in RECIPES if other != config.recipe)
-    about = f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})\nOthers: {others}"
+    about = f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})\nOther recipes: {others}"
     return config, arguments, f"{description}\n{about}"
 
 
-def take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
-    """The arguments without `flag` and its value, and the last value given to it."""
+def _take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
+    """Removes `flag` and its value from the arguments; of several values, the last one counts."""
     rest: list[str] = []
     value: str | None = None
-    waiting = iter(arguments)
-    for argument in waiting:
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument == flag:
-            value = next(waiting, None)
+            value = next(remaining, None)
             if value is None:
                 raise UserError(f"{flag} needs a value")
         elif argument.startswith(f"{flag}="):

@@ -1,27 +1,35 @@
-"""`fastcifar doctor`: what is installed, what will be used and what is missing, to paste into a report."""
+"""`fastcifar doctor`: what is installed, what will be used and what is missing, for a bug report."""
 
 import os
 import platform
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 import fastcifar
+from fastcifar.cli.parsing import parse
 from fastcifar.errors import UserError
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Show versions, hardware, the settings that `auto` chooses on this machine, and the prepared data."""
+
+    data: tyro.conf.Positional[Path] = Path("data")
+    """Folder of the prepared data."""
+
+
 def main(arguments: list[str]) -> None:
-    """Prints one `name: value` line a fact."""
-    if arguments in (["-h"], ["--help"]):
-        print("usage: fastcifar doctor [DATA]\nPrints versions, device, threads, kernels and data.")
-        return
-    if len(arguments) > 1 or (arguments and arguments[0].startswith("-")):
-        raise UserError(f"doctor takes one folder of prepared data at most, got {' '.join(arguments)}")
-    for name, value in facts(Path(arguments[0] if arguments else "data")):
+    """Prints one line `name: value` for each fact."""
+    options = parse(DoctorOptions, arguments, prog="fastcifar doctor")
+    for name, value in facts(options.data):
         print(f"{name + ':':14}{value}")
 
 
 def facts(data: Path) -> list[tuple[str, str]]:
-    """What the report says, as (name, value)."""
+    """The lines of the report as (name, value)."""
     import torch
 
     from fastcifar.config import KERNEL_NAMES, Config
@@ -29,7 +37,7 @@ def facts(data: Path) -> list[tuple[str, str]]:
     from fastcifar.runtime.device import cpu_name, default_recipe, select_runtime
 
     runtime = select_runtime(Config())
-    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else "none that torch can use"
+    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else "none found by torch"
     return [
         ("fastcifar", f"{fastcifar.__version__}, revision {code_revision() or 'unknown'}"),
         ("python", f"{platform.python_version()} in {sys.prefix}"),
@@ -39,9 +47,9 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("gpu", gpu),
         ("device", str(runtime.device)),
         ("amp", str(runtime.dtype).removeprefix("torch.")),
-        ("layers", KERNEL_NAMES[runtime.cpu_kernels]),
+        ("cpu layers", KERNEL_NAMES[runtime.cpu_kernels]),
         ("threads", str(runtime.threads)),
-        ("recipe", f"{default_recipe()} unless another is named"),
+        ("recipe", f"{default_recipe()} by default"),
         ("ffcv import", _ffcv()),
         ("cpu kernel", _cpu_kernel()),
         ("cuda kernel", _cuda_kernel()),
@@ -70,7 +78,8 @@ def _cpu_kernel() -> str:
     transform = Transform(AugmentConfig(), (0.5,) * 3, (0.25,) * 3)
     ours = transform(image, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
     bits = reference.augment_one(image[0], transform, epoch=0, sample_id=0)
-    return "equal to the reference" if np.array_equal(ours[0].view(np.uint32), bits) else "DIFFERS from the reference"
+    equal = np.array_equal(ours[0].view(np.uint32), bits)
+    return "equal to the NumPy reference" if equal else "DIFFERS from the NumPy reference"
 
 
 def _cuda_kernel() -> str:
@@ -79,8 +88,8 @@ def _cuda_kernel() -> str:
     try:
         cuda = import_numba_cuda()
     except ImportError as error:
-        return f"numba-cuda does not import: {error}"
-    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
+        return f"cannot import numba-cuda: {error}"
+    return "numba-cuda finds a GPU" if cuda.is_available() else "numba-cuda is installed, but finds no GPU"
 
 
 def _data(folder: Path) -> str:
@@ -91,4 +100,4 @@ def _data(folder: Path) -> str:
     except UserError as error:
         return f"none: {error}"
     counts = " + ".join(f"{info.samples} {split}" for split, info in manifest.splits.items())
-    return f"{manifest.dataset} in {folder}, {counts} images, content {manifest.content_sha256[:12]}"
+    return f"{manifest.dataset} in {folder}, {counts} images, content SHA-256 {manifest.content_sha256[:12]}"

@@ -1,8 +1,8 @@
-"""`fastcifar evaluate RUN`: a finished run on the whole test set: accuracy, confusions, calibration."""
+"""`fastcifar evaluate RUN`: evaluates a finished run on the whole test set."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -11,11 +11,11 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateArguments:
-    """Measure a finished run on the whole test set.
+class EvaluateOptions:
+    """Evaluate a finished run on the whole test set.
 
-    Prints accuracy overall and per class, confusions and calibration; writes them as evaluation.json, confusion.png
-    and reliability.png beside the run.
+    Prints the accuracy per class and overall, the confusion matrix and the calibration. Writes evaluation.json,
+    confusion.png and reliability.png.
     """
 
     run: tyro.conf.Positional[str] = "latest"
@@ -23,23 +23,27 @@ class EvaluateArguments:
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Prepared data; by default the run's own."""
+    """Folder of the prepared data. Default: the folder the run was trained on."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder for what is written; by default the run's own."""
+    """Folder to write to. Default: the folder of the run."""
     galleries: bool = False
-    """Also the most confidently wrong and right images and Grad-CAM, as PNG and galleries.json."""
+    """Also write the most confident mistakes and the most confident correct predictions, with Grad-CAM, as PNG files
+    and galleries.json."""
     layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Layer of Grad-CAM; by default the last block with a map of 8x8 or finer."""
+    """Layer for Grad-CAM. Default: the last block whose feature map is at least 8x8."""
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, evaluates, prints, writes. Raises UserError."""
-    options = parse(EvaluateArguments, arguments, prog="fastcifar evaluate")
+    """Raises UserError."""
+    options = parse(EvaluateOptions, arguments, prog="fastcifar evaluate")
     if options.layer is not None and not options.galleries:
-        raise UserError(f"--layer {options.layer} is that of Grad-CAM; add --galleries")
+        raise UserError(f"--layer {options.layer} needs --galleries: it is the layer for Grad-CAM")
 
     from fastcifar.analysis.evaluation import evaluate_run, summarise
+    from fastcifar.analysis.evaluation_files import write_evaluation
     from fastcifar.analysis.evaluation_tables import tables
+    from fastcifar.analysis.gallery_files import write_galleries
+    from fastcifar.data.prepared import read_split
     from fastcifar.runs.load import load_run
     from fastcifar.runs.record import find_run
 
@@ -47,51 +51,17 @@ def main(arguments: list[str]) -> None:
     if options.layer is not None:
         from fastcifar.analysis.grad_cam import find_layer
 
-        find_layer(trained.model, options.layer)  # a typing mistake is told now, not after the evaluation
+        find_layer(trained.model, options.layer)  # before the evaluation, so that a wrong name fails early
     evaluation = evaluate_run(trained, options.data)
     summary = summarise(evaluation)
-    print(tables(summary), flush=True)  # first: a result is not lost to a full disk
+    print(tables(summary), flush=True)  # before the files: a full disk must not hide the result
     folder = trained.folder if options.out is None else options.out
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        paths = write(evaluation, summary, folder)
+        paths = write_evaluation(evaluation, summary, folder)
         if options.galleries:
-            paths += write_images(trained, evaluation, folder, options.data, options.layer)
+            images, _ = read_split(trained.config.data if options.data is None else options.data, "test")
+            paths += write_galleries(trained, evaluation, images, folder, options.layer)
     except OSError as error:
-        raise UserError(f"cannot write into {folder}: {error.strerror}; choose another --out") from None
-    print(f"\nwritten to {folder}: {', '.join(path.name for path in paths)}")
-
-
-def write(evaluation: Any, summary: dict[str, Any], folder: Path) -> list[Path]:
-    """evaluation.json and two PNGs of the view that counts; returns their paths."""
-    from fastcifar.analysis.evaluation import EVALUATION_NAME, title_of
-    from fastcifar.analysis.evaluation_figures import (
-        CONFUSION_NAME,
-        RELIABILITY_NAME,
-        confusion_figure,
-        reliability_figure,
-    )
-    from fastcifar.analysis.figure_files import save_figure
-    from fastcifar.analysis.metrics import confusion_matrix, reliability
-    from fastcifar.files import write_json
-
-    logits, labels = evaluation.primary_logits, evaluation.labels
-    confusions = confusion_figure(
-        confusion_matrix(logits, labels), evaluation.class_names, title_of(evaluation, "Confusion matrix")
-    )
-    calibration = reliability_figure(reliability(logits, labels), title_of(evaluation, "Calibration"))
-    write_json(folder / EVALUATION_NAME, summary)
-    return [
-        folder / EVALUATION_NAME,
-        save_figure(confusions, folder / CONFUSION_NAME),
-        save_figure(calibration, folder / RELIABILITY_NAME),
-    ]
-
-
-def write_images(trained: Any, evaluation: Any, folder: Path, data: Path | None, layer: str | None) -> list[Path]:
-    """The galleries and Grad-CAM of the test set; returns their paths."""
-    from fastcifar.analysis.gallery_files import write_galleries
-    from fastcifar.data.prepared import read_split
-
-    images, _ = read_split(trained.config.data if data is None else data, "test")
-    return write_galleries(trained, evaluation, images, folder, layer)
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --out") from None
+    print(f"\nwrote {', '.join(path.name for path in paths)} to {folder}")

@@ -1,4 +1,4 @@
-"""Arguments to dataclasses by tyro, its explanations of a mistake cut to one line."""
+"""Parses arguments into dataclasses with tyro; mistakes become one-line UserErrors."""
 
 import contextlib
 import io
@@ -10,13 +10,13 @@ from fastcifar.errors import UserError
 
 T = TypeVar("T")
 LONGEST = 600  # characters of an explanation, which may repeat a value from a file
-BOX = "╭╮╰╯│─ "  # around the text, where the output is UTF-8; elsewhere tyro draws lines of hyphens
+BOX = "╭╮╰╯│─ "  # frame of tyro's messages where the output is UTF-8; elsewhere it consists of hyphens
 
 
 def parse(kind: type[T], arguments: list[str], *, prog: str, **options: Any) -> T:
-    """An instance of the dataclass `kind`; UserError for an unknown flag, a missing or a refused value.
+    """Returns an instance of the dataclass `kind`. `options` are passed to `tyro.cli`.
 
-    `options` are tyro.cli's. --help prints and ends the process with 0.
+    Raises UserError for an unknown flag, a missing value or a value that is refused. `--help` prints and exits with 0.
     """
     printed = io.StringIO()
     try:
@@ -29,7 +29,7 @@ def parse(kind: type[T], arguments: list[str], *, prog: str, **options: Any) -> 
 
 
 def _explanation(boxed: str) -> str:
-    """The first paragraph of tyro's box: what is wrong, without the frame and the help behind it."""
+    """The first paragraph of tyro's message, without its frame and the help text below."""
     lines: list[str] = []
     for line in boxed.splitlines()[1:]:
         text = line.strip(BOX)

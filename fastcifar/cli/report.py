@@ -1,4 +1,4 @@
-"""`fastcifar report RUN...`: finished runs as one HTML page, to read, to print, to hand in."""
+"""`fastcifar report RUN...`: one HTML page on finished runs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,28 +11,30 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportArguments:
-    """Write one self-contained HTML page on a finished run, or on several.
+class ReportOptions:
+    """Write one self-contained HTML page on one or more finished runs.
 
-    The first run is shown in detail: result and clocks, curves, confusions, calibration, galleries, Grad-CAM, layers,
-    configuration. Of several runs there is a comparison as well, with means and 95% intervals where settings agree.
+    The first run is shown in detail: result and clocks, training curves, confusion matrix, calibration, galleries,
+    Grad-CAM, layers and configuration. Several runs are compared as well; runs with the same settings are summarised
+    by their mean and its 95% interval.
     """
 
     run: tyro.conf.Positional[tuple[str, ...]] = ("latest",)
-    """Folders of runs, their names inside --runs, or "latest"."""
+    """Folders of the runs, their names inside --runs, or "latest"."""
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Prepared data for the first run; by default its own, and no images if that is gone."""
+    """Folder of the prepared data for the first run. Default: the folder it was trained on. If that is missing, the
+    page has no images."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """The page, ending in .html; by default report.html in the first run's folder."""
+    """HTML file to write. Default: report.html in the folder of the first run."""
 
 
 def main(arguments: list[str]) -> None:
-    """Parses, builds the page, writes it. Raises UserError."""
-    options = parse(ReportArguments, arguments, prog="fastcifar report")
+    """Raises UserError."""
+    options = parse(ReportOptions, arguments, prog="fastcifar report")
     if options.out is not None and options.out.suffix != ".html":
-        raise UserError(f"--out is {options.out}, but must name a file that ends in .html")
+        raise UserError(f"--out is {options.out}, but must end in .html")
 
     from fastcifar.analysis.report.page import REPORT_NAME, build_report
     from fastcifar.files import write_text
@@ -41,9 +43,9 @@ def main(arguments: list[str]) -> None:
     folders = [find_run(run, options.runs) for run in options.run or ("latest",)]
     target = folders[0] / REPORT_NAME if options.out is None else options.out
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)  # first: a mistake is told now, not after the evaluation
+        target.parent.mkdir(parents=True, exist_ok=True)  # before the evaluation, so that a wrong path fails early
         page = build_report(folders, options.data)
         write_text(target, page)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; choose another --out") from None
-    print(f"{target} ({len(page.encode()) / 1e6:.1f} MB)")
+    print(f"wrote {target} ({len(page.encode()) / 1e6:.1f} MB)")

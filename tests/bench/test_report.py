@@ -1,4 +1,4 @@
-"""The report is a pure function of the result files, and the committed one is that of the committed files."""
+"""The report depends on the result files alone, and the committed report is that of the committed results."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from bench import epochs, loaders, report
+from bench import ablations, epochs, loaders, report
 from bench.measure import RESULTS, summary
 from bench.plots import DRAWN
-from bench.report import load, main, markdown, render
+from bench.report import SECTIONS, load, main, markdown, render
 from fastcifar.errors import UserError
 
 SHARED: dict[str, Any] = {
@@ -18,27 +18,25 @@ SHARED: dict[str, Any] = {
 }  # fmt: skip
 
 
-def raced(seconds: list[float], images: int = 1000) -> dict[str, Any]:
+def measured(seconds: list[float], images: int = 1000) -> dict[str, Any]:
     return {
-        "turns": [{"epoch_s": s, "first_batch_s": s / 10} for s in seconds], "warm_up": {"first_batch_s": 1.5},
+        "repetitions": [{"epoch_s": s, "first_batch_s": s / 10} for s in seconds], "warm_up": {"first_batch_s": 1.5},
         "build_s": 0.5, "memory_mib": 100.0, "workers_mib": 20.0, "gpu_memory_mib": None, "images": images,
     }  # fmt: skip
 
 
 def loaders_result() -> dict[str, Any]:
-    contestants = {
-        "resident": raced([0.1, 0.2]), "torchvision-pil-0": raced([4.0, 8.0]), "torchvision-pil-2": raced([1.0, 2.0]),
-    }  # fmt: skip
-    compared = loaders.compare(contestants)
-    return {**SHARED, "what": "loaders", "batch_size": 10, "output": "float32", "contestants": compared}
+    candidates = {"resident": [0.1, 0.2], "torchvision-pil-0": [4.0, 8.0], "torchvision-pil-2": [1.0, 2.0]}
+    compared = loaders.compare({name: measured(seconds) for name, seconds in candidates.items()})
+    return {**SHARED, "what": "loaders", "batch_size": 10, "output": "float32", "candidates": compared}
 
 
 def epochs_result() -> dict[str, Any]:
     def stage(seconds: list[float]) -> dict[str, Any]:
-        turn = {"data_s": 0.25, "evaluation_s": 0.5, "loss": 2.0, "right": 3}
-        turns = [{**turn, "step_s": s - 0.75} for s in seconds]
+        parts = {"data_s": 0.25, "evaluation_s": 0.5, "loss": 2.0, "num_correct": 3}
+        repetitions = [{**parts, "step_s": s - 0.75} for s in seconds]
         facts = {"images": 100, "test_images": 50, "build_s": 1.0, "memory_mib": 1.0, "workers_mib": 0.0}
-        return {"turns": turns, "warm_up": turns[0], **facts}
+        return {"repetitions": repetitions, "warm_up": repetitions[0], **facts}
 
     stages = epochs.compare({"plain": stage([4.0, 8.0]), "+ one": stage([2.0, 4.0]), "+ two": stage([1.0, 2.0])})
     shown = {"network": "resnet", "width": 16, "batch_size": 50, "amp": "bfloat16", "workers": 2}
@@ -55,27 +53,27 @@ def kernels_result() -> dict[str, Any]:
     return {**SHARED, "what": "kernels", "traffic": "bytes", "outputs": {"fresh": "f", "kept": "k"}, "cases": cases}
 
 
-def test_quotients_of_loaders_are_against_ours_and_the_fastest_of_torchvision():
-    found = loaders_result()["contestants"]
-    assert found["torchvision-pil-2"]["times_ours"]["median"] == pytest.approx(0.1)
-    assert found["resident"]["times_torchvision"]["median"] == pytest.approx(10)
-    assert found["torchvision-pil-0"]["times_torchvision"] == summary([0.25, 0.25])
-    assert found["resident"]["torchvision"] == "torchvision-pil-2"
+def test_speedups():
+    found = loaders_result()["candidates"]
+    assert found["torchvision-pil-2"]["speedup_over_resident"]["median"] == pytest.approx(0.1)
+    assert found["resident"]["speedup_over_torchvision"]["median"] == pytest.approx(10)
+    assert found["torchvision-pil-0"]["speedup_over_torchvision"] == summary([0.25, 0.25])
+    assert found["resident"]["fastest_torchvision"] == "torchvision-pil-2"
+    stages = epochs_result()["stages"]
+    assert stages["+ two"]["speedup_over_first"] == summary([4.0, 4.0])
+    assert stages["+ two"]["speedup_over_previous"] == summary([2.0, 2.0])
+    assert stages["plain"]["epoch_s"]["median"] == 6
 
 
-def test_stages_are_compared_with_the_first_and_with_the_one_before():
-    found = epochs_result()["stages"]
-    assert found["+ two"]["times_first"] == summary([4.0, 4.0])
-    assert found["+ two"]["times_before"] == summary([2.0, 2.0])
-    assert found["plain"]["epoch_s"]["median"] == 6
-
-
-def test_report_holds_every_result_once_and_repeats(tmp_path: Path, capsys):
+def test_the_report_holds_every_result_and_repeats_exactly(tmp_path: Path, capsys):
     results = tmp_path / "results"
     results.mkdir()
     samples = {"loaders-a": loaders_result(), "epochs-a": epochs_result(), "kernels-a": kernels_result()}
     for name, result in samples.items():
         (results / f"{name}.json").write_text(json.dumps(result))
+        header, rows = SECTIONS[result["what"]].table_of(result)
+        assert rows
+        assert all(len(row) == len(header) for row in rows)
     committed = next(RESULTS.glob("time_to_accuracy-*.json"))
     (results / committed.name).write_bytes(committed.read_bytes())
     arguments = ["--results", str(results), "--out", str(tmp_path / "REPORT.md")]
@@ -85,19 +83,11 @@ def test_report_holds_every_result_once_and_repeats(tmp_path: Path, capsys):
     for name in samples:
         assert text.count(f"### {name}\n") == 1
         assert (tmp_path / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    assert "synthetic data." in text
+    assert "Synthetic data." in text
     assert "code 0123456789ab+changes" in text
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     main(arguments)
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-
-def test_tables_have_a_cell_for_every_column():
-    for result in (loaders_result(), epochs_result(), kernels_result()):
-        header, rows, _ = report.SECTIONS[result["what"]](result)
-        assert rows
-        assert all(len(row) == len(header) for row in rows)
-    assert markdown(("a", "b"), [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"
 
 
 def test_the_committed_report_is_that_of_the_committed_results():
@@ -106,15 +96,17 @@ def test_the_committed_report_is_that_of_the_committed_results():
     assert (folder / "REPORT.md").read_text(encoding="utf-8") == render(results), "run `python -m bench report`"
     drawn = {name for name, result in results.items() if result["what"] in DRAWN}
     assert {path.stem for path in (folder / "plots").glob("*.png")} == drawn
+    (variants,) = (result["variants"] for result in results.values() if result["what"] == "ablations")
+    assert list(variants) == list(ablations.VARIANTS)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"what": "weather"}'])
-def test_what_is_no_result_is_refused(tmp_path: Path, text: str):
-    (tmp_path / "x.json").write_text(text)
-    with pytest.raises(UserError, match=r"x\.json"):
+@pytest.mark.parametrize("text", ["{", "[]", '{"what": "weather"}', None])
+def test_what_is_not_a_result_is_refused(tmp_path: Path, text: str | None):
+    if text is not None:
+        (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match=str(tmp_path)):
         load(tmp_path)
 
 
-def test_an_empty_folder_is_refused(tmp_path: Path):
-    with pytest.raises(UserError, match="there are no results"):
-        load(tmp_path)
+def test_markdown():
+    assert markdown(("a", "b"), [["1", "2"]]) == "| a | b |\n| --- | ---: |\n| 1 | 2 |"

@@ -1,4 +1,4 @@
-"""The five systems, cut short: what is planned, what is kept, what is compared; one real run on a small set."""
+"""The five systems, shortened: configurations, resuming, the comparison; one real run on a small set."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from bench import reproduce
 from bench.plots import draw
 from bench.published import FIGURES, PUBLISHED, comparison
 from bench.report import SECTIONS
-from bench.reproduce import Options, main, planned, squeezed, stopped, summarise
+from bench.reproduce import Options, main, planned, shortened, stopped, summarise
 from fastcifar.config import Config
 from fastcifar.config.toml import to_toml
 from fastcifar.data.manifest import load_manifest
@@ -32,8 +32,8 @@ def rates(config: Config, steps_per_epoch: int) -> list[float]:
 @pytest.mark.parametrize(
     ("name", "epochs"),
     [
-        *((name, epochs) for name in PUBLISHED for epochs in (0.01, 0.2, 1, 4, 5, 6, 7, 23)),
-        *(("system_e", epochs) for epochs in (45, 46, 49)),
+        *((name, epochs) for name in PUBLISHED for epochs in (0.01, 1, 5, 6, 23)),
+        *(("system_e", epochs) for epochs in (45, 46)),
     ],
 )
 def test_a_stopped_run_is_the_beginning_of_the_whole_one(name: str, epochs: float) -> None:
@@ -44,9 +44,9 @@ def test_a_stopped_run_is_the_beginning_of_the_whole_one(name: str, epochs: floa
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_squeezed_run_has_the_same_schedule_in_fewer_epochs(name: str) -> None:
+def test_a_shortened_run_has_the_same_schedule_in_fewer_epochs(name: str) -> None:
     recipe = RECIPES[name]()
-    cut = squeezed(recipe, 0.25)
+    cut = shortened(recipe, 0.25)
     assert cut.epochs == recipe.epochs / 4
     assert cut.schedule.peak_epoch / cut.epochs == pytest.approx(recipe.schedule.peak_epoch / recipe.epochs)
     assert (cut.optimizer, cut.schedule.start, cut.schedule.end) == (
@@ -56,7 +56,7 @@ def test_a_squeezed_run_has_the_same_schedule_in_fewer_epochs(name: str) -> None
     )
 
 
-def test_what_is_planned() -> None:
+def test_planned_configurations() -> None:
     whole = planned(Options(), "system_e", 3, 50_000)
     assert whole == replace(RECIPES["system_e"](), seed=3, runs=Path("runs/reproduce"))
     assert planned(Options(epochs=50), "system_e", 0, 50_000).schedule == RECIPES["system_e"]().schedule
@@ -79,7 +79,7 @@ def failed(config: Config) -> dict[str, Any]:
     return {"seed": config.seed, "failed": True, "epochs": config.epochs}
 
 
-def test_published_figures_stand_beside_ours() -> None:
+def test_the_comparison() -> None:
     b, d = RECIPES["system_b"](), RECIPES["system_d"]()
     result = summarise({"system_b": [run(b, 0.91), run(b, 0.93)], "system_d": [failed(d)]}, Options(runs=2))
     header, rows = comparison(result)
@@ -93,22 +93,22 @@ def test_published_figures_stand_beside_ours() -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (Options(fraction=0.5), "squeezed into 12 of 24 epochs"),
-        (Options(epochs=0.25), "the first 0.25 of 24 epochs"),
+        (Options(fraction=0.5), "schedule of 24 epochs shortened to 12"),
+        (Options(epochs=0.25), "first 0.25 of 24 epochs"),
         (Options(epochs=30), "all 24 epochs"),
     ],
 )
-def test_the_table_says_what_was_cut(options: Options, expected: str, tmp_path: Path) -> None:
+def test_the_table_says_how_far_a_system_was_trained(options: Options, expected: str, tmp_path: Path) -> None:
     config = planned(options, "system_a", 0, 50_000)
     result = summarise({"system_a": [run(config, epoch_1_test_accuracy=None)]}, options)
-    header, rows, _ = SECTIONS["reproduce"](result)
+    header, rows = SECTIONS["reproduce"].table_of(result)
     assert rows[0][1] == expected
     assert rows[0][4] == "- / -"
     assert len(rows[0]) == len(header)
     draw(result, tmp_path / "x.png")
 
 
-def test_what_is_missing_is_trained_and_the_rest_is_kept(
+def test_an_interrupted_benchmark_trains_only_what_is_missing(
     tmp_path: Path, small_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trained: list[str] = []
@@ -132,12 +132,12 @@ def test_what_is_missing_is_trained_and_the_rest_is_kept(
     main(arguments)
     assert trained == ["system_a", "system_b", "by hand", "system_c"]
     printed = capsys.readouterr().out.splitlines()
-    assert f"written to {out}" in printed
+    assert any(str(out) in line for line in printed)
     assert "runs" not in json.loads(printed[-1])["systems"]["system_c"]
     assert json.loads(out.read_text())["systems"]["system_c"]["runs"]
 
 
-def test_the_result_file_says_what_it_holds() -> None:
+def test_the_name_of_the_result_file() -> None:
     result = summarise({name: [run(RECIPES[name]())] for name in ("system_a", "system_c")}, Options())
     assert reproduce._target(result, Options(systems="a,c")).name == "reproduce-ac-cpu-n1.json"
     assert reproduce._target(result, Options(systems="c,a", epochs=0.2)).name == "reproduce-ca-e0.2-cpu-n1.json"
@@ -147,19 +147,19 @@ def test_the_result_file_says_what_it_holds() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--systems", "a,f"], "no system is called 'f': choose of a, b, c, d, e"),
-        (["--systems", ""], "no system is called '': choose of a, b, c, d, e"),
-        (["--epochs", "1", "--fraction", "0.1"], "--epochs and --fraction are two ways to train for less; give one of"),
-        (["--epochs", "0"], "epochs is 0.0, but must be above 0"),
-        (["--fraction", "1.5"], "fraction is 1.5, but must be above 0 and at most 1"),
-        (["--runs", "0"], "runs is 0, but must be at least 1"),
-        (["--data", "/nowhere"], "no prepared data in /nowhere"),
+        (["--systems", "a,f"], "'f'"),
+        (["--systems", ""], "''"),
+        (["--epochs", "1", "--fraction", "0.1"], "--epochs and --fraction"),
+        (["--epochs", "0"], "epochs is 0.0"),
+        (["--fraction", "1.5"], "fraction is 1.5"),
+        (["--runs", "0"], "runs is 0"),
+        (["--data", "/nowhere"], "/nowhere"),
     ],
 )
 def test_mistakes(arguments: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         main([*arguments, "--out", str(tmp_path / "x.json")])
-    assert str(caught.value).startswith(message)
+    assert message in str(caught.value)
 
 
 @pytest.mark.slow
@@ -177,12 +177,19 @@ def test_a_real_run_is_found_again(
     assert len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("options", [Options(), Options(epochs=1), Options(epochs=7.5), Options(fraction=0.1)])
-def test_a_finished_run_is_known_by_its_values(
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, Options(epochs=1)) for name in PUBLISHED),
+        ("system_a", Options()),
+        ("system_b", Options(epochs=7.5)),
+        ("system_d", Options(fraction=0.1)),
+    ],
+)
+def test_a_finished_run_is_found_by_its_values(
     name: str, options: Options, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a run writes down may say 1.0 where the recipe says 1."""
+    """The configuration file of a run may say 1.0 where the recipe says 1."""
     config = replace(planned(options, name, 0, 50_000), data=small_data, runs=tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "asked.toml").write_text(to_toml(config))
@@ -193,5 +200,5 @@ def test_a_finished_run_is_known_by_its_values(
     monkeypatch.setattr(reproduce, "figures", lambda folder, record: {"folder": folder})
     assert reproduce._finished(config) == {"folder": tmp_path / "run"}
     assert reproduce._finished(replace(config, seed=1)) is None
-    record["dataset_sha256"] = "0" * 64  # the folder had other images then
+    record["dataset_sha256"] = "0" * 64  # it was trained on other data
     assert reproduce._finished(config) is None

@@ -1,4 +1,4 @@
-"""Arguments to dataclasses: what is wrong with them, in one line, however the explanation was drawn."""
+"""Arguments to dataclasses: a mistake is one line, whatever the encoding of the output."""
 
 import io
 import sys
@@ -24,28 +24,30 @@ class Options:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("arguments", "shown"),
     [
-        (["--size", "x"], "Error parsing --size: invalid literal for int() with base 10: 'x'; see `program --help`"),
-        (["--size", "-1"], "Error parsing Options: size is -1, but must be above 0; see `program --help`"),
-        (["--size"], "Missing value for argument '--size'. Expected 1 values; see `program --help`"),
-        (["--sizes", "3"], "Unrecognized options: --sizes, 3; see `program --help`"),
-        (["--size", "\n"], "Error parsing --size: invalid literal for int() with base 10: '\\n'; see `program --help`"),
+        (["--size", "x"], "--size: invalid literal for int() with base 10: 'x'"),
+        (["--size", "-1"], "size is -1"),
+        (["--size"], "--size"),
+        (["--sizes", "3"], "--sizes, 3"),
+        (["--size", "\n"], "--size: invalid literal for int() with base 10: '\\n'"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], text: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_one_line(
+    arguments: list[str], shown: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding=encoding))  # decides how tyro draws
     with pytest.raises(UserError) as caught:
         parse(Options, arguments, prog="program")
-    assert str(caught.value) == text
+    text = str(caught.value)
+    assert shown in text
+    assert text.endswith("; see `program --help`")
+    assert "\n" not in text
 
 
-def test_arguments() -> None:
+def test_valid_arguments_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(Options, ["--size=7"], prog="program") == Options(size=7)
     assert parse(Options, [], prog="program") == Options()
-
-
-def test_help_ends_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(Options, ["--help"], prog="program")
     assert caught.value.code == 0

@@ -22,46 +22,37 @@ FRAMES = """<!DOCTYPE html><pre id="found"></pre><script>addEventListener("messa
 <iframe src="probed.html" width="1280" height="800"></iframe>
 <iframe src="probed.html" width="390" height="800"></iframe>
 """
-"""A window is never narrower than 500 pixels; a frame in it is."""
+"""Frames, because a window is never narrower than 500 pixels."""
 
 
 @pytest.fixture
 def copy(finished: Any, tmp_path: Path) -> Path:
-    """The finished run, with room for a report."""
+    """A copy of the finished run that may be changed."""
     return shutil.copytree(finished.folder, tmp_path / "runs" / "copy")
 
 
-def test_the_page_is_written_beside_the_run(copy: Path, command: Command) -> None:
+def test_what_is_refused(copy: Path, tmp_path: Path, command: Command) -> None:
+    record = copy / "record.json"
+    assert f"--out is {record}" in command("report", copy, "--out", record).refused()
+    assert f"cannot write {record / 'a.html'}" in command("report", copy, "--out", record / "a.html").refused()
+    assert "twice" in command("report", copy, copy).refused()
+    assert "nix" in command("report", "nix", "--runs", tmp_path).refused()
+    record.unlink()
+    assert str(record) in command("report", copy).refused()
+
+
+def test_a_page_is_written_and_a_browser_shows_it(copy: Path, command: Command) -> None:
     done = command("report", "copy", "--runs", copy.parent)
     assert done.code == 0
-    page = (copy / "report.html").read_text(encoding="utf-8")
-    assert done.out == f"{copy / 'report.html'} ({len(page.encode()) / 1e6:.1f} MB)\n"
-    assert page.startswith("<!DOCTYPE html>\n")
+    page = copy / "report.html"
+    content = page.read_text(encoding="utf-8")
+    assert f"{page} ({len(content.encode()) / 1e6:.1f} MB)" in done.out
+    assert content.startswith("<!DOCTYPE html>\n")
     assert not list(copy.glob(".*.part"))
-
-
-def test_what_is_refused(copy: Path, tmp_path: Path, command: Command) -> None:
-    text = command("report", copy, "--out", copy / "record.json").refused()
-    assert text == f"--out is {copy / 'record.json'}, but must name a file that ends in .html"
-    assert command("report", copy, copy).refused() == "a run is named twice; a comparison needs different ones"
-    assert command("report", "nix", "--runs", tmp_path).refused() == (
-        f"no run is called nix, neither as a path nor in {tmp_path}"
-    )
-    (copy / "record.json").unlink()
-    assert command("report", copy).refused() == f"{copy} holds no finished run: {copy / 'record.json'} is missing"
-
-
-def test_a_place_that_cannot_be_written(copy: Path, command: Command) -> None:
-    out = copy / "record.json" / "page.html"
-    assert command("report", copy, "--out", out).refused() == f"cannot write {out}: File exists; choose another --out"
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
-def test_a_browser_shows_it(copy: Path, command: Command) -> None:
-    page = copy.parent / "new" / "page.html"
-    assert command("report", "--runs", copy.parent, "--out", page).code == 0
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
     assert "CONSOLE" not in browse(page, "--enable-logging=stderr").stderr
-    content = re.sub(r"<meta http-equiv=.*?>", "", page.read_text(encoding="utf-8"))  # it forbids scripts
+    content = re.sub(r"<meta http-equiv=.*?>", "", content)  # it forbids scripts
     write_text(page.with_name("probed.html"), content.replace("</body>", PROBE))
     write_text(page.with_name("frames.html"), FRAMES)
     shown = browse(page.with_name("frames.html"), "--virtual-time-budget=10000").stdout

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 from safetensors import SafetensorError, safe_open
 
 from fastcifar.augment.transform import Transform
-from fastcifar.cli.predict import read_image
 from fastcifar.config import NO_AUGMENTATION
 from fastcifar.data.checks import VERIFIED_NAME, checked_beton
 from fastcifar.data.manifest import MANIFEST_NAME, load_manifest
@@ -28,6 +27,7 @@ from fastcifar.data.sources.image_file import decode
 from fastcifar.data.sources.image_tree import ImageTree
 from fastcifar.data.sources.members import Member
 from fastcifar.data.sources.pickled_batch import read_batch, read_class_names
+from fastcifar.data.sources.user_image import read_image
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.recipes import load_config
 from fastcifar.runs.checkpoint import digest_of, read_checkpoint
@@ -52,10 +52,10 @@ def _file(name: str, content: bytes) -> Path:
 
 def manifest(content: bytes) -> None:
     """A manifest.json, and its summary as `prepare` prints it."""
-    from fastcifar.cli.prepare import _summary
+    from fastcifar.cli.prepare import summary
 
     _file(MANIFEST_NAME, content)
-    _summary(load_manifest(FOLDER), FOLDER).encode("utf-8")
+    summary(load_manifest(FOLDER), FOLDER).encode("utf-8")
 
 
 def verified(content: bytes) -> None:
