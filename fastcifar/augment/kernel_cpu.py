@@ -6,10 +6,8 @@ staged inside a border, so that every crop is a plain load at another position; 
 shuffled images lie 3 KB here and there in 154 MB, which no hardware prefetcher foresees.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,16 +15,15 @@ import numpy as np
 from fastcifar import rng as draws
 from fastcifar.augment import pixel, pixel_rows
 from fastcifar.augment.pixel_rows import ROW, row_store
-from fastcifar.data.cifar10 import CHANNELS
-from fastcifar.data.cifar10 import IMAGE_SIZE as SIDE
-from fastcifar.runtime.kernel_cache import compiled
+from fastcifar.data.cifar10 import CHANNELS, IMAGE_SIZE
+from fastcifar.runtime.kernel_cache import compiled, source_digest
 from fastcifar.runtime.simd import function, memory, vector
 from fastcifar.runtime.simd.function import prefetch
 from fastcifar.runtime.simd.memory import CACHE_LINE
 
 BORDER = 16 * CHANNELS  # the largest padding
 STAGED_ROW = ROW + 2 * BORDER
-BLACK_ROW = SIDE  # an additional staged row, which stays zero
+BLACK_ROW = IMAGE_SIZE  # an additional staged row, which stays zero
 
 hash64 = numba.njit(inline="always")(draws.hash64)
 
@@ -40,18 +37,18 @@ def _below(hashed, shift, limit):
 @numba.njit(inline="always")
 def _reflected(i):
     """Index inside the image for an index up to 31 outside of it; the border is not repeated."""
-    return -i if i < 0 else (2 * (SIDE - 1) - i if i >= SIDE else i)
+    return -i if i < 0 else (2 * (IMAGE_SIZE - 1) - i if i >= IMAGE_SIZE else i)
 
 
 @numba.njit(inline="always")
 def _stage(staged, image, pad, reflect):
     """Copies an image (32, 96) to the middle of `staged`; with `reflect` it also fills `pad` columns on both sides."""
-    for y in range(SIDE):
+    for y in range(IMAGE_SIZE):
         target, source = staged[STAGED_ROW * y + BORDER : STAGED_ROW * y + BORDER + ROW], image[y]
         for j in range(ROW):
             target[j] = source[j]
     if reflect:
-        for y in range(SIDE):
+        for y in range(IMAGE_SIZE):
             left, right = STAGED_ROW * y + BORDER, STAGED_ROW * y + BORDER + ROW - CHANNELS
             for j in range(CHANNELS, CHANNELS * (pad + 1), CHANNELS):
                 for c in range(CHANNELS):
@@ -63,7 +60,7 @@ def _stage(staged, image, pad, reflect):
 def _row_start(y, shift_y, shift_x, reflect):
     """Position in `staged` of row `y` of the crop whose top left pixel is (shift_y, shift_x) of the image."""
     y += shift_y
-    row = _reflected(y) if reflect else (y if 0 <= y < SIDE else BLACK_ROW)
+    row = _reflected(y) if reflect else (y if 0 <= y < IMAGE_SIZE else BLACK_ROW)
     return STAGED_ROW * row + BORDER + CHANNELS * shift_x
 
 
@@ -74,10 +71,10 @@ def _image_store(cast):
     @numba.njit(inline="always")
     def store_image(out, staged, shift_y, shift_x, flip, reflect, scale, bias):
         if flip:
-            for y in range(SIDE):
+            for y in range(IMAGE_SIZE):
                 store_flipped(out, ROW * y, staged, _row_start(y, shift_y, shift_x, reflect), scale, bias)
         else:
-            for y in range(SIDE):
+            for y in range(IMAGE_SIZE):
                 store(out, ROW * y, staged, _row_start(y, shift_y, shift_x, reflect), scale, bias)
 
     return store_image
@@ -106,12 +103,12 @@ def _area_weights(size):
     In units of 1 / (32 * size) of the side an input row spans `size` and an output row 32, so the weights are integers
     that sum to 32. Near the end `first` is moved back, so that no row outside the image is read.
     """
-    taps = min(SIDE, (SIDE - 1) // size + 2)
+    taps = min(IMAGE_SIZE, (IMAGE_SIZE - 1) // size + 2)
     first = np.empty(size, np.int64)
     weights = np.empty((size, taps), np.int32)
     for i in range(size):
-        begin, end = SIDE * i, SIDE * (i + 1)
-        first[i] = min(begin // size, SIDE - taps)
+        begin, end = IMAGE_SIZE * i, IMAGE_SIZE * (i + 1)
+        first[i] = min(begin // size, IMAGE_SIZE - taps)
         for k in range(taps):
             j = first[i] + k
             weights[i, k] = max(0, min(end, size * (j + 1)) - max(begin, size * j))
@@ -177,7 +174,10 @@ def _store_small(out, small, spill, scale, bias, dtype):
 def _hole(centre, cutout, size):
     """Half-open range of the `size` pixels whose centres lie in the hole; `centre` and `cutout` are in pixels of 32."""
     begin = 2 * size * (centre - cutout // 2)
-    first, last = (begin + SIDE - 1) // (2 * SIDE), (begin + 2 * size * cutout + SIDE - 1) // (2 * SIDE)
+    first, last = (
+        (begin + IMAGE_SIZE - 1) // (2 * IMAGE_SIZE),
+        (begin + 2 * size * cutout + IMAGE_SIZE - 1) // (2 * IMAGE_SIZE),
+    )
     return max(0, min(size, first)), max(0, min(size, last))
 
 
@@ -185,15 +185,15 @@ def _hole(centre, cutout, size):
 def _cut_out(out, hashed, cutout):
     """Sets a random hole of an image (size, 3 * size) to zero, which is the mean."""
     size = out.shape[0]
-    top, bottom = _hole(_below(hashed, np.uint64(0), SIDE), cutout, size)
-    left, right = _hole(_below(hashed, np.uint64(32), SIDE), cutout, size)
+    top, bottom = _hole(_below(hashed, np.uint64(0), IMAGE_SIZE), cutout, size)
+    left, right = _hole(_below(hashed, np.uint64(32), IMAGE_SIZE), cutout, size)
     for y in range(top, bottom):
         row = out[y, CHANNELS * left : CHANNELS * right]
         for j in range(len(row)):
             row[j] = 0
 
 
-def _build(source_digest: str) -> Callable[..., None]:
+def _build(digest: str) -> Callable[..., None]:
     def augment(
         images,  # uint8 (n, 32, 96): a row's pixels and channels share an axis
         indices, sample_ids,  # int64 (b,): positions in `images`; data-set indices, which key the random draws
@@ -206,27 +206,27 @@ def _build(source_digest: str) -> Callable[..., None]:
         out,  # (b, size, 3 * size): bit patterns, uint32 for float32 and uint16 for the other dtypes
     ):  # fmt: skip
         # in the closure, so part of the disk cache's key: numba does not notice edits of the functions a kernel calls
-        assert source_digest
+        assert digest
         count, size = out.shape[0], out.shape[1]
         first, weights = _area_weights(size)
         for chunk in numba.prange(num_chunks):
-            staged = np.zeros((SIDE + 1) * STAGED_ROW, np.uint8)
-            small = np.zeros(SIDE * ROW, np.uint8)
+            staged = np.zeros((IMAGE_SIZE + 1) * STAGED_ROW, np.uint8)
+            small = np.zeros(IMAGE_SIZE * ROW, np.uint8)
             column = np.empty(ROW, np.int32)
             spill = np.empty(ROW, out.dtype)
             end = (chunk + 1) * count // num_chunks
             for i in range(chunk * count // num_chunks, end):
                 following = images[indices[min(i + 1, end - 1)]].reshape(-1)
-                for j in range(0, SIDE * ROW, CACHE_LINE):
+                for j in range(0, IMAGE_SIZE * ROW, CACHE_LINE):
                     prefetch(following, j)
                 sample = np.uint64(sample_ids[i])
                 crop = hash64(crop_key, sample * np.uint64(2))
-                shift_y = _below(crop, np.uint64(0), 2 * pad + 1 + SIDE - crop_size) - pad
-                shift_x = _below(crop, np.uint64(32), 2 * pad + 1 + SIDE - crop_size) - pad
+                shift_y = _below(crop, np.uint64(0), 2 * pad + 1 + IMAGE_SIZE - crop_size) - pad
+                shift_x = _below(crop, np.uint64(32), 2 * pad + 1 + IMAGE_SIZE - crop_size) - pad
                 flipped = flip and ((hash64(flip_key, sample) + flip_parity) & np.uint64(1)) == np.uint64(1)
                 _stage(staged, images[indices[i]], pad, reflect)
                 target = out[i].reshape(-1)
-                if size == SIDE:
+                if size == IMAGE_SIZE:
                     _store(target, staged, shift_y, shift_x, flipped, reflect, scale, bias, dtype)
                 else:
                     if crop_size == size:
@@ -246,5 +246,4 @@ def kernel() -> Callable[..., None]:
 
     Its first call with an output width of 32 or 16 bits compiles it, or loads it from numba's disk cache.
     """
-    sources = (Path(module.__file__ or "") for module in (draws, pixel, pixel_rows, function, memory, vector))
-    return _build(hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest())
+    return _build(source_digest(draws, pixel, pixel_rows, function, memory, vector))

@@ -5,11 +5,9 @@ Sums run in float32 over up to 256 rows and in float64 beyond. Each thread sums 
 of threads gives the same bits.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import NamedTuple
 
 import numba
@@ -17,7 +15,7 @@ import numpy as np
 
 from fastcifar.nn import activation
 from fastcifar.nn.activation import ACTIVATIONS
-from fastcifar.runtime.kernel_cache import compiled
+from fastcifar.runtime.kernel_cache import compiled, source_digest
 from fastcifar.runtime.simd import function, memory, vector
 from fastcifar.runtime.simd.function import variants
 from fastcifar.runtime.simd.memory import address, itemsize, load, store
@@ -98,16 +96,15 @@ class Kernels(NamedTuple):
 @cache
 def kernels(fp16: bool) -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache."""
-    sources = (Path(module.__file__ or "").read_bytes() for module in (activation, function, memory, vector))
-    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    digest = source_digest(activation, function, memory, vector)
     builders = (_moments_kernel, _apply_kernel, _gradient_sums_kernel, _gradient_kernel)
     return Kernels(*(compiled(build(digest, fp16), parallel=True, nogil=True) for build in builders))
 
 
-def _moments_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _moments_kernel(digest: str, fp16: bool) -> Callable[..., None]:
     def moments(z, origin, parts):
         """Sums of z - origin and of its square over a thread's rows, into float64 parts (threads, 2, channels)."""
-        assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
+        assert digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
         rows, channels = z.shape
         threads = len(parts)
         for thread in numba.prange(threads):
@@ -126,10 +123,10 @@ def _moments_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
     return moments
 
 
-def _apply_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _apply_kernel(digest: str, fp16: bool) -> Callable[..., None]:
     def apply(index, z, scale, shift, out, threads):
         """out = act(z * scale + shift), float32 (rows, channels)."""
-        assert source_digest
+        assert digest
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):
@@ -143,13 +140,13 @@ def _apply_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
     return apply
 
 
-def _gradient_sums_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _gradient_sums_kernel(digest: str, fp16: bool) -> Callable[..., None]:
     def gradient_sums(index, gradient, z, scale, shift, mean, parts):
         """Sums over a thread's rows, into float64 parts (threads, 3, channels), from the float32 output gradient.
 
         They are of inner = gradient * act'(z * scale + shift), inner * (z - mean) and inner * inner.
         """
-        assert source_digest
+        assert digest
         rows, channels = z.shape
         threads = len(parts)
         for thread in numba.prange(threads):
@@ -170,13 +167,13 @@ def _gradient_sums_kernel(source_digest: str, fp16: bool) -> Callable[..., None]
     return gradient_sums
 
 
-def _gradient_kernel(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _gradient_kernel(digest: str, fp16: bool) -> Callable[..., None]:
     def gradient(index, gradient, z, scale, shift, mean, outer, constant, linear, out, threads):
         """out = inner * outer + constant + (z - mean) * linear, with inner as in `gradient_sums`.
 
         out (rows, channels) has the type of z; float16 values are clamped to FP16_LIMIT.
         """
-        assert source_digest
+        assert digest
         rows, channels = z.shape
         for thread in numba.prange(threads):
             for row in range(thread * rows // threads, (thread + 1) * rows // threads):

@@ -1,10 +1,18 @@
 """numba's on-disk cache of compiled code, which saves seconds of compilation; a broken cache is never an error."""
 
 import contextlib
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
+
+
+def source_digest(*modules: ModuleType) -> str:
+    """SHA-256 of the modules' sources, for a kernel's cache key: numba misses edits of what a kernel inlines."""
+    return hashlib.sha256(b"".join(Path(module.__file__ or "").read_bytes() for module in modules)).hexdigest()
 
 
 def compiled(function: Callable[..., None], **options: Any) -> Callable[..., None]:

@@ -8,10 +8,8 @@ thread computes each of the 36 GEMMs for all outputs, because the sums of all 36
 The number of threads alone decides which thread computes what, so the same number of threads gives the same bits.
 """
 
-import hashlib
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
@@ -31,7 +29,7 @@ from fastcifar.nn.winograd.staging import (
 )
 from fastcifar.nn.winograd.tile_layout import covered, gemm_tiles, tile_count, tile_grid
 from fastcifar.nn.winograd.transforms import filter_gradient_transform, filter_pair_transform_fp16, filter_transform
-from fastcifar.runtime.kernel_cache import compiled
+from fastcifar.runtime.kernel_cache import compiled, source_digest
 from fastcifar.runtime.simd import function, memory, vector
 from fastcifar.runtime.simd.memory import CACHE_LINE, Strided2D, address, aligned_zeros, itemsize
 from fastcifar.runtime.simd.vector import LANES, VECTOR_BYTES
@@ -54,9 +52,7 @@ class Kernels(NamedTuple):
 @cache
 def kernels(fp16: bool) -> Kernels:
     """The compiled kernels; the first call of each compiles, or loads from numba's disk cache."""
-    modules = (gemm, matrices, staging, tile_layout, transforms, function, memory, vector)
-    sources = (Path(module.__file__ or "").read_bytes() for module in modules)
-    digest = hashlib.sha256(b"".join(sources)).hexdigest()
+    digest = source_digest(gemm, matrices, staging, tile_layout, transforms, function, memory, vector)
     functions = (_convolve, _filter_gradient, _transform_filters, _reduce_filter_grad)
     return Kernels(*(compiled(build(digest, fp16), parallel=True, nogil=True) for build in functions))
 
@@ -79,7 +75,7 @@ def _image_buffer(rows, columns, channels, dtype):
     return aligned_zeros(rows * columns * channels, dtype).reshape(rows, columns, channels)
 
 
-def _convolve(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _convolve(digest: str, fp16: bool) -> Callable[..., None]:
     dtype, vector_lanes = (np.int16, 2 * LANES) if fp16 else (np.float32, LANES)
 
     def convolve(x, indices_in, filters, y, indices_out, scale, height, width, images, threads, avx512):
@@ -92,7 +88,7 @@ def _convolve(source_digest: str, fp16: bool) -> Callable[..., None]:
         With fp16, x with indices_in and y with indices_out are float16 and the others may be; c is even in filters.
         A float32 y without indices_out is multiplied by scale (1,).
         """
-        assert source_digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
+        assert digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
         number, channels, inputs = len(x), x.shape[3], filters.shape[2]
         lanes = (channels + vector_lanes - 1) // vector_lanes * vector_lanes
         parts = (number + images - 1) // images
@@ -130,7 +126,7 @@ def _convolve(source_digest: str, fp16: bool) -> Callable[..., None]:
     return convolve
 
 
-def _filter_gradient(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _filter_gradient(digest: str, fp16: bool) -> Callable[..., None]:
     dtype, vector_lanes = (np.int16, 2 * LANES) if fp16 else (np.float32, LANES)
 
     def filter_gradient(x, gradient, pool_indices, sums, height, width, images, threads, avx512):
@@ -139,7 +135,7 @@ def _filter_gradient(source_digest: str, fp16: bool) -> Callable[..., None]:
         x (n, h, w, c); gradient and pool_indices like y and indices_out of `convolve`; height, width and images as
         there. c is rounded up to a multiple of 8 in sums, which is overwritten. With fp16 the gradient is float16.
         """
-        assert source_digest
+        assert digest
         number, channels = len(x), x.shape[3]
         blocks, sum_rows = sums.shape[1], sums.shape[3]
         lanes = (channels + vector_lanes - 1) // vector_lanes * vector_lanes
@@ -177,14 +173,14 @@ def _filter_gradient(source_digest: str, fp16: bool) -> Callable[..., None]:
     return filter_gradient
 
 
-def _transform_filters(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _transform_filters(digest: str, fp16: bool) -> Callable[..., None]:
     def transform_filters(weight, rotated, filters, threads):
         """U = G g G^T of weight (3, 3, c, k), k a multiple of 32, into filters (k // 32, 36, c, 32).
 
         rotated: by 180 degrees, as the gradient of the input needs it. With fp16, c is even and filters are float16,
         with two inputs interleaved: (k // 32, 36, c // 2, 32, 2).
         """
-        assert source_digest
+        assert digest
         inputs, outputs = weight.shape[2:]
         tap = -4 * inputs * outputs if rotated else 4 * inputs * outputs  # bytes
         start = address(weight) - 8 * tap if rotated else address(weight)
@@ -204,10 +200,10 @@ def _transform_filters(source_digest: str, fp16: bool) -> Callable[..., None]:
     return transform_filters
 
 
-def _reduce_filter_grad(source_digest: str, fp16: bool) -> Callable[..., None]:
+def _reduce_filter_grad(digest: str, fp16: bool) -> Callable[..., None]:
     def reduce_filter_grad(sums, weight, threads):
         """Adds the threads' parts in sums[0] and transforms them to the gradient of a weight (3, 3, c, k)."""
-        assert source_digest
+        assert digest
         inputs, outputs = weight.shape[2:]
         element, tap = sums.strides[2], weight.strides[1]
         for thread in numba.prange(threads):
