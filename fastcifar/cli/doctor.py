@@ -15,7 +15,7 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
+class Options:
     """Show versions, hardware, the settings that `auto` chooses on this machine, and the prepared data."""
 
     data: tyro.conf.Positional[Path] = Path("data")
@@ -24,7 +24,7 @@ class DoctorOptions:
 
 def main(arguments: list[str]) -> None:
     """Prints one line `name: value` for each fact."""
-    options = parse(DoctorOptions, arguments, prog="fastcifar doctor")
+    options = parse(Options, arguments, prog="fastcifar doctor")
     for name, value in facts(options.data):
         print(f"{name + ':':14}{value}")
 
