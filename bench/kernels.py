@@ -10,14 +10,14 @@ import torch
 
 from bench import measure as m
 from bench.peers import AUGMENT
-from fastcifar.augment.transform import SIDE, Transform
+from fastcifar.augment.transform import Transform
 from fastcifar.config import Config
+from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.data.prepared import load_manifest, read_split
 from fastcifar.errors import UserError
 from fastcifar.runtime.device import DTYPES, Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 
-IMAGE = SIDE * SIDE * 3
 INDEX_BYTES = 16  # a row and a sample number
 COPY_POOL = 2**29  # bytes that the copy works on, several times the size of any cache
 GB = 1e9
@@ -73,7 +73,7 @@ class Case:
     @property
     def traffic(self) -> int:
         """Bytes that a call reads and writes."""
-        return self.batch * (IMAGE + INDEX_BYTES + IMAGE * DTYPES[self.dtype].itemsize)
+        return self.batch * (IMAGE_BYTES + INDEX_BYTES + IMAGE_BYTES * DTYPES[self.dtype].itemsize)
 
 
 class Bench:
@@ -101,7 +101,9 @@ class Bench:
         transform, calls = self.transforms[case.dtype], self._calls(case)
         batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
         if case.output == "reused":
-            out = torch.empty((case.batch, SIDE, SIDE, 3), dtype=transform.dtype, device=self.runtime.device)
+            out = torch.empty(
+                (case.batch, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=transform.dtype, device=self.runtime.device
+            )
             state = torch.zeros(2, dtype=torch.int64, device=self.runtime.device)
 
             def work() -> None:
@@ -195,7 +197,7 @@ def main(arguments: list[str]) -> None:
         "n": options.runs,
         "images": len(bench.images),
         "images_per_round": options.images_per_round,
-        "traffic": f"{IMAGE} bytes read, {INDEX_BYTES} of indices, 3072 values written, per image",
+        "traffic": f"{IMAGE_BYTES} bytes read, {INDEX_BYTES} of indices, 3072 values written, per image",
         "clock": CLOCK,
         "outputs": OUTPUTS,
         "cases": found,

@@ -50,7 +50,7 @@ def test_kernel(benchmark: Any, data: Path, dtype: torch.dtype, batch: int):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", LOADERS)
 def test_loader(benchmark: Any, data: Path, kind: Any, dtype: torch.dtype):
-    """Twenty batches of an epoch, from requesting the first one."""
+    """Twenty batches of an epoch, from asking for the first one."""
     options: dict[str, Any] = {"batch_size": 500, "seed": 0, "shuffle": True, "drop_last": True}
     with open_loader(kind, data, "train", _transform(data, dtype), **options) as loader:
 

@@ -79,16 +79,15 @@ def _cpu_kernel() -> str:
     transform = Transform(AugmentConfig(), (0.5,) * 3, (0.25,) * 3)
     ours = transform(image, np.zeros(1, np.int64), np.zeros(1, np.int64), 0).permute(0, 2, 3, 1).numpy()
     bits = reference.augment_one(image[0], AugmentConfig(), transform.scale, transform.bias, seed=0, epoch=0, sample=0)
-    equal = np.array_equal(ours[0].view(np.uint32), bits)
-    return "equal to the NumPy reference" if equal else "DIFFERS from the NumPy reference"
+    return "equal to the reference" if np.array_equal(ours[0].view(np.uint32), bits) else "DIFFERS from the reference"
 
 
 def _cuda_kernel() -> str:
     try:
         cuda = importlib.import_module("numba.cuda")
     except ImportError as error:
-        return f"cannot import numba-cuda: {error}"
-    return "numba-cuda finds a GPU" if cuda.is_available() else "numba-cuda is installed, but finds no GPU"
+        return f"numba-cuda does not import: {error}"
+    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
 
 
 def _data(folder: Path) -> str:
