@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> None:
     elif name in ("-h", "--help"):
         print("usage: fastcifar COMMAND [OPTIONS]\n")
         print("\n".join(f"  {command:10}{text}" for command, text in COMMANDS.items()))
-        print("\n`fastcifar COMMAND --help` lists the options of a command.")
+        print("\n`fastcifar COMMAND --help` lists the options of a command. `--debug` shows the traceback of an error.")
     elif name in COMMANDS:
         importlib.import_module(f"fastcifar.cli.{name.replace('-', '_')}").main(arguments[1:])
     else:

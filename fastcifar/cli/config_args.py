@@ -69,7 +69,7 @@ def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], s
     arguments, name = _take(arguments, "--recipe")
     config = load_config(None if file is None else Path(file), name)
     others = ", ".join(other for other in RECIPES if other != config.recipe)
-    about = f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})\nOther recipes: {others}"
+    about = f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})\n\nOther recipes: {others}"
     return config, arguments, f"{description}\n{about}"
 
 

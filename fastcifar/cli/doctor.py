@@ -14,7 +14,7 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class DoctorOptions:
+class Options:
     """Show versions, hardware, the settings that `auto` chooses on this machine, and the prepared data."""
 
     data: tyro.conf.Positional[Path] = Path("data")
@@ -23,7 +23,7 @@ class DoctorOptions:
 
 def main(arguments: list[str]) -> None:
     """Prints one line `name: value` for each fact."""
-    options = parse(DoctorOptions, arguments, prog="fastcifar doctor")
+    options = parse(Options, arguments, prog="fastcifar doctor")
     for name, value in facts(options.data):
         print(f"{name + ':':14}{value}")
 
@@ -88,8 +88,8 @@ def _cuda_kernel() -> str:
     try:
         cuda = import_numba_cuda()
     except ImportError as error:
-        return f"cannot import numba-cuda: {error}"
-    return "numba-cuda finds a GPU" if cuda.is_available() else "numba-cuda is installed, but finds no GPU"
+        return f"numba-cuda does not import: {error}"
+    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
 
 
 def _data(folder: Path) -> str:

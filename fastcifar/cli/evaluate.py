@@ -11,7 +11,7 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
+class Options:
     """Evaluate a finished run on the whole test set.
 
     Prints the accuracy per class and overall, the confusion matrix and the calibration. Writes evaluation.json,
@@ -22,20 +22,28 @@ class EvaluateOptions:
     """Folder of the run, its name inside --runs, or "latest"."""
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder of the prepared data. Default: the folder the run was trained on."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder to write to. Default: the folder of the run."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the data of the run)")] = (
+        None
+    )
+    """Folder of the prepared data."""
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the folder of the run)")
+    ] = None
+    """Folder to write to."""
     galleries: bool = False
-    """Also write the most confident mistakes and the most confident correct predictions, with Grad-CAM, as PNG files
-    and galleries.json."""
-    layer: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Layer for Grad-CAM. Default: the last block whose feature map is at least 8x8."""
+    """Also plot the most confident mistakes and correct predictions, with Grad-CAM; writes galleries.json as well."""
+    layer: Annotated[
+        str | None,
+        tyro.conf.arg(
+            metavar="NAME", help_behavior_hint="(default: the last block with a feature map of at least 8x8)"
+        ),
+    ] = None
+    """Layer for Grad-CAM."""
 
 
 def main(arguments: list[str]) -> None:
     """Raises UserError."""
-    options = parse(EvaluateOptions, arguments, prog="fastcifar evaluate")
+    options = parse(Options, arguments, prog="fastcifar evaluate")
     if options.layer is not None and not options.galleries:
         raise UserError(f"--layer {options.layer} needs --galleries: it is the layer for Grad-CAM")
 

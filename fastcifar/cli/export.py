@@ -10,7 +10,7 @@ from fastcifar.cli.parsing import parse
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExportOptions:
+class Options:
     """Export the network of a finished run as one file, with a model card.
 
     The exported network includes the normalisation: its input are images (n, 3, 32, 32) with values from 0 to 1.
@@ -22,13 +22,15 @@ class ExportOptions:
     """Folder in which runs are looked up."""
     format: Literal["safetensors", "onnx"] = "safetensors"
     """safetensors for PyTorch, onnx for ONNX Runtime (needs the extra `onnx`)."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder to write to. Default: `export` in the folder of the run."""
+    out: Annotated[
+        Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: export/ in the folder of the run)")
+    ] = None
+    """Folder to write to."""
 
 
 def main(arguments: list[str]) -> None:
     """Raises UserError."""
-    options = parse(ExportOptions, arguments, prog="fastcifar export")
+    options = parse(Options, arguments, prog="fastcifar export")
 
     from fastcifar.export.files import export
     from fastcifar.runs.load import load_run

@@ -18,7 +18,7 @@ Writes lr_find.png and lr_find.json and changes nothing else. All flags of `fast
 
 
 @dataclass(frozen=True, kw_only=True)
-class LrFindOptions:
+class Options:
     """The range test, and the configuration it is for."""
 
     kind: Literal["exponential", "linear"] = "exponential"
@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as in training
     from fastcifar.cli.config_args import parse_with_config
 
-    options = parse_with_config(LrFindOptions(), arguments, DESCRIPTION, prog="fastcifar lr-find")
+    options = parse_with_config(Options(), arguments, DESCRIPTION, prog="fastcifar lr-find")
 
     from fastcifar.analysis.figure_files import save_figure
     from fastcifar.analysis.lr_range import lr_range_test

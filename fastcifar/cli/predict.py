@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -10,14 +11,14 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictOptions:
+class Options:
     """Classify image files and print the most probable classes.
 
     Of an image of any size, the central square is scaled to 32x32 pixels. The prediction is the mean over the image
     and its mirror image.
     """
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="IMAGE...", help_behavior_hint="")]
     """Image files: PNG, JPEG, WebP, ..."""
     run: str = "latest"
     """Folder of the run, its name inside --runs, or "latest"."""
@@ -29,7 +30,7 @@ class PredictOptions:
 
 def main(arguments: list[str]) -> None:
     """Raises UserError."""
-    options = parse(PredictOptions, arguments, prog="fastcifar predict")
+    options = parse(Options, arguments, prog="fastcifar predict")
     if not options.images:
         raise UserError("no image given; name at least one file")
     if options.top < 1:

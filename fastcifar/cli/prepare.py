@@ -17,7 +17,7 @@ SOURCE_VARIABLE = "FASTCIFAR_SOURCE"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions:
+class Options:
     """Find or download CIFAR-10, check it, and write train.beton, test.beton and manifest.json.
 
     The source is recognised by its content. It can be
@@ -30,10 +30,11 @@ class PrepareOptions:
     written. If the command fails, the folder keeps its previous content.
     """
 
-    source: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = field(
-        default_factory=lambda: os.environ.get(SOURCE_VARIABLE) or None
-    )
-    """Archive or folder to read, or the word synthetic. Default: the environment variable FASTCIFAR_SOURCE."""
+    source: Annotated[
+        str | None,
+        tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the environment variable FASTCIFAR_SOURCE)"),
+    ] = field(default_factory=lambda: os.environ.get(SOURCE_VARIABLE) or None)
+    """Archive or folder to read, or the word synthetic."""
     out: Path = Path("data")
     """Folder to write to. A downloaded archive is kept there as well."""
     force: bool = False
@@ -42,7 +43,7 @@ class PrepareOptions:
     """Prepare nothing; check the SHA-256 of both beton files and read them."""
     resize: bool = False
     """Convert images that are not 32x32 RGB, instead of refusing them. The aspect ratio is not kept."""
-    url: Annotated[str | None, tyro.conf.arg(metavar="URL")] = None
+    url: Annotated[str | None, tyro.conf.arg(metavar="URL", help_behavior_hint="(default: none)")] = None
     """Mirror of cifar-10-python.tar.gz to try before the built-in ones. The official checksum is required."""
     or_synthetic: bool = False
     """Prepare the synthetic set if no source is given and the download fails. Never replaces real data."""
@@ -58,7 +59,7 @@ class PrepareOptions:
 
 def main(arguments: list[str]) -> None:
     """Raises UserError and RunFailedError."""
-    options = parse(PrepareOptions, arguments, prog="fastcifar prepare", config=(tyro.conf.FlagCreatePairsOff,))
+    options = parse(Options, arguments, prog="fastcifar prepare", config=(tyro.conf.FlagCreatePairsOff,))
     request = asdict(options)
     if request.pop("verify"):
         _verify(options)
@@ -77,7 +78,7 @@ def main(arguments: list[str]) -> None:
         print("already prepared, nothing written (--force writes it again)")
 
 
-def _verify(options: PrepareOptions) -> None:
+def _verify(options: Options) -> None:
     from fastcifar.data.prepared import verify
 
     if options.force or options.hold_out:

@@ -11,7 +11,7 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportOptions:
+class Options:
     """Write one self-contained HTML page on one or more finished runs.
 
     The first run is shown in detail: result and clocks, training curves, confusion matrix, calibration, galleries,
@@ -23,16 +23,21 @@ class ReportOptions:
     """Folders of the runs, their names inside --runs, or "latest"."""
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder of the prepared data for the first run. Default: the folder it was trained on. If that is missing, the
-    page has no images."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """HTML file to write. Default: report.html in the folder of the first run."""
+    data: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the data of the run; no images if it is missing)"),
+    ] = None
+    """Folder of the prepared data for the first run."""
+    out: Annotated[
+        Path | None,
+        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the folder of the first run)"),
+    ] = None
+    """HTML file to write."""
 
 
 def main(arguments: list[str]) -> None:
     """Raises UserError."""
-    options = parse(ReportOptions, arguments, prog="fastcifar report")
+    options = parse(Options, arguments, prog="fastcifar report")
     if options.out is not None and options.out.suffix != ".html":
         raise UserError(f"--out is {options.out}, but must end in .html")
 

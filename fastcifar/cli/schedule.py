@@ -20,17 +20,21 @@ AMPLITUDE = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScheduleOptions:
+class Options:
     """What to plot, and the configuration for `--kind recipe`."""
 
     kind: Literal["recipe", "triangular", "triangular2", "exp_range"] = "recipe"
     """The schedule of the recipe, or cycles. The flags from --base to --gamma are for cycles."""
     base: float = 0.001
     """Learning rate at the ends of a cycle."""
-    peak: float | None = None
-    """Learning rate in the middle of the first cycle. Default: base + amplitude."""
-    amplitude: float | None = None
-    """Height of the first cycle, peak - base. Default: 0.005."""
+    peak: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: base + amplitude)")] = (
+        None
+    )
+    """Learning rate in the middle of the first cycle."""
+    amplitude: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=f"(default: {AMPLITUDE})")] = (
+        None
+    )
+    """Height of the first cycle, peak - base."""
     step_size: int = 2000
     """Steps from base to peak, half a cycle."""
     cycles: int = 3
@@ -48,7 +52,7 @@ def main(arguments: list[str]) -> None:
     """Raises UserError."""
     from fastcifar.cli.config_args import parse_with_config
 
-    options = parse_with_config(ScheduleOptions(), arguments, DESCRIPTION, prog="fastcifar schedule")
+    options = parse_with_config(Options(), arguments, DESCRIPTION, prog="fastcifar schedule")
     text, values, figure = _plan(options.config) if options.kind == "recipe" else _cycles(options)
 
     from fastcifar.analysis.figure_files import save_figure
@@ -83,7 +87,7 @@ def _plan(config: Config) -> tuple[str, dict[str, Any], Any]:
     return plan_table(planned), plan_as_json(planned), draw_plan(planned)
 
 
-def _cycles(options: ScheduleOptions) -> tuple[str, dict[str, Any], Any]:
+def _cycles(options: Options) -> tuple[str, dict[str, Any], Any]:
     """Triangular cycles as text, JSON values and a figure."""
     from fastcifar.analysis.rate_plots import draw_cycles
     from fastcifar.analysis.rate_tables import cycles_as_json

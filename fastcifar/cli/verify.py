@@ -11,7 +11,7 @@ from fastcifar.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class VerifyOptions:
+class Options:
     """Retrain a finished run and compare it bit for bit.
 
     Compares the order of the data, the augmented images, the initial weights, the loss of every step and the final
@@ -20,17 +20,21 @@ class VerifyOptions:
 
     run: tyro.conf.Positional[str] = "latest"
     """Folder of the run, its name inside --runs, or "latest"."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
-    """Compare the first N steps only. Default: all steps and the final weights."""
+    steps: Annotated[
+        int | None, tyro.conf.arg(metavar="N", help_behavior_hint="(default: all, and the final weights)")
+    ] = None
+    """Compare the first N steps only."""
     runs: Path = Path("runs")
     """Folder in which runs are looked up."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Folder of the prepared data. Default: the folder the run was trained on."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="(default: the data of the run)")] = (
+        None
+    )
+    """Folder of the prepared data."""
 
 
 def main(arguments: list[str]) -> None:
     """Raises UserError, and RunFailedError for a run that is not reproduced."""
-    options = parse(VerifyOptions, arguments, prog="fastcifar verify")
+    options = parse(Options, arguments, prog="fastcifar verify")
     if options.steps is not None and options.steps < 1:
         raise UserError(f"--steps is {options.steps}, but must be at least 1")
 
