@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, shown
 
 LARGEST_LR = 1e9  # far above any useful rate; torch fails on one that overflows float32
 
@@ -115,7 +115,7 @@ class SpeedNetConfig:
         require_finite(self, "model.")
         require(
             1 <= len(self.widths) <= 4 and min(self.widths) > 0,
-            f"model.widths is {self.widths}, but must be 1 to 4 positive channel counts",
+            f"model.widths is {shown(self.widths)}, but must be 1 to 4 positive channel counts",
         )
         require(0 < self.bn_momentum <= 1, f"model.bn_momentum is {self.bn_momentum}, but must be in (0, 1]")
         require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")

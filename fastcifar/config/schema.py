@@ -20,6 +20,7 @@ from fastcifar.config.components import (
     require_each,
     require_finite,
 )
+from fastcifar.errors import shown
 
 LARGEST_SEED = 2**63 - 1
 ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
@@ -132,11 +133,11 @@ class Config:
         ends = [end for end, _ in self.resolution]
         require(
             bool(ends) and all(a < b for a, b in pairwise([0.0, *ends])) and ends[-1] == 1,
-            f"resolution is {self.resolution}, but its ends must ascend from above 0 to 1",
+            f"resolution is {shown(self.resolution)}, but its ends must ascend from above 0 to 1",
         )
         require(
             all(16 <= size <= 32 for _, size in self.resolution),
-            f"resolution is {self.resolution}, but its pixels must be between 16 and 32",
+            f"resolution is {shown(self.resolution)}, but its pixels must be between 16 and 32",
         )
         if isinstance(self.model, SpeedNetConfig):
             smallest, blocks = min(size for _, size in self.resolution), len(self.model.widths)
