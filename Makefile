@@ -23,7 +23,7 @@ test: $(VENV)/.ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
-	$(PY) -m pytest -m "not slow and not gpu" $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 setup: $(VENV)/.ready
 
