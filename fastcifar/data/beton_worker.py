@@ -74,3 +74,4 @@ def _end_with_parent(lifeline: int) -> None:
 
 if __name__ == "__main__":
     main(sys.argv[1])
+    os._exit(0)  # at a normal exit, FFCV's native libraries hang on a machine with one CPU; the files are closed

@@ -151,6 +151,16 @@ def test_interrupted_while_the_writer_starts(
     assert writers_of(tmp_path) == []
 
 
+def test_one_cpu_is_enough(small_set: RawSet, tmp_path: Path) -> None:
+    """With one CPU, a normal exit of FFCV's process hangs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        write_betons([(tmp_path / "train.beton", small_set.train)], stalled_after_s=60)
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def test_a_stalled_writer_is_ended(small_set: RawSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "ffcv"]:
         monkeypatch.delitem(sys.modules, name)  # another test may have imported it
