@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from typing import Any, TypeVar
 
 import tyro
@@ -38,4 +39,5 @@ def _explanation(boxed: str) -> str:
         elif lines:
             break
     text = " ".join(lines).rstrip(".") or "the arguments cannot be used"
+    text = re.sub(r"^Error parsing [A-Z]\w*: ", "", text)  # the name of a dataclass tells the user nothing
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
