@@ -16,7 +16,7 @@ from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.models.build import use_kernels
 from fastcifar.runs.load import TrainedRun
-from fastcifar.runtime.device import Runtime, select_runtime
+from fastcifar.runtime.device import Runtime, cpu_facts, select_runtime
 from fastcifar.runtime.progress import Progress, progress
 from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.evaluation import predict_logits, predict_tta
@@ -54,8 +54,9 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     config = trained.config
     folder = config.data if data is None else data
     dataset = _checked_dataset(trained, folder)
-    # this machine may lack the AVX-512 FP16 that trained the run
-    kernels = "auto" if config.cpu_kernels == "winograd-fp16" else config.cpu_kernels
+    # the machine that trained the run had AVX-512 FP16, this one may not
+    lacks_fp16 = config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in cpu_facts()[1]
+    kernels = "auto" if lacks_fp16 else config.cpu_kernels
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
     model = trained.model.to(runtime.device)
     use_kernels(model, runtime.cpu_kernels)

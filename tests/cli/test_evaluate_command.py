@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from fastcifar.analysis import evaluation
 from fastcifar.analysis.evaluation import evaluate_run, summarise
 from fastcifar.data.prepared import write_set
 from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.runs.load import load_run
+from fastcifar.runtime import device
 
 Command = Callable[..., Any]
 FILES = {"evaluation.json", "confusion.png", "reliability.png"}
@@ -109,3 +111,12 @@ def test_a_damaged_run(damage: Callable[[Path], object], file: str, shown: str, 
     refused = command("evaluate", copy).refused()
     assert str(copy / file) in refused
     assert shown in refused
+
+
+def test_a_run_of_a_cpu_with_fp16_on_one_without(copy: Path, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = copy / "config.toml"
+    path.write_text(path.read_text().replace('cpu_kernels = "torch"', 'cpu_kernels = "winograd-fp16"'))
+    for module in (device, evaluation):
+        monkeypatch.setattr(module, "cpu_facts", lambda: ("", frozenset({"avx2"})))
+    expected, found = (evaluate_run(load_run(folder)).primary_logits for folder in (finished.folder, copy))
+    assert (found == expected).all()
