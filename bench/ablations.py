@@ -22,10 +22,12 @@ from bench.time_to_accuracy import (
     train_once,
 )
 from fastcifar.cli.parsing import parse
-from fastcifar.config import Config, MuonConfig, SpeedNetConfig
+from fastcifar.config import Config
 from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
 from fastcifar.files import write_json, write_text
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
 from fastcifar.recipes import RECIPES
 
 BASELINE = "baseline"

@@ -11,9 +11,10 @@ import torch
 from bench.isolated_runner import cores, run_isolated
 from bench.measure import Table, check_out, check_runs, described, finish, ranged, ratios, result_path, summary
 from bench.stages import Task, TimedTraining, stages
-from fastcifar.config import Config, ResNetConfig
+from fastcifar.config import Config
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
+from fastcifar.models.resnet import ResNetConfig
 from fastcifar.runtime.device import Runtime, select_runtime
 
 PARTS = ("data_s", "step_s", "evaluation_s")

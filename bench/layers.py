@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from bench import measure as m
-from fastcifar.config import KERNEL_NAMES, Config, CpuKernels, SpeedNetConfig
+from fastcifar.config import KERNEL_NAMES, Config, CpuKernels
 from fastcifar.errors import UserError
 from fastcifar.models.build import build_model, use_kernels
-from fastcifar.optim.build import build_optimizer
+from fastcifar.models.hooks import before_step
 from fastcifar.recipes import RECIPES
 from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.threads import apply_threads, keep_freed_memory
@@ -20,6 +20,7 @@ from fastcifar.training.step import TrainStep
 
 CLOCK = "perf_counter around one step (forward, backward, update) on images of noise in memory"
 WARM_UP = 2
+LATE = 10**9  # a step after everything that changes during a run
 KINDS: tuple[CpuKernels, ...] = ("torch", "winograd", "winograd-fp16")
 
 
@@ -88,18 +89,15 @@ def stepper(config: Config, runtime: Runtime, size: int) -> Callable[[], float]:
     """Builds a network; the returned function takes a training step and returns its seconds."""
     model = build_model(config.model, 10, config.seed).train()
     use_kernels(model, runtime.cpu_kernels)
-    if isinstance(config.model, SpeedNetConfig):
-        model.stem_learns(False)  # type: ignore[operator]  (the stem is frozen in most steps)
-    step_once = TrainStep(
-        model, build_optimizer(model, config.optimizer, config.batch_size), runtime, config.label_smoothing
-    )
+    before_step(model, LATE, 1)  # the speed network's stem is frozen in most steps
+    step_once = TrainStep(model, config.optimizer.build(model, config.batch_size), runtime, config.label_smoothing)
     generator = torch.Generator().manual_seed(config.seed)
     images = torch.randn(config.batch_size, 3, size, size, generator=generator)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (config.batch_size,), generator=generator)
 
     def step() -> float:
-        return m.seconds(lambda: step_once(images, labels, 0.1), runtime.synchronise)
+        return m.seconds(lambda: step_once(images, labels), runtime.synchronise)
 
     return step
 

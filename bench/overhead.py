@@ -18,12 +18,14 @@ from typing import Any, Literal
 import torch
 
 from bench.measure import Table, check_out, check_runs, described, finish, milliseconds, result_path, summary
-from fastcifar.config import Config, ModelConfig, ResNetConfig, SpeedNetConfig
+from fastcifar.config import Config, ModelConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 from fastcifar.loader.base import Loader
-from fastcifar.optim.build import build_optimizer
-from fastcifar.optim.schedules import one_cycle
+from fastcifar.models.hooks import before_step
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.rates import set_lr
 from fastcifar.recipes import RECIPES
 from fastcifar.runtime.device import Runtime, default_recipe, select_runtime
 from fastcifar.runtime.threads import apply_threads
@@ -129,12 +131,12 @@ def _empty_training_steps() -> Iterator[None]:
 
 def _empty_steps(context: RunContext, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
     """Steps without training, with half of the predictions correct, so that the trainer does not stop the run."""
-    device, peak = context.runtime.device, context.config.schedule.peak_epoch / context.config.epochs
+    device, schedule = context.runtime.device, context.config.schedule
     loss, num_correct = torch.ones((), device=device), torch.tensor(context.config.batch_size // 2, device=device)
     for number in range(first, context.total):
-        lr_scale = one_cycle(number, context.total, peak, context.config.schedule)
-        context.before_step(step_once.model, number)
-        yield Step(number, lr_scale, loss, num_correct)
+        rates = set_lr(step_once.optimizer, schedule.lr_scale(number, context.total, context.config.epochs))
+        before_step(step_once.model, number, context.steps_per_epoch)
+        yield Step(number, rates, loss, num_correct)
 
 
 def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list[float]:
@@ -143,7 +145,7 @@ def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list
     taken: list[float] = []
     with apply_threads(runtime), context.open("train") as loader:
         model = context.new_model(loader)
-        optimizer = build_optimizer(model, config.optimizer, config.batch_size)
+        optimizer = config.optimizer.build(model, config.batch_size)
         steps = training_steps(context, TrainStep(model, optimizer, runtime, config.label_smoothing), loader)
         for number in range(WARM_UP + runs):
             runtime.synchronise()

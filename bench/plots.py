@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench.published import FIGURES, cut_of
-from fastcifar.config import EVALUATION_NAMES
+from fastcifar.evaluation import title_of
 from fastcifar.files import atomic_path
 
 OURS, FFCV, TORCHVISION, NUMPY = "#1f77b4", "#ff7f0e", "#888888", "#bbbbbb"
@@ -154,7 +154,7 @@ def _time_to_accuracy(result: dict[str, Any]) -> Figure:
     )
     axis.margins(x=0.25, y=0.25)
     axis.set_xlabel("run clock, s (from opening the data to the test accuracy)")
-    evaluation = EVALUATION_NAMES[result["runs"][0]["evaluation"]]
+    evaluation = title_of(result["runs"][0]["evaluation"])
     axis.set_ylabel(f"test accuracy, {evaluation}, %")
     axis.set_title(f"{result['recipe']}, n = {result['n']}\n{place_of(result)}", fontsize=11)
     axis.legend(fontsize=9)

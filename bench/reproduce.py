@@ -21,9 +21,11 @@ from fastcifar.config.toml import to_toml
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.files import write_json, write_text
-from fastcifar.optim.schedules import one_cycle, total_steps
 from fastcifar.recipes import RECIPES, load_config
 from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, RECORD_NAME, code_revision, load_record
+from fastcifar.schedules.one_cycle import OneCycle
+from fastcifar.schedules.step_decay import StepDecay
+from fastcifar.training.steps import total_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +101,9 @@ def planned(options: Options, name: str, seed: int, samples: int) -> Config:
 
 def shortened(config: Config, fraction: float) -> Config:
     """A complete run with `fraction` of the epochs and a schedule of the same shape."""
-    schedule = replace(config.schedule, peak_epoch=config.schedule.peak_epoch * fraction)
+    schedule: Any = config.schedule
+    epoch = "drop_epoch" if isinstance(schedule, StepDecay) else "peak_epoch"
+    schedule = replace(schedule, **{epoch: getattr(schedule, epoch) * fraction})
     return replace(config, epochs=config.epochs * fraction, schedule=schedule)
 
 
@@ -107,9 +111,13 @@ def stopped(config: Config, epochs: float, steps_per_epoch: int) -> Config:
     """The first `epochs` of a run as a configuration, with the learning rates of the whole run at every step."""
     schedule, total = config.schedule, total_steps(config.epochs, steps_per_epoch)
     last = total_steps(epochs, steps_per_epoch) - 1
-    lr_scale = one_cycle(last, total, schedule.peak_epoch / config.epochs, schedule)
-    assert schedule.anneal != "cos", "the beginning of a cosine is not a cosine"
-    if epochs > schedule.peak_epoch or schedule.anneal == "step":
+    lr_scale = schedule.lr_scale(last, total, config.epochs)
+    if isinstance(schedule, StepDecay):
+        cut = replace(schedule, drop_epoch=min(schedule.drop_epoch, epochs), factor=lr_scale)
+        return replace(config, epochs=epochs, schedule=cut)
+    assert isinstance(schedule, OneCycle), "only the schedules of the published systems can be cut"
+    assert schedule.anneal == "linear", "the beginning of a cosine is not a cosine"
+    if epochs > schedule.peak_epoch:
         peak_epoch = min(schedule.peak_epoch, epochs)
         return replace(config, epochs=epochs, schedule=replace(schedule, peak_epoch=peak_epoch, end=lr_scale))
     # before the peak of the whole run, the learning rate only rises: the last step becomes the peak

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from bench.isolated_runner import cores
 from bench.peers import Feed, Setting, build_feed
-from fastcifar.config import ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.data.prepared import load_manifest
 from fastcifar.models.build import build_model
-from fastcifar.optim.build import build_optimizer
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.sgd import SgdConfig
 from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.graph import GraphStep
@@ -77,7 +78,7 @@ class TimedTraining:
         with apply_threads(self.runtime):
             self.train, self.test = self._feed("train"), self._feed("test")
             self.model = _network(task).to(device=task.device, memory_format=self.layout)  # type: ignore[call-overload]
-            optimizer = build_optimizer(self.model, SgdConfig(lr=0.01), task.batch_size)
+            optimizer = SgdConfig(lr=0.01).build(self.model, task.batch_size)
             self.step = (GraphStep if stage.graph else TrainStep)(self.model, optimizer, self.runtime, 0.0)
 
     def _feed(self, split: Literal["train", "test"]) -> Feed:
@@ -117,7 +118,7 @@ class TimedTraining:
             data_s += now - mark
             if images is None:
                 break
-            loss, _ = self.step(images.contiguous(memory_format=self.layout), labels, 1.0)
+            loss, _ = self.step(images.contiguous(memory_format=self.layout), labels)
             mark = time.perf_counter()
             step_s += mark - now
         start = time.perf_counter()

@@ -14,9 +14,9 @@ from typing import Any
 
 from bench.measure import Table, check_out, check_runs, mean_interval, result_path
 from fastcifar.cli.parsing import parse
-from fastcifar.config import evaluations_of
 from fastcifar.data.manifest import load_manifest
 from fastcifar.errors import RunFailedError
+from fastcifar.evaluation import evaluations_of
 from fastcifar.files import write_json
 from fastcifar.runs.record import code_revision, load_record
 

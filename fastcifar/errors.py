@@ -1,7 +1,9 @@
 """The errors a user may see. Each message says what is wrong, names the value and says what to do."""
 
+import difflib
 import reprlib
 import struct
+from collections.abc import Iterable
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -37,6 +39,13 @@ class InterruptedRunError(RuntimeError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def choose_one(value: object, choices: Iterable[str]) -> str:
+    """Advice on a value that is none of `choices`: the nearest one if there is one, and all of them."""
+    names = list(choices)
+    near = difflib.get_close_matches(str(value), names, n=1)
+    return "".join(f"did you mean {name!r}? " for name in near) + f"choose one of {', '.join(names)}"
 
 
 def shown(value: object) -> str:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from torch import Tensor
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -31,6 +32,7 @@ class Purpose(IntEnum):
     ORDER = 3
     INIT = 4
     DROPOUT = 5
+    AUGMENT_OP = 6
 
 
 def hash64(key, counter):
@@ -39,6 +41,17 @@ def hash64(key, counter):
     x = (x ^ (x >> SHIFT_30)) * MIX_1
     x = (x ^ (x >> SHIFT_27)) * MIX_2
     return x ^ (x >> SHIFT_31)
+
+
+def hash64_tensor(key: int | Tensor, counter: Tensor) -> Tensor:
+    """`hash64` by tensor operations, on any device; int64 tensors hold the bits of the uint64 numbers."""
+
+    def mixed(x: Tensor, shift: int) -> Tensor:
+        return x ^ (x >> shift & (1 << 64 - shift) - 1)  # torch shifts the sign in; the mask takes it out
+
+    signed = [int(constant.astype(np.int64)) for constant in (GOLDEN, MIX_1, MIX_2)]
+    x = (counter + 1) * signed[0] + (key if isinstance(key, Tensor) else (key ^ 1 << 63) - (1 << 63))
+    return mixed(mixed(mixed(x, 30) * signed[1], 27) * signed[2], 31)
 
 
 @lru_cache(maxsize=64)

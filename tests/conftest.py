@@ -10,9 +10,13 @@ import pytest
 
 from fastcifar.__main__ import main
 from fastcifar.cli.console import run_command
-from fastcifar.config import AugmentConfig, Config, MuonConfig, ScheduleConfig, SpeedNetConfig
+from fastcifar.config import AugmentConfig, Config
 from fastcifar.data.prepared import write_set
 from fastcifar.data.sources.synthetic import synthetic_set
+from fastcifar.evaluation.flip_tta import FlipTta
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.schedules.one_cycle import OneCycle
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +39,7 @@ def tiny(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
         evaluation_batch_size=64,
         model=SpeedNetConfig(widths=(16, 32, 32), activation="relu", logit_scale=1 / 32),
         optimizer=MuonConfig(),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        schedule=OneCycle(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="none", cutout=0),
         amp="float32",
         cpu_kernels="torch",
@@ -60,7 +64,7 @@ def finished(tiny: Config) -> Run:
     """A run of `tiny`, evaluated after every second epoch and at the end with flip TTA."""
     from fastcifar.training.trainer import train
 
-    config = replace(tiny, evaluate_every=2, evaluation="flip_tta")
+    config = replace(tiny, evaluate_every=2, evaluation=FlipTta())
     folder, record = train(config)
     return Run(config, folder, record)
 

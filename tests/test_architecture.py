@@ -21,6 +21,8 @@ LAYERS = (
     ("loader",),
     ("models",),
     ("optim",),
+    ("schedules",),
+    ("evaluation",),
     ("recipes",),
     ("runs",),
     ("training",),

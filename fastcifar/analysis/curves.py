@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from fastcifar.analysis.figure_files import save_figure
-from fastcifar.config import EVALUATION_NAMES, evaluations_of
+from fastcifar.analysis.group_plots import draw_groups
 from fastcifar.errors import UserError
+from fastcifar.evaluation import SINGLE_VIEW, evaluations_of, title_of
 from fastcifar.runs.record import METRICS_NAME, load_record
 
 CURVES_NAME = "curves.png"
-TRAIN_COLOUR, TEST_COLOUR, RATE_COLOUR = "#1f77b4", "#d62728", "#444444"
+TRAIN_COLOUR, TEST_COLOUR = "#1f77b4", "#d62728"
 MAX_POINTS = 1000
 """Points per line; longer runs are drawn as means over a few steps."""
 
@@ -28,7 +29,10 @@ class Curves:
     """Epochs since the start of the run at each step."""
     loss: np.ndarray
     accuracy: np.ndarray
-    rate: np.ndarray
+    rates: dict[str, np.ndarray]
+    """The learning rate that each parameter group was trained with."""
+    momenta: dict[str, np.ndarray]
+    """The momentum of each group that has one."""
     epochs: list[dict[str, Any]]
     """The epoch lines of `metrics.jsonl`."""
     test_accuracies: list[tuple[float, float]]
@@ -69,15 +73,19 @@ def read_curves(folder: Path, record: dict[str, Any], test_loss: float | None = 
     try:
         last = steps[-1]
         per_epoch = last["step"] / last["epoch"] if last["epoch"] else len(steps) / record["epochs"]
-        epoch, loss, accuracy, rate = (
-            np.array([step[key] for step in steps], dtype=float) for key in ("epoch", "loss", "train_accuracy", "lr")
+        epoch, loss, accuracy = (
+            np.array([step[key] for step in steps], dtype=float) for key in ("epoch", "loss", "train_accuracy")
+        )
+        rates, momenta = (
+            {name: np.array([step[key][name] for step in steps], dtype=float) for name in last[key]}
+            for key in ("lr", "momentum")
         )
         epochs[-1] |= {"test_accuracy": record["test_accuracy"], "test_loss": test_loss}
         tests, losses = (
             [(min(line["epoch"], record["epochs"]), line[key]) for line in epochs if line.get(key) is not None]
             for key in ("test_accuracy", "test_loss")
         )
-        return Curves(max(1, round(per_epoch)), epoch, loss, accuracy, rate, epochs, tests, losses)
+        return Curves(max(1, round(per_epoch)), epoch, loss, accuracy, rates, momenta, epochs, tests, losses)
     except (KeyError, TypeError, ValueError, ArithmeticError, IndexError) as error:
         raise UserError(f"{folder / METRICS_NAME} is not what a run writes: {error!r}; train again") from None
 
@@ -101,7 +109,7 @@ def draw_loss(axis: Any, curves: Curves) -> None:
     _draw_steps(axis, curves, curves.loss)
     _draw_epochs(axis, curves, [epoch["loss"] for epoch in curves.epochs])
     if curves.test_losses:
-        label = f"test, {EVALUATION_NAMES['single_view']}"
+        label = f"test, {title_of(SINGLE_VIEW)}"
         axis.plot(*zip(*curves.test_losses, strict=True), "D-", color=TEST_COLOUR, markersize=4, label=label)
     axis.set_ylabel("cross-entropy loss (nats)")
     axis.legend(fontsize="small", loc="upper right")
@@ -120,10 +128,12 @@ def draw_accuracy(axis: Any, curves: Curves, record: dict[str, Any]) -> None:
     axis.legend(fontsize="small", loc="lower right")
 
 
-def draw_rate(axis: Any, curves: Curves) -> None:
-    """Learning rate of each step."""
-    axis.plot(curves.epoch[:: curves.group], curves.rate[:: curves.group], color=RATE_COLOUR)
-    axis.set(ylabel="learning rate", ylim=(0, None))
+def draw_rates(figure: Any, curves: Curves) -> list[Any]:
+    """Learning rate and momentum of each parameter group, as applied at each step; returns the axes."""
+    rates, momenta = (
+        {name: values[:: curves.group] for name, values in some.items()} for some in (curves.rates, curves.momenta)
+    )
+    return draw_groups(figure, curves.epoch[:: curves.group], rates, momenta, "epoch")
 
 
 def draw_curves(folder: Path) -> Path:
@@ -132,12 +142,15 @@ def draw_curves(folder: Path) -> Path:
 
     record = load_record(folder)
     curves = read_curves(folder, record)
-    figure = Figure(figsize=(11, 3.4), layout="constrained", dpi=150)
-    loss, accuracy, rate = figure.subplots(1, 3)
+    figure = Figure(figsize=(11, 3.4 + 0.5 * (len(curves.rates) - 1)), layout="constrained", dpi=150)
+    parts: Any = figure.subfigures(1, 2, width_ratios=(2, 1))
+    left, right = parts
+    axes: Any = left.subplots(1, 2)
+    loss, accuracy = axes
     draw_loss(loss, curves)
     draw_accuracy(accuracy, curves, record)
-    draw_rate(rate, curves)
-    for axis in (loss, accuracy, rate):
+    draw_rates(right, curves)
+    for axis in (loss, accuracy):
         axis.set_xlabel("epoch")
         axis.grid(alpha=0.3)
     figure.suptitle(_title(record))

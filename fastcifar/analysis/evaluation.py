@@ -9,9 +9,11 @@ import numpy as np
 from torch import Tensor
 
 from fastcifar.analysis import metrics
-from fastcifar.config import EVALUATION_NAMES, evaluations_of
+from fastcifar.config.registry import EVALUATIONS
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
+from fastcifar.evaluation import SINGLE_VIEW, second_of, title_of
+from fastcifar.evaluation.logits import evaluate_logits, predict_logits
 from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.models.build import use_kernels
@@ -19,7 +21,6 @@ from fastcifar.runs.load import TrainedRun
 from fastcifar.runtime.device import Runtime, cpu_facts, select_runtime
 from fastcifar.runtime.progress import Progress, progress
 from fastcifar.runtime.threads import apply_threads
-from fastcifar.training.evaluation import predict_logits, predict_tta
 
 EVALUATION_NAME = "evaluation.json"
 
@@ -60,20 +61,20 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
     model = trained.model.to(runtime.device)
     use_kernels(model, runtime.cpu_kernels)
-    _, tta = evaluations_of(config.evaluation)
+    second = second_of(config.evaluation)
     with (
         apply_threads(runtime),
         _open_test_set(trained, folder, runtime) as loader,
         progress("evaluation", 2 * loader.samples, "views") as bar,
     ):
         single, labels = predict_logits(model, _with_progress(loader, bar, 0), runtime)
-        averaged = predict_tta(model, _with_progress(loader, bar, loader.samples), runtime, tta, single)
+        averaged = evaluate_logits(second, model, _with_progress(loader, bar, loader.samples), runtime, single)
     return Evaluation(
         class_names=list(trained.class_names),
         dataset=dataset,
-        primary=config.evaluation,
+        primary=EVALUATIONS.name_of(config.evaluation),
         labels=labels.numpy(),
-        logits={"single_view": single.numpy(), tta: averaged.numpy()},
+        logits={SINGLE_VIEW: single.numpy(), EVALUATIONS.name_of(second): averaged.numpy()},
     )
 
 
@@ -91,10 +92,10 @@ def summarise(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def title_of(evaluation: Evaluation, what: str) -> str:
+def figure_title(evaluation: Evaluation, what: str) -> str:
     """Title of a figure: `what`, the data set, the kind of evaluation."""
     data = {"cifar10": "CIFAR-10", "synthetic": "synthetic data"}.get(evaluation.dataset, f"{evaluation.dataset} data")
-    return f"{what}: {data}, {EVALUATION_NAMES[evaluation.primary]}"
+    return f"{what}: {data}, {title_of(evaluation.primary)}"
 
 
 def _summarise_view(logits: np.ndarray, evaluation: Evaluation) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastcifar.analysis.evaluation import EVALUATION_NAME, Evaluation, title_of
+from fastcifar.analysis.evaluation import EVALUATION_NAME, Evaluation, figure_title
 from fastcifar.analysis.evaluation_figures import (
     CONFUSION_NAME,
     RELIABILITY_NAME,
@@ -19,9 +19,9 @@ def write_evaluation(evaluation: Evaluation, summary: dict[str, Any], folder: Pa
     """Writes `summary` and the figures of the primary metric; returns the paths. Raises OSError."""
     logits, labels = evaluation.primary_logits, evaluation.labels
     confusions = confusion_figure(
-        confusion_matrix(logits, labels), evaluation.class_names, title_of(evaluation, "Confusion matrix")
+        confusion_matrix(logits, labels), evaluation.class_names, figure_title(evaluation, "Confusion matrix")
     )
-    calibration = reliability_figure(reliability(logits, labels), title_of(evaluation, "Calibration"))
+    calibration = reliability_figure(reliability(logits, labels), figure_title(evaluation, "Calibration"))
     write_json(folder / EVALUATION_NAME, summary)
     return [
         folder / EVALUATION_NAME,

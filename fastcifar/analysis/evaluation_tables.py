@@ -5,8 +5,8 @@ Every function takes what `evaluation.summarise` returns.
 
 from typing import Any
 
-from fastcifar.config import EVALUATION_NAMES, evaluations_of
 from fastcifar.data.cifar10 import not_cifar10
+from fastcifar.evaluation import evaluations_of, title_of
 
 MAX_CLASSES = 20
 """A confusion matrix of more classes does not fit a terminal."""
@@ -90,7 +90,7 @@ def _primary(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def _title(summary: dict[str, Any], what: str) -> str:
-    return f"{what} ({EVALUATION_NAMES[summary['primary_metric']]}){not_cifar10(summary['dataset'])}"
+    return f"{what} ({title_of(summary['primary_metric'])}){not_cifar10(summary['dataset'])}"
 
 
 def _with_interval(accuracy: dict[str, Any]) -> str:

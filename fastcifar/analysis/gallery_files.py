@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastcifar.analysis import galleries
-from fastcifar.analysis.evaluation import Evaluation, title_of
+from fastcifar.analysis.evaluation import Evaluation, figure_title
 from fastcifar.analysis.figure_files import save_figure
 from fastcifar.analysis.galleries import Answer
 from fastcifar.analysis.gallery_figures import failures_figure, gallery_figure, grad_cam_figure
@@ -56,12 +56,12 @@ def write_galleries(
         "correct": explain(trained, images, galleries.most_confidently_correct(logits, labels), layer),
     }
     failures = galleries.failures_by_class(logits, labels)
-    title = title_of(evaluation, "Most confident mistakes of each true class, with the predicted class")
+    title = figure_title(evaluation, "Most confident mistakes of each true class, with the predicted class")
     figures = {"gallery-classes.png": failures_figure(failures, images, names, title)}
     for kind, item in explained.items():
-        title = title_of(evaluation, f"Most confidently {kind}")
+        title = figure_title(evaluation, f"Most confidently {kind}")
         figures[f"gallery-{kind}.png"] = gallery_figure(item.answers, images, names, title)
-        title = title_of(evaluation, f"Grad-CAM at {item.predicted.layer}, most confidently {kind}")
+        title = figure_title(evaluation, f"Grad-CAM at {item.predicted.layer}, most confidently {kind}")
         title += "; heat from a single view" if evaluation.primary != "single_view" else ""
         predicted, true = (cam.relative(images.shape[1]).numpy() for cam in (item.predicted, item.true))
         figures[f"grad-cam-{kind}.png"] = grad_cam_figure(item.answers, images, predicted, true, names, title)

@@ -9,8 +9,8 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
@@ -19,8 +19,8 @@ from fastcifar.analysis import lr_suggest
 from fastcifar.config import Config
 from fastcifar.config.components import LARGEST_LR, require
 from fastcifar.loader.base import Loader
-from fastcifar.optim.build import build_optimizer
-from fastcifar.optim.schedules import resolution
+from fastcifar.models.hooks import before_step
+from fastcifar.optim.rates import set_lr
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
@@ -28,6 +28,7 @@ from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.clock import Stopwatch
 from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
+from fastcifar.training.steps import resolution
 from fastcifar.training.warm_up import compile_kernels
 
 Kind = Literal["exponential", "linear"]
@@ -110,12 +111,17 @@ def _train(context: RunContext, rates: np.ndarray) -> tuple[np.ndarray, bool]:
     config = context.config
     with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
         model = context.new_model(loader)
-        context.before_step(model, 0)
-        optimizer = build_optimizer(model, config.optimizer, config.batch_size)
-        step_once = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
+        before_step(model, 0, context.steps_per_epoch)
+        optimizer = config.optimizer.build(model, config.batch_size)
+        train_step = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
+
+        def loss_at(rate: float) -> float:
+            set_lr(optimizer, rate / config.optimizer.lr)
+            return float(train_step(*next(batches))[0])
+
         with progress(f"range test of {config.recipe}", len(rates), "steps") as bar:
             return sweep(
-                lambda rate: float(step_once(*next(batches), rate / config.optimizer.lr)[0]),
+                loss_at,
                 rates,
                 lambda done, rate, loss: bar.update(done, lr=f"{rate:.2e}", loss=f"{loss:.3f}"),
             )
@@ -146,17 +152,11 @@ def sweep(
 def with_rates(config: Config, found: lr_suggest.Suggestion) -> Config:
     """`config` with a schedule that peaks at the maximum and starts and ends at the minimum rate.
 
-    The optimiser's other learning rates keep their proportion to `lr`. A step schedule keeps its start and end, which
-    are relative to the peak.
+    The optimiser's other learning rates keep their proportion to `lr`. A schedule without a start and an end, such as
+    step_decay, stays as it is.
     """
-    optimizer: Any = config.optimizer
-    factor = found.maximum / optimizer.lr
-    others = {f.name: getattr(optimizer, f.name) * factor for f in fields(optimizer) if f.name.endswith("_lr")}
-    schedule = config.schedule
-    if schedule.anneal != "step":
-        lr_scale = found.minimum / found.maximum
-        schedule = replace(schedule, start=lr_scale, end=lr_scale)
-    return replace(config, optimizer=replace(optimizer, lr=found.maximum, **others), schedule=schedule)
+    schedule = config.schedule.with_ends(found.minimum / found.maximum)
+    return replace(config, optimizer=config.optimizer.with_lr(found.maximum), schedule=schedule)
 
 
 def find_rates(config: Config) -> tuple[Config, str]:
@@ -166,8 +166,8 @@ def find_rates(config: Config) -> tuple[Config, str]:
     """
     test = lr_range_test(config)
     found = test.suggest()[lr_suggest.DEFAULT_METHOD]
-    config = with_rates(config, found)
-    ends = "" if config.schedule.anneal == "step" else f", {found.minimum:.4g} at the ends"
+    before, config = config, with_rates(config, found)
+    ends = "" if config.schedule == before.schedule else f", {found.minimum:.4g} at the ends"
     return config, (
         f"learning rate       {found.maximum:.4g} found ({lr_suggest.DEFAULT_METHOD}){ends}; "
         f"range test of {len(test.rates)} steps in {test.seconds:.1f} s"
@@ -176,8 +176,8 @@ def find_rates(config: Config) -> tuple[Config, str]:
 
 def _size_at_peak(config: Config) -> int:
     steps = 10_000  # stages of the resolution are fractions of a run; any number that is fine enough
-    peak = int(config.schedule.peak_epoch / config.epochs * steps)
-    return resolution(min(peak, steps - 1), steps, config.resolution)
+    scales = [config.schedule.lr_scale(step, steps, config.epochs) for step in range(steps)]
+    return resolution(scales.index(max(scales)), steps, config.resolution)
 
 
 def _batches(loader: Loader) -> Generator[tuple[Tensor, Tensor]]:

@@ -2,18 +2,19 @@
 
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 from matplotlib.ticker import MaxNLocator
 
+from fastcifar.analysis.cyclic import Cycles, cyclic_rates
+from fastcifar.analysis.group_plots import RATE_COLOUR, draw_groups
 from fastcifar.analysis.lr_range import RangeTest
 from fastcifar.analysis.lr_suggest import DEFAULT_METHOD, Method, Suggestion
-from fastcifar.optim.cyclic import Cycles, cyclic_rates
-from fastcifar.optim.plan import Plan
+from fastcifar.analysis.plan import Plan
 
-LOSS_COLOUR, RATE_COLOUR, MOMENTUM_COLOUR, GUIDE_COLOUR = "#1f77b4", "#444444", "#2ca02c", "#888888"
+LOSS_COLOUR, GUIDE_COLOUR = "#1f77b4", "#888888"
 MARK_COLOUR = "#d62728"
 METHOD_COLOURS = {"bound": MARK_COLOUR, "steepest": "#ff7f0e", "valley": "#9467bd", "minimum": "#2ca02c"}
-STYLES = ("-", "--", ":")
 BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 
 
@@ -44,22 +45,16 @@ def draw_range_test(test: RangeTest, suggestions: dict[Method, Suggestion], meth
 
 def draw_plan(plan: Plan) -> Figure:
     """Learning rates and momenta of each step, with epochs along the top and marks at start, peak and end."""
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained", dpi=150)
-    rate, momentum = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for axis, lines, colour in ((rate, plan.rates, RATE_COLOUR), (momentum, plan.momenta, MOMENTUM_COLOUR)):
-        for style, (name, values) in zip(STYLES, lines.items(), strict=False):
-            axis.plot(values, style, color=colour, label=name)
-        axis.legend(fontsize="small", loc="upper right" if axis is rate else "lower right")
-        axis.grid(alpha=0.3)
+    panels = len(plan.rates) + bool(plan.momenta)
+    figure = Figure(figsize=(7.5, 2.6 + 1.3 * panels), layout="constrained", dpi=150)
+    rate, *_ = draw_groups(figure, np.arange(len(plan.epochs)), plan.rates, plan.momenta, "step")
     names: dict[tuple[float, float], list[str]] = {}
     for name, at in plan.marks.items():
         names.setdefault((at["iteration"], at["lr"]), []).append(name)
     for (step, lr), together in names.items():
         rate.plot([step], [lr], "o", color=MARK_COLOUR, markersize=5, clip_on=False, zorder=3)
         _note(rate, f"{', '.join(together)} {lr:.4g}", step, lr, rightmost=step > len(plan.epochs) / 2)
-    highest = max(values.max() for values in plan.rates.values())
-    rate.set(ylabel="learning rate", title=f"Schedule of {plan.recipe}", ylim=(0, 1.15 * highest))
-    momentum.set(xlabel="step", ylabel="momentum", ylim=(0, 1.05))
+    rate.set_title(f"Schedule of {plan.recipe}")
     epochs = rate.secondary_xaxis(
         "top", functions=(lambda step: step / plan.steps_per_epoch, lambda epoch: epoch * plan.steps_per_epoch)
     )

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.lr_range import RangeTest
 from fastcifar.analysis.lr_suggest import Method, Suggestion
+from fastcifar.analysis.plan import Plan
 from fastcifar.config import Config
 from fastcifar.data.cifar10 import not_cifar10
-from fastcifar.optim.cyclic import Cycles, cyclic_rates
-from fastcifar.optim.plan import Plan
 
 
 def as_json(

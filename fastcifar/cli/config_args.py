@@ -8,6 +8,7 @@ import tyro
 
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
+from fastcifar.config.registry import REGISTRIES, import_module
 from fastcifar.errors import UserError
 from fastcifar.recipes import RECIPES, load_config
 from fastcifar.runs.record import CONFIG_NAME
@@ -64,27 +65,61 @@ def take_resume(arguments: list[str]) -> tuple[list[str], str | None]:
 
 
 def _begin(arguments: list[str], description: str) -> tuple[Config, list[str], str]:
-    """The configuration of `--recipe` and `--config`, the other arguments, and the description with the recipe."""
+    """The configuration of `--recipe`, `--config` and the components named; the other arguments; the description.
+
+    Loads the modules of `--import` first, because they register components.
+    """
+    arguments, modules = _take_all(arguments, "--import")
+    for module in modules:
+        import_module(module)
     arguments, file = _take(arguments, "--config")
     arguments, name = _take(arguments, "--recipe")
     config = load_config(None if file is None else Path(file), name)
-    others = ", ".join(other for other in RECIPES if other != config.recipe)
-    about = f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})\n\nOther recipes: {others}"
-    return config, arguments, f"{description}\n{about}"
+    for section, registry in REGISTRIES.items():
+        arguments, chosen = _take(arguments, _flag(section))
+        if chosen is not None and registry[chosen] is not type(getattr(config, section)):
+            config = replace(config, **{section: registry[chosen]()})
+    return config, arguments, f"{description}\n{_about(config)}"
+
+
+def _about(config: Config) -> str:
+    """The recipe and the components of `config`, and the names of all others."""
+    recipes = ", ".join(other for other in RECIPES if other != config.recipe)
+    lines = [
+        f"Recipe: {config.recipe} ({(RECIPES[config.recipe].__doc__ or '').strip()})",
+        f"Other recipes: {recipes}",
+        "",
+    ]
+    for section, registry in REGISTRIES.items():
+        current = registry.name_of(getattr(config, section))
+        others = ", ".join(name for name in registry.names() if name != current)
+        lines.append(f"{_flag(section) + ' NAME':18}{current}; others: {others}")
+    return "\n".join(lines)
+
+
+def _flag(section: str) -> str:
+    return f"--{section.replace('_', '-')}"
 
 
 def _take(arguments: list[str], flag: str) -> tuple[list[str], str | None]:
     """Removes `flag` and its value from the arguments; of several values, the last one counts."""
+    rest, values = _take_all(arguments, flag)
+    return rest, values[-1] if values else None
+
+
+def _take_all(arguments: list[str], flag: str) -> tuple[list[str], list[str]]:
+    """Removes every `flag` and its value from the arguments."""
     rest: list[str] = []
-    value: str | None = None
+    values: list[str] = []
     remaining = iter(arguments)
     for argument in remaining:
         if argument == flag:
             value = next(remaining, None)
             if value is None:
                 raise UserError(f"{flag} needs a value")
+            values.append(value)
         elif argument.startswith(f"{flag}="):
-            value = argument.removeprefix(f"{flag}=")
+            values.append(argument.removeprefix(f"{flag}="))
         else:
             rest.append(argument)
-    return rest, value
+    return rest, values

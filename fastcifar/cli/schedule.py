@@ -70,11 +70,11 @@ def main(arguments: list[str]) -> None:
 
 def _plan(config: Config) -> tuple[str, dict[str, Any], Any]:
     """The schedule of a configuration as text, JSON values and a figure."""
+    from fastcifar.analysis.plan import plan
     from fastcifar.analysis.rate_plots import draw_plan
     from fastcifar.analysis.rate_tables import plan_as_json, plan_table
     from fastcifar.data.cifar10 import TRAIN_SAMPLES
     from fastcifar.data.prepared import load_manifest
-    from fastcifar.optim.plan import plan
 
     try:
         samples = load_manifest(config.data).splits["train"].samples
@@ -89,9 +89,9 @@ def _plan(config: Config) -> tuple[str, dict[str, Any], Any]:
 
 def _cycles(options: Options) -> tuple[str, dict[str, Any], Any]:
     """Triangular cycles as text, JSON values and a figure."""
+    from fastcifar.analysis.cyclic import Cycles
     from fastcifar.analysis.rate_plots import draw_cycles
     from fastcifar.analysis.rate_tables import cycles_as_json
-    from fastcifar.optim.cyclic import Cycles
 
     if options.peak is not None and options.amplitude is not None:
         raise UserError("--peak and --amplitude exclude each other: peak = base + amplitude")

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fastcifar.config import evaluations_of
 from fastcifar.data.cifar10 import not_cifar10
 from fastcifar.errors import UserError
 
@@ -12,7 +11,9 @@ DESCRIPTION = """Train a network on the prepared data.
 
 A recipe is a complete configuration. The flags below change single fields of it.
 
+--recipe NAME     start from another recipe
 --config FILE     read fields from a TOML file first; the config.toml of a run repeats that run
+--import MODULE   import a module that registers components of your own, from Python's path or the current folder
 --lr RATE         short for --optimizer.lr RATE
 --lr found        choose the learning rates by a range test before training (see `fastcifar lr-find`)
 --resume RUN      resume an unfinished run from its last checkpoint, with the same result as without interruption
@@ -59,9 +60,11 @@ def main(arguments: list[str]) -> None:
 def summary(folder: Path, record: dict[str, Any]) -> str:
     """The result of a run in five lines; figures of a data set other than CIFAR-10 are marked."""
     mark, clock = not_cifar10(record["dataset"]), record["clock"]
+    from fastcifar.evaluation import SINGLE_VIEW, evaluations_of
+
     _, tta = evaluations_of(record["evaluation"]).values()
     primary = " (primary metric)"
-    single_mark, tta_mark = (primary, "") if record["evaluation"] == "single_view" else ("", primary)
+    single_mark, tta_mark = (primary, "") if record["evaluation"] == SINGLE_VIEW else ("", primary)
     process = "" if clock["process_s"] is None else f"   process {clock['process_s']:.1f} s"
     resumed = "   (resumed; without the lost work)" if record.get("resumed_at") else ""
     return "\n".join(

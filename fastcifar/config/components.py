@@ -1,14 +1,21 @@
-"""The sections of a configuration: augmentation, networks, optimisers, schedule.
+"""What the trainer knows about a component: the base class of each kind, and the checks that their fields share.
 
-Each dataclass checks its values when it is built and raises UserError with the field, its value and what is allowed.
+A component is a frozen dataclass that derives from one of these classes. It lives in one file with its implementation
+and its registration (`registry.py`); nothing else in the package names it. Every field needs a default, checks its
+range when the dataclass is built, and raises UserError with its name, its value and what is allowed.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
-from fastcifar.errors import UserError, shown
+from fastcifar.errors import UserError
+
+if TYPE_CHECKING:  # this package is read by commands that never need torch
+    import torch
+    from torch import Tensor, nn
 
 LARGEST_LR = 1e9  # far above any useful rate; torch fails on one that overflows float32
 
@@ -32,12 +39,14 @@ def require_finite(config: Any, prefix: str = "") -> None:
     require_each(config, prefix, floats, math.isfinite, "a finite number")
 
 
-def _require_rates(config: Any, *names: str) -> None:
+def require_rates(config: Any, *names: str) -> None:
+    """Raises UserError unless each of these learning rates of an optimiser is in (0, 1e9]."""
     wanted = f"above 0 and at most {LARGEST_LR:g}"
     require_each(config, "optimizer.", names, lambda rate: 0 < rate <= LARGEST_LR, wanted)
 
 
-def _require_decays(config: Any, *names: str) -> None:
+def require_decays(config: Any, *names: str) -> None:
+    """Raises UserError unless each of these factors per step of an optimiser is in [0, 1)."""
     require_each(config, "optimizer.", names, lambda factor: 0 <= factor < 1, "at least 0 and below 1")
 
 
@@ -66,179 +75,92 @@ NO_AUGMENTATION = AugmentConfig(pad=0, flip="none", cutout=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResNetConfig:
-    """The reference ResNet and its published variants (models/resnet.py)."""
+class ModelConfig(ABC):
+    """A network. The module that `build` returns may define the hooks of `models/hooks.py`."""
 
-    width: int = 64
-    """Output channels of the first layer, 1 to 1024; the next layers have 2, 4 and 8 times as many."""
-    dropout: float = 0.0
-    """Probability of dropping a channel after each batch norm while training, in [0, 1)."""
-    conv_bias: bool = False
-    """Add a bias to the four convolutions outside the residual branches."""
-    linear_bias: bool = True
-    """Add a bias to the last layer."""
-    layer2_padding: Literal[0, 1] = 1
-    """Padding of layer 2's convolution, in pixels; with 0 its feature map shrinks from 16 to 14 before the pooling."""
-    layer3_pool: bool = True
-    """Max-pool after layer 3's first convolution."""
-    logit_scale: float = 1.0
-    """Factor on the logits, above 0.
-    A smaller one keeps training stable at a higher learning rate (D. Page, How to Train Your ResNet)."""
+    @property
+    def min_image_size(self) -> int:
+        """Smallest side of an image that the network accepts, in pixels."""
+        return 1
 
-    def __post_init__(self) -> None:
-        require_finite(self, "model.")
-        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
-        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be at least 0 and below 1")
-        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+    @abstractmethod
+    def build(self, classes: int) -> "nn.Module":
+        """The network, from normalised images (n, 3, s, s) to logits (n, classes), initialised by torch's generator."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpeedNetConfig:
-    """The network of the speed recipes (models/speednet.py)."""
-
-    widths: tuple[int, ...] = (64, 256, 256)
-    """Output channels of each of the 1 to 4 blocks; a block halves the side of its feature map."""
-    activation: Literal["gelu", "relu", "silu"] = "gelu"
-    """Activation after the stem and after each batch norm."""
-    bn_momentum: float = 0.4
-    """Weight of a new batch in the running statistics of batch norm, in (0, 1]; short runs need a large one."""
-    logit_scale: float = 1 / 256
-    """Factor on the logits, above 0; the recipes use 1 / (channels of the last block)."""
-    stem_epochs: float = 3.0
-    """Epochs in which the stem's bias learns, 0 or more; afterwards the backward pass skips a whitening stem."""
-    stem: Literal["whitening", "learned"] = "whitening"
-    """Filters of the stem: fixed to whiten patches of the training images, or initialised at random and learned."""
-    identity: bool = True
-    """Initialise the convolutions of the blocks as the identity on the channels that input and output share."""
-
-    def __post_init__(self) -> None:
-        require_finite(self, "model.")
-        require(
-            1 <= len(self.widths) <= 4 and min(self.widths) > 0,
-            f"model.widths is {shown(self.widths)}, but must be 1 to 4 positive channel counts",
-        )
-        require(0 < self.bn_momentum <= 1, f"model.bn_momentum is {self.bn_momentum}, but must be in (0, 1]")
-        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
-        require(self.stem_epochs >= 0, f"model.stem_epochs is {self.stem_epochs}, but must not be negative")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ResNet18Config:
-    """torchvision's ResNet-18 (models/resnet18.py; arXiv 1512.03385)."""
-
-    small_stem: bool = True
-    """Use a stem for small images, a 3x3 convolution of stride 1, instead of the 7x7 of stride 2 with a max-pool."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FfcvNetConfig:
-    """The network of FFCV's CIFAR-10 example (models/ffcv_net.py)."""
-
-    width: int = 64
-    """Output channels of the first layer, 1 to 1024; the next layers have 2 and 4 times as many."""
-    logit_scale: float = 0.2
-    """Factor on the logits, above 0."""
-
-    def __post_init__(self) -> None:
-        require_finite(self, "model.")
-        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
-        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SgdConfig:
-    """SGD with momentum on all parameters."""
+class OptimizerConfig(ABC):
+    """An optimiser."""
 
     lr: float = 0.1
     """Peak learning rate, in (0, 1e9]."""
-    momentum: float = 0.9
-    """Fraction of the previous update that is kept, in [0, 1)."""
-    nesterov: bool = False
-    """Use Nesterov momentum (Sutskever et al., ICML 2013)."""
-    weight_decay: float = 0.0
-    """L2 penalty: weight_decay * weight is added to the gradient; with `decoupled`, AdamW-style decay. 0 or more."""
-    decoupled: bool = False
-    """Multiply weights by 1 - lr * weight_decay instead, outside the momentum (arXiv 1711.05101)."""
 
-    def __post_init__(self) -> None:
-        require_finite(self, "optimizer.")
-        _require_rates(self, "lr")
-        _require_decays(self, "momentum")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+    @abstractmethod
+    def build(self, model: "nn.Module", batch_size: int) -> "torch.optim.Optimizer":
+        """The optimiser of the parameters of `model` that learn, for gradients of the mean loss over a batch.
 
+        The `lr` of each parameter group is its peak; the trainer multiplies it by the schedule's `lr_scale`. A group
+        may have a "name", by which its rate is logged. The state must consist of tensors.
+        """
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AdamConfig:
-    """Adam on all parameters (arXiv 1412.6980)."""
-
-    lr: float = 1e-3
-    """Peak learning rate, in (0, 1e9]."""
-    beta1: float = 0.9
-    """Decay of the running mean of the gradients per step, in [0, 1)."""
-    beta2: float = 0.999
-    """Decay of the running mean of the squared gradients per step, in [0, 1)."""
-    eps: float = 1e-8
-    """Added to the denominator, above 0."""
-    weight_decay: float = 0.0
-    """L2 penalty: weight_decay * weight is added to the gradient; with `decoupled`, AdamW-style decay. 0 or more."""
-    decoupled: bool = False
-    """Multiply weights by 1 - lr * weight_decay instead, outside both running means: AdamW (arXiv 1711.05101)."""
-
-    def __post_init__(self) -> None:
-        require_finite(self, "optimizer.")
-        _require_rates(self, "lr")
-        _require_decays(self, "beta1", "beta2")
-        require(self.eps > 0, f"optimizer.eps is {self.eps}, but must be above 0")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+    def with_lr(self, lr: float) -> Self:
+        """A copy with another peak rate; the fields called `*_lr` keep their proportion to it."""
+        factor = lr / self.lr
+        others = {item.name: getattr(self, item.name) * factor for item in fields(self) if item.name.endswith("_lr")}
+        return replace(self, lr=lr, **others)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MuonConfig:
-    """Muon on the filters of the convolutions; SGD with Nesterov momentum on biases and the last layer.
+class ScheduleConfig(ABC):
+    """A learning-rate schedule: a pure function of the step, so a resumed run continues without any replay."""
 
-    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
-    """
+    @abstractmethod
+    def lr_scale(self, step: int, total: int, epochs: float) -> float:
+        """The learning rate of `step` in [0, total) as a fraction of the peak, in [0, 1], for a run of `epochs`."""
 
-    lr: float = 0.24
-    """Peak learning rate of the filters, in (0, 1e9]; the update it multiplies has a spectral norm of about 1."""
-    momentum: float = 0.6
-    """Nesterov momentum of the filters, in [0, 1)."""
-    steps: int = 3
-    """Newton-Schulz iterations that orthogonalise an update, 0 to 20.
-    0 only rescales it to Frobenius norm sqrt(min(m, n))."""
-    bias_lr: float = 0.053
-    """Peak learning rate of biases and batch-norm parameters, in (0, 1e9], for a loss summed over the batch.
-    The rate for the mean loss is batch_size times this."""
-    head_lr: float = 0.67
-    """Peak learning rate of the last layer, in (0, 1e9], for a loss summed over the batch, as `bias_lr`."""
-    sgd_momentum: float = 0.85
-    """Nesterov momentum of biases and the last layer, in [0, 1)."""
-    weight_decay: float = 0.0
-    """L2 penalty on biases and the last layer, 0 or more: weight_decay / lr * weight is added to the gradient, where lr
-    is their peak rate. Filters have none, as they are rescaled before each step."""
+    def check(self, epochs: float) -> None:  # noqa: B027  (a hook: overriding it is optional)
+        """Raises UserError if the schedule does not fit a run of `epochs`; any does by default."""
 
-    def __post_init__(self) -> None:
-        require_finite(self, "optimizer.")
-        _require_rates(self, "lr", "bias_lr", "head_lr")
-        _require_decays(self, "momentum", "sgd_momentum")
-        require(0 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 0 and 20")
-        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+    def with_ends(self, lr_scale: float) -> Self:
+        """A copy that starts and ends at `lr_scale`; by default the schedule itself, whose ends are its own."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleConfig:
-    """Learning rate per step: one cycle from `start` up to the peak and down to `end` (arXiv 1708.07120), or a drop."""
+class EvaluationConfig(ABC):
+    """A way to compute the logits of the test images, whose accuracy may be the primary metric."""
 
-    peak_epoch: float = 5.0
-    """Epoch of the highest learning rate, 0 or more and at most `epochs`; 0 starts the run at the peak."""
-    start: float = 0.1
-    """Learning rate of the first step as a fraction of the peak, in [0, 1]."""
-    end: float = 0.1
-    """Learning rate of the last step as a fraction of the peak, in [0, 1]; equal to `start` for no annihilation."""
-    anneal: Literal["linear", "cos", "step"] = "linear"
-    """Shape of the rise and the fall; `step` holds `start` until `peak_epoch`, then `end`."""
+    title: ClassVar[str]
+    """Display name, such as "flip TTA"."""
+    summary: ClassVar[str]
+    """What the logits are the mean of, in words."""
 
-    def __post_init__(self) -> None:
-        require_finite(self, "schedule.")
-        require(self.peak_epoch >= 0, f"schedule.peak_epoch is {self.peak_epoch}, but must not be negative")
-        require_each(self, "schedule.", ("start", "end"), lambda scale: 0 <= scale <= 1, "between 0 and 1")
+    @abstractmethod
+    def logits(
+        self,
+        predict: Callable[["Tensor"], "Tensor"],
+        batches: "Iterable[tuple[Tensor, Tensor]]",
+        single_view: "Tensor",
+    ) -> "Tensor":
+        """Logits float32 (n, classes), on the CPU.
+
+        `predict`: logits float32 of images (b, 3, s, s), on the device. `batches`: (images, labels), once over the set.
+        `single_view`: float32 (n, classes) on the CPU, the logits of each image by itself.
+        """
+
+
+class Draws(Protocol):
+    """The random numbers of an augmentation op, a pure function of (seed, epoch, sample index, number)."""
+
+    def uniform(self, number: int) -> "Tensor":
+        """Draw `number` (0, 1, ...) of each image: float32 (n,) in [0, 1), on the device of the images."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AugmentOp(ABC):
+    """An operation on batches of training images, after the fused kernel."""
+
+    @abstractmethod
+    def apply(self, images: "Tensor", draws: Draws) -> "Tensor":
+        """Images (n, 3, s, s), normalised, channels_last, on their device, to the same shape and dtype."""

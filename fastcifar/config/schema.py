@@ -7,38 +7,23 @@ from pathlib import Path
 from typing import Literal
 
 from fastcifar.config.components import (
-    AdamConfig,
     AugmentConfig,
-    FfcvNetConfig,
-    MuonConfig,
-    ResNet18Config,
-    ResNetConfig,
+    AugmentOp,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
     ScheduleConfig,
-    SgdConfig,
-    SpeedNetConfig,
     require,
     require_each,
     require_finite,
 )
+from fastcifar.config.registry import AUGMENT_OPS, EVALUATIONS, MODELS, OPTIMIZERS, SCHEDULES
 from fastcifar.errors import shown
 
 LARGEST_SEED = 2**63 - 1
-ModelConfig = ResNetConfig | SpeedNetConfig | ResNet18Config | FfcvNetConfig
-OptimizerConfig = SgdConfig | AdamConfig | MuonConfig
 CpuKernels = Literal["torch", "winograd", "winograd-fp16"]
 KERNEL_NAMES: dict[str, str] = {"torch": "PyTorch", "winograd": "Winograd", "winograd-fp16": "Winograd, float16"}
 """Display names of the CPU kernels."""
-EVALUATION_NAMES = {"single_view": "single view", "flip_tta": "flip TTA", "selective_tta": "selective TTA"}
-"""Display names of the evaluations; `Config.evaluation` explains them."""
-
-
-def evaluations_of(primary: str) -> dict[str, str]:
-    """The two evaluations of a run and their display names: single view, then its TTA.
-
-    `primary` is `Config.evaluation`, the primary metric; where that is no TTA, the second one is flip TTA.
-    """
-    has_tta = primary in EVALUATION_NAMES and primary != "single_view"
-    return {kind: EVALUATION_NAMES[kind] for kind in ("single_view", primary if has_tta else "flip_tta")}
 
 
 def checkpoint_interval(every: str) -> tuple[int, float]:
@@ -66,24 +51,22 @@ class Config:
     resolution: tuple[tuple[float, int], ...] = ((1.0, 32),)
     """Side of the training images: stages (end, pixels), each until `end` as a fraction of all steps.
     Ends ascend to 1, pixels are 16 to 32."""
-    evaluation: Literal["single_view", "flip_tta", "selective_tta"] = "single_view"
-    """Primary metric.
-    single_view: each test image once.
-    flip_tta: mean logits of an image and its mirror image.
-    selective_tta: for the 20% of images with the smallest top-2 margin, mean logits of six views (mirrored, moved by a
-    pixel); single view for the rest (after arXiv 2404.00498, which takes six views of all)."""
     evaluate_every: int = 0
     """Epochs between evaluations during training, excluded from the train clock; 0 evaluates only at the end."""
     evaluation_batch_size: int = 1000
     """Images per batch in evaluations, at least 1; no influence on the result beyond rounding."""
-    model: ModelConfig = field(default_factory=ResNetConfig)
-    """Network."""
-    optimizer: OptimizerConfig = field(default_factory=SgdConfig)
-    """Optimiser."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    """Learning rate schedule."""
+    model: ModelConfig = field(default_factory=lambda: MODELS["resnet"]())
+    """Network; --model NAME chooses another one."""
+    optimizer: OptimizerConfig = field(default_factory=lambda: OPTIMIZERS["sgd"]())
+    """Optimiser; --optimizer NAME chooses another one."""
+    schedule: ScheduleConfig = field(default_factory=lambda: SCHEDULES["one_cycle"]())
+    """Learning rate schedule; --schedule NAME chooses another one."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    """Augmentation of training images."""
+    """Augmentation of training images, in one fused kernel."""
+    augment_op: AugmentOp = field(default_factory=lambda: AUGMENT_OPS["none"]())
+    """Operation on batches of training images after the fused kernel; --augment-op NAME chooses another one."""
+    evaluation: EvaluationConfig = field(default_factory=lambda: EVALUATIONS["single_view"]())
+    """Primary metric; --evaluation NAME chooses another one."""
     loader: Literal["auto", "resident", "stream"] = "auto"
     """resident: the whole set in memory. stream: FFCV's reader, with the same batches.
     auto: resident if the set fits in half of the free memory."""
@@ -123,10 +106,7 @@ class Config:
         require(self.evaluate_every >= 0, f"evaluate_every is {self.evaluate_every}, but must not be negative")
         checkpoint_interval(self.checkpoint_every)
         require(self.threads is None or 1 <= self.threads <= 1024, f"threads is {self.threads}, but must be 1 to 1024")
-        require(
-            self.schedule.peak_epoch <= self.epochs,
-            f"schedule.peak_epoch is {self.schedule.peak_epoch:g}, but the run ends at epoch {self.epochs:g}; lower it",
-        )
+        self.schedule.check(self.epochs)
         self._check_resolution()
 
     def _check_resolution(self) -> None:
@@ -139,9 +119,8 @@ class Config:
             all(16 <= size <= 32 for _, size in self.resolution),
             f"resolution is {shown(self.resolution)}, but its pixels must be between 16 and 32",
         )
-        if isinstance(self.model, SpeedNetConfig):
-            smallest, blocks = min(size for _, size in self.resolution), len(self.model.widths)
-            require(
-                smallest - 1 >= 2**blocks,  # the stem removes one pixel, each block halves the side
-                f"resolution goes down to {smallest} pixels, too few for the {blocks} blocks of model.widths",
-            )
+        smallest, needed = min(size for _, size in self.resolution), self.model.min_image_size
+        require(
+            smallest >= needed,
+            f"resolution goes down to {smallest} pixels, but the network of model needs at least {needed}",
+        )

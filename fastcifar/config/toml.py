@@ -1,6 +1,7 @@
 """Configurations as TOML. `--config` reads the config.toml that a run writes, and so repeats the run.
 
-The keys are the fields of `Config`; `kind` in the sections `model` and `optimizer` selects the component.
+The keys are the fields of `Config`. In the sections of components `kind` selects one by name; `model = "resnet"` is
+short for a section with nothing else. `import` lists the modules that register components of the user's own.
 """
 
 import json
@@ -10,24 +11,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fastcifar.config.components import (
-    AdamConfig,
-    FfcvNetConfig,
-    MuonConfig,
-    ResNet18Config,
-    ResNetConfig,
-    SgdConfig,
-    SpeedNetConfig,
-)
+from fastcifar.config.registry import REGISTRIES, imported_modules
 from fastcifar.config.schema import Config
-from fastcifar.errors import UserError, shown
+from fastcifar.errors import UserError, choose_one, shown
 from fastcifar.files import read_at_most
 
-KINDS: dict[str, dict[str, type]] = {
-    "model": {"resnet": ResNetConfig, "speed": SpeedNetConfig, "resnet18": ResNet18Config, "ffcv": FfcvNetConfig},
-    "optimizer": {"sgd": SgdConfig, "adam": AdamConfig, "muon": MuonConfig},
-}
-"""Components by section and `kind`."""
+IMPORT = "import"
+"""Key of the modules that must be imported before the other keys are read."""
 MAX_BYTES = 1 << 14
 """Largest file: a complete configuration has 700 bytes, and parsing dotted keys takes quadratic time."""
 MAX_INT = 1 << 64
@@ -37,13 +27,15 @@ T = TypeVar("T")
 
 def to_toml(config: Config) -> str:
     """All fields of `config` as TOML, which has no None: such fields are left out."""
-    lines: list[str] = []
+    modules = list(imported_modules(config))
+    lines: list[str] = [f"{IMPORT} = {_literal(tuple(modules))}"] if modules else []
     sections: list[str] = []
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
             sections += ["", f"[{field.name}]"]
-            sections += [f'kind = "{kind}"' for kind, of in KINDS.get(field.name, {}).items() if type(value) is of]
+            if field.name in REGISTRIES:
+                sections.append(f'kind = "{REGISTRIES[field.name].name_of(value)}"')
             sections += [f"{inner.name} = {_literal(getattr(value, inner.name))}" for inner in fields(value)]
         elif value is not None:
             lines.append(f"{field.name} = {_literal(value)}")
@@ -81,8 +73,10 @@ def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") 
     changed: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
-            raise UserError(f"{path} has the unknown key {shown(prefix + key)}: choose one of {', '.join(hints)}")
+            raise UserError(f"{path} has the unknown key {shown(prefix + key)}: {choose_one(key, hints)}")
         current = getattr(config, key)
+        if key in REGISTRIES and isinstance(value, str):
+            value = {"kind": value}
         if is_dataclass(current) and isinstance(value, dict):
             section, rest = _of_kind(key, current, value, path)
             changed[key] = apply_table(section, rest, path, f"{key}.")
@@ -103,13 +97,14 @@ def _of_kind(section: str, current: Any, table: dict[str, Any], path: Path) -> t
 
     It is `current`, or the defaults of another component where `kind` names one.
     """
-    kinds = KINDS.get(section)
-    if kinds is None or "kind" not in table:
+    if section not in REGISTRIES or "kind" not in table:
         return current, table
-    name, rest = table["kind"], {key: value for key, value in table.items() if key != "kind"}
-    if not isinstance(name, str) or name not in kinds:
-        raise UserError(f"{path} has {section}.kind = {shown(name)}: choose one of {', '.join(kinds)}")
-    return (current if type(current) is kinds[name] else kinds[name]()), rest
+    rest = {key: value for key, value in table.items() if key != "kind"}
+    try:
+        component = REGISTRIES[section][table["kind"]]
+    except UserError as error:
+        raise UserError(f"{path}, {section}.kind: {error}") from None
+    return (current if type(current) is component else component()), rest
 
 
 def _converted(value: Any, hint: Any) -> Any:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from fastcifar.config import ModelConfig
-from fastcifar.config.toml import KINDS
+from fastcifar.config.registry import MODELS, imported_modules
 from fastcifar.errors import UserError
 from fastcifar.models.build import outline
 from fastcifar.runs.load import TrainedRun
@@ -52,13 +52,18 @@ def classifier_of(trained: TrainedRun) -> Classifier:
 def metadata_of(trained: TrainedRun) -> dict[str, str]:
     """Metadata of the exported file: all that is needed to rebuild the network, and where it came from."""
     config, record = trained.config.model, trained.record
-    kind = next(kind for kind, of in KINDS["model"].items() if type(config) is of)
-    values = (trained.class_names, {"kind": kind, **asdict(config)}, record["mean_01"], record["std_01"])
+    values = (
+        trained.class_names,
+        {"kind": MODELS.name_of(config), **asdict(config)},
+        record["mean_01"],
+        record["std_01"],
+    )
     return {
         "format": FORMAT,
         "input": "float32 (n, 3, 32, 32), RGB, 0 to 1",
         "output": "logits float32 (n, classes)",
         **{key: json.dumps(value) for key, value in zip(JSON_KEYS, values, strict=True)},
+        "imports": json.dumps(imported_modules(trained.config)),
         **{key: str(record.get(key)) for key in (*FACTS, *ACCURACIES)},
     }
 
@@ -66,7 +71,8 @@ def metadata_of(trained: TrainedRun) -> dict[str, str]:
 def load_classifier(path: Path) -> Classifier:
     """Loads a file written by `fastcifar export --format safetensors`; the classifier is in evaluation mode.
 
-    Raises UserError for any other file, and if the weights do not match their checksum.
+    A network of your own must be registered before: import its module. Raises UserError for any other file, for a
+    network that is not registered, and if the weights do not match their checksum.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -89,4 +95,4 @@ def load_classifier(path: Path) -> Classifier:
 
 def _model_config(values: dict[str, Any]) -> ModelConfig:
     fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items() if key != "kind"}
-    return KINDS["model"][values["kind"]](**fields)
+    return MODELS[values["kind"]](**fields)

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fastcifar.config import evaluations_of
+from fastcifar.config.registry import EVALUATIONS
+from fastcifar.evaluation import evaluations_of
 from fastcifar.models.layer_table import layers
 from fastcifar.runs.load import TrainedRun
 
@@ -51,13 +52,6 @@ square and scale them to 32x32 first, as `fastcifar predict` does. The network w
 above.
 """
 
-TTA = {
-    "flip_tta": "mean of the logits of an image and its mirror image",
-    "selective_tta": "mean of the logits of six views (shifted by one pixel, mirrored) for the 20% of images with the "
-    "smallest top-2 margin",
-}
-"""What each kind of test-time augmentation averages."""
-
 
 def model_card(trained: TrainedRun) -> str:
     """The card of a finished run; it says so if the data is not CIFAR-10."""
@@ -83,7 +77,7 @@ def _facts(trained: TrainedRun, record: dict[str, Any]) -> list[tuple[str, str]]
     mean, std = (", ".join(f"{value:.4f}" for value in record[key]) for key in ("mean_01", "std_01"))
     return [
         (f"test accuracy, {single}", f"{record['test_accuracy']:.2%}{single_mark}"),
-        (f"test accuracy, {tta}", f"{record['test_accuracy_tta']:.2%}{tta_mark}: {TTA[kind]}"),
+        (f"test accuracy, {tta}", f"{record['test_accuracy_tta']:.2%}{tta_mark}: {EVALUATIONS[kind].summary}"),
         ("measured on", f"{record['test_samples']:,} test images, after the last step"),
         ("train accuracy", f"{record['train_accuracy']:.2%}, mean over the last epoch, on augmented images"),
         ("input", "`images`: float32 (n, 3, 32, 32), RGB, 0 to 1 (uint8 / 255), not normalised"),

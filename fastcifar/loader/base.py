@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastcifar.augment.buffer_pool import ALIGNMENT
+from fastcifar.augment.draws import BatchDraws
 from fastcifar.augment.transform import Transform
 from fastcifar.data.cifar10 import CHANNELS, IMAGE_SIZE
 from fastcifar.errors import UserError
@@ -114,7 +115,15 @@ class Loader(ABC):
             lengths = [len(batch) for batch in group]
             part = slice(done, done := done + sum(lengths))
             images = self._transform(raw.images, raw.rows[part], raw.samples[part], epoch, size)
+            images = self._with_op(images, raw.samples[part], epoch)
             yield from zip(images.split(lengths), raw.labels[part].split(lengths), strict=True)
+
+    def _with_op(self, images: Tensor, samples: Array, epoch: int) -> Tensor:
+        options = self._plan.options
+        if options.op is None:
+            return images
+        indices = samples if isinstance(samples, Tensor) else torch.from_numpy(samples)
+        return options.op.apply(images, BatchDraws(options.seed, epoch, indices))
 
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
         """`transform` for the arrays that `_read` yields."""

@@ -9,6 +9,8 @@ from fastcifar.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from fastcifar.config import AugmentOp
+
 LoaderKind = Literal["stream", "resident"]
 LOADERS: tuple[LoaderKind, ...] = get_args(LoaderKind)
 
@@ -27,6 +29,8 @@ class LoaderOptions:
     """Whether to leave out a last batch of fewer than `batch_size` samples."""
     size_at: Callable[[int], int] | None = None
     """Image side in pixels at a global step, epoch * len(loader) + batch number. None: 32 throughout."""
+    op: "AugmentOp | None" = None
+    """Applied to the batches after the transform; its random draws depend on `seed`."""
     device: "torch.device | None" = None
     """A CUDA device makes the batches itself, in its own memory. None is the CPU."""
 

@@ -3,21 +3,18 @@
 import torch
 from torch import nn
 
-from fastcifar.config import CpuKernels, FfcvNetConfig, ModelConfig, ResNet18Config, SpeedNetConfig
-from fastcifar.models.ffcv_net import FfcvNet
-from fastcifar.models.resnet import ResNet
-from fastcifar.models.resnet18 import resnet18
-from fastcifar.models.speednet import SpeedNet
+from fastcifar.config import CpuKernels, ModelConfig
+from fastcifar.models.hooks import InitWeights
 from fastcifar.rng import Purpose, generator, seeded
 
 
 def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     """The network in channels_last float32 on the CPU; the same seed gives bit-identical weights."""
     with seeded(seed, Purpose.INIT):
-        model = _network(config, classes)
-    if isinstance(model, SpeedNet):
-        model.reset(generator(seed, Purpose.INIT))
-    return model.to(memory_format=torch.channels_last)
+        model = config.build(classes)
+    if isinstance(model, InitWeights):
+        model.init_weights(generator(seed, Purpose.INIT))
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (nn.Module.to accepts it)
 
 
 def use_kernels(model: nn.Module, kernels: CpuKernels) -> None:
@@ -30,12 +27,4 @@ def use_kernels(model: nn.Module, kernels: CpuKernels) -> None:
 def outline(config: ModelConfig, classes: int) -> nn.Module:
     """The network on the meta device: shapes without values, for counting; takes no memory and no time."""
     with torch.device("meta"):
-        return _network(config, classes)
-
-
-def _network(config: ModelConfig, classes: int) -> nn.Module:
-    if isinstance(config, SpeedNetConfig):
-        return SpeedNet(config, classes)
-    if isinstance(config, FfcvNetConfig):
-        return FfcvNet(config, classes)
-    return resnet18(config, classes) if isinstance(config, ResNet18Config) else ResNet(config, classes)
+        return config.build(classes)

@@ -3,11 +3,34 @@
 Source: `examples/cifar` in FFCV's repository, whose network is based on W. Baek's torchskeleton.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import FfcvNetConfig
+from fastcifar.config import ModelConfig, register_model
+from fastcifar.config.components import require, require_finite
 from fastcifar.models.resnet import ConvNorm, Residual
+
+
+@register_model("ffcv")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FfcvNetConfig(ModelConfig):
+    """The network of FFCV's CIFAR-10 example."""
+
+    width: int = 64
+    """Output channels of the first layer, 1 to 1024; the next layers have 2 and 4 times as many."""
+    logit_scale: float = 0.2
+    """Factor on the logits, above 0."""
+
+    def __post_init__(self) -> None:
+        require_finite(self, "model.")
+        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+
+    def build(self, classes: int) -> nn.Module:
+        """See `ModelConfig.build`."""
+        return FfcvNet(self, classes)
 
 
 class FfcvNet(nn.Module):

@@ -10,11 +10,47 @@ By default it has 6,573,130 parameters and takes 758.5 MFLOP forward per image (
 `ResNetConfig` give its published variants.
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels, ResNetConfig
+from fastcifar.config import CpuKernels, ModelConfig, register_model
+from fastcifar.config.components import require, require_finite
 from fastcifar.nn.conv_norm_act import conv_norm_act
+
+
+@register_model("resnet")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResNetConfig(ModelConfig):
+    """The reference ResNet and its published variants."""
+
+    width: int = 64
+    """Output channels of the first layer, 1 to 1024; the next layers have 2, 4 and 8 times as many."""
+    dropout: float = 0.0
+    """Probability of dropping a channel after each batch norm while training, in [0, 1)."""
+    conv_bias: bool = False
+    """Add a bias to the four convolutions outside the residual branches."""
+    linear_bias: bool = True
+    """Add a bias to the last layer."""
+    layer2_padding: Literal[0, 1] = 1
+    """Padding of layer 2's convolution, in pixels; with 0 its feature map shrinks from 16 to 14 before the pooling."""
+    layer3_pool: bool = True
+    """Max-pool after layer 3's first convolution."""
+    logit_scale: float = 1.0
+    """Factor on the logits, above 0.
+    A smaller one keeps training stable at a higher learning rate (D. Page, How to Train Your ResNet)."""
+
+    def __post_init__(self) -> None:
+        require_finite(self, "model.")
+        require(1 <= self.width <= 1024, f"model.width is {self.width}, but must be between 1 and 1024 channels")
+        require(0 <= self.dropout < 1, f"model.dropout is {self.dropout}, but must be at least 0 and below 1")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+
+    def build(self, classes: int) -> nn.Module:
+        """See `ModelConfig.build`."""
+        return ResNet(self, classes)
 
 
 class ConvNorm(nn.Module):

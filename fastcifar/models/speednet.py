@@ -4,19 +4,64 @@ Sources: network and whitening stem, K. Jordan, "94% on CIFAR-10 in 3.29 seconds
 identity initialisation, S. Zagoruyko and N. Komodakis, "DiracNets" (arXiv 1706.00388).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels, SpeedNetConfig
+from fastcifar.config import CpuKernels, ModelConfig, register_model
+from fastcifar.config.components import require, require_finite
+from fastcifar.errors import shown
 from fastcifar.nn.conv_norm_act import activate, conv_norm_act
 
 WHITENING_IMAGES = 5000
 """Images for `SpeedNet.whiten`: enough, as each has 961 patches for a 12 x 12 covariance matrix."""
 PATCH = 2
 STEM_CHANNELS = 2 * 3 * PATCH * PATCH
+
+
+@register_model("speed")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpeedNetConfig(ModelConfig):
+    """The network of the speed recipes."""
+
+    widths: tuple[int, ...] = (64, 256, 256)
+    """Output channels of each of the 1 to 4 blocks; a block halves the side of its feature map."""
+    activation: Literal["gelu", "relu", "silu"] = "gelu"
+    """Activation after the stem and after each batch norm."""
+    bn_momentum: float = 0.4
+    """Weight of a new batch in the running statistics of batch norm, in (0, 1]; short runs need a large one."""
+    logit_scale: float = 1 / 256
+    """Factor on the logits, above 0; the recipes use 1 / (channels of the last block)."""
+    stem_epochs: float = 3.0
+    """Epochs in which the stem's bias learns, 0 or more; afterwards the backward pass skips a whitening stem."""
+    stem: Literal["whitening", "learned"] = "whitening"
+    """Filters of the stem: fixed to whiten patches of the training images, or initialised at random and learned."""
+    identity: bool = True
+    """Initialise the convolutions of the blocks as the identity on the channels that input and output share."""
+
+    def __post_init__(self) -> None:
+        require_finite(self, "model.")
+        require(
+            1 <= len(self.widths) <= 4 and min(self.widths) > 0,
+            f"model.widths is {shown(self.widths)}, but must be 1 to 4 positive channel counts",
+        )
+        require(0 < self.bn_momentum <= 1, f"model.bn_momentum is {self.bn_momentum}, but must be in (0, 1]")
+        require(self.logit_scale > 0, f"model.logit_scale is {self.logit_scale}, but must be above 0")
+        require(self.stem_epochs >= 0, f"model.stem_epochs is {self.stem_epochs}, but must not be negative")
+
+    @property
+    def min_image_size(self) -> int:
+        """The stem removes one pixel, and each block halves the side."""
+        return 2 ** len(self.widths) + 1
+
+    def build(self, classes: int) -> nn.Module:
+        """See `ModelConfig.build`."""
+        return SpeedNet(self, classes)
 
 
 class Block(nn.Module):
@@ -41,8 +86,8 @@ class Block(nn.Module):
 class SpeedNet(nn.Module):
     """(b, 3, s, s), s from 16 to 32, normalised, to logits (b, classes).
 
-    `whiten` sets the filters of the stem before the first step; only its bias learns then. With `stem` "learned" its
-    filters are initialised at random and learn too. Batch norm has no learned scale, as in the source.
+    The training images set the filters of the stem before the first step; only its bias learns then. With `stem`
+    "learned" its filters are initialised at random and learn too. Batch norm has no learned scale, as in the source.
     """
 
     kernels: CpuKernels = "torch"
@@ -59,10 +104,11 @@ class SpeedNet(nn.Module):
         self.identity = config.identity
         self.head = nn.Linear(config.widths[-1], classes, bias=False)
         self.logit_scale = config.logit_scale
+        self.stem_epochs = config.stem_epochs
 
     @torch.no_grad()
-    def reset(self, generator: torch.Generator) -> None:
-        """Initialises the weights; with `identity`, blocks pass on the channels that their input and output share."""
+    def init_weights(self, generator: torch.Generator) -> None:
+        """See `hooks.InitWeights`; with `identity`, blocks pass on the channels that their input and output share."""
         assert self.stem.bias is not None
         self.stem.bias.zero_()
         for module in self.modules():
@@ -76,6 +122,16 @@ class SpeedNet(nn.Module):
                 module.reset_parameters()
         self.head.weight.normal_(generator=generator)
         self.head.weight.div_(self.head.weight.std())
+
+    def init_from_data(self, images: Callable[[int], Tensor]) -> None:
+        """See `hooks.InitFromData`: whitens a fixed stem."""
+        if not self.stem.weight.requires_grad:
+            self.whiten(images(WHITENING_IMAGES))
+
+    def before_step(self, step: int, steps_per_epoch: int) -> None:
+        """See `hooks.BeforeStep`: the stem's bias learns first; then the backward pass skips a fixed stem."""
+        assert self.stem.bias is not None
+        self.stem.bias.requires_grad_(step < self.stem_epochs * steps_per_epoch)
 
     @torch.no_grad()
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
@@ -93,11 +149,6 @@ class SpeedNet(nn.Module):
         values, vectors = torch.linalg.eigh(covariance)
         filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, 3, PATCH, PATCH)
         self.stem.weight.copy_(torch.cat((filters, -filters)))
-
-    def stem_learns(self, learns: bool) -> None:
-        """Turns the gradient of the stem's bias on or off; with fixed filters the backward pass then skips the stem."""
-        assert self.stem.bias is not None
-        self.stem.bias.requires_grad_(learns)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""

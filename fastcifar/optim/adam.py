@@ -1,66 +1,50 @@
-"""Adam and AdamW."""
+"""Adam and AdamW: torch.optim.Adam."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import nn
 
-from fastcifar.optim.sgd import numbered
+from fastcifar.config import OptimizerConfig, register_optimizer
+from fastcifar.config.components import require, require_decays, require_finite, require_rates
 
 
-class Adam:
-    """Adam, or AdamW with `decoupled`; bit-identical to torch's, but with one step count for all parameters.
+@register_optimizer("adam")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamConfig(OptimizerConfig):
+    """Adam on all parameters (arXiv 1412.6980)."""
 
-    m = beta1 * m + (1 - beta1) * g;  v = beta2 * v + (1 - beta2) * g^2;
-    w -= lr * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) at step t from 1.
-    """
+    lr: float = 1e-3
+    """Peak learning rate, in (0, 1e9]."""
+    beta1: float = 0.9
+    """Decay of the running mean of the gradients per step, in [0, 1)."""
+    beta2: float = 0.999
+    """Decay of the running mean of the squared gradients per step, in [0, 1)."""
+    eps: float = 1e-8
+    """Added to the denominator, above 0."""
+    weight_decay: float = 0.0
+    """L2 penalty: weight_decay * weight is added to the gradient; with `decoupled`, AdamW-style decay. 0 or more."""
+    decoupled: bool = False
+    """Multiply weights by 1 - lr * weight_decay instead, outside both running means: AdamW (arXiv 1711.05101)."""
 
-    capturable = False
+    def __post_init__(self) -> None:
+        require_finite(self, "optimizer.")
+        require_rates(self, "lr")
+        require_decays(self, "beta1", "beta2")
+        require(self.eps > 0, f"optimizer.eps is {self.eps}, but must be above 0")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
-    def __init__(
-        self,
-        parameters: Sequence[Tensor],
-        *,
-        lr: float,
-        beta1: float = 0.9,
-        beta2: float = 0.999,
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-    ) -> None:
-        self.parameters = list(parameters)
-        self.lr, self.beta1, self.beta2, self.eps = lr, beta1, beta2, eps
-        self.weight_decay, self.decoupled = weight_decay, decoupled
-        self.first = [torch.zeros_like(p) for p in self.parameters]
-        self.second = [torch.zeros_like(p) for p in self.parameters]
-        self.count = torch.zeros((), dtype=torch.int64)  # steps taken; on the CPU, which reads it
-        self.param_groups = [{"params": self.parameters}]
-
-    @torch.no_grad()
-    def step(self, lr_scale: float | Tensor) -> None:
-        """One update; skips parameters without a gradient."""
-        lr = self.lr * float(lr_scale)
-        self.count += 1
-        count = int(self.count)
-        step_size = lr / (1 - self.beta1**count)
-        root = (1 - self.beta2**count) ** 0.5
-        for weight, first, second in zip(self.parameters, self.first, self.second, strict=True):
-            gradient = weight.grad
-            if gradient is None:
-                continue
-            if self.weight_decay and self.decoupled:
-                weight.mul_(1 - lr * self.weight_decay)
-            elif self.weight_decay:
-                gradient = gradient.add(weight, alpha=self.weight_decay)
-            first.lerp_(gradient, 1 - self.beta1)
-            second.mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-            weight.addcdiv_(first, (second.sqrt() / root).add_(self.eps), value=-step_size)
-
-    def zero_grad(self) -> None:
-        """Sets the gradients to None."""
-        for p in self.parameters:
-            p.grad = None
-
-    def state(self) -> dict[str, Tensor]:
-        """Both moments and the number of steps."""
-        return {**numbered("first", self.first), **numbered("second", self.second), "count": self.count}
+    def build(self, model: nn.Module, batch_size: int) -> torch.optim.Adam:
+        """See `OptimizerConfig.build`."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        on_gpu = any(p.is_cuda for p in parameters)
+        return torch.optim.Adam(
+            parameters,
+            lr=self.lr,
+            betas=(self.beta1, self.beta2),
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            decoupled_weight_decay=self.decoupled,
+            fused=on_gpu,  # rounds differently, and a CPU gains nothing
+            capturable=on_gpu,  # a CUDA graph needs the step counters on the GPU
+        )

@@ -3,12 +3,18 @@
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
 """
 
-from collections.abc import Sequence
+# torch._foreach_* have no public names:
+# pyright: reportPrivateImportUsage=false
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastcifar.optim.sgd import descend, numbered
+from fastcifar.config import OptimizerConfig, register_optimizer
+from fastcifar.config.components import require, require_decays, require_finite, require_rates
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's quintic iteration, which drives singular values towards 1."""
@@ -38,44 +44,127 @@ def orthogonalise(updates: Tensor, steps: int) -> Tensor:
     return x.mT if tall else x
 
 
-class Muon:
-    """Nesterov momentum with orthogonalised updates, on filters (out, in, h, w) seen as matrices (out, in * h * w).
+class Muon(torch.optim.Optimizer):
+    """Nesterov momentum; in groups with `steps`, the updates of filters (out, in, h, w) are orthogonalised.
 
-    Each step first scales a layer's filters to Frobenius norm sqrt(out), so that the learning rate alone sets the
-    rotation per step. Batch norm behind the convolution makes the norm itself irrelevant.
+        v = momentum * v + g;  u = g + momentum * v;  g includes the L2 penalty weight_decay * w
+
+    Filters are seen as matrices (out, in * h * w). Each step first scales a layer's filters to Frobenius norm
+    sqrt(out), so that the learning rate alone sets the rotation per step; batch norm behind the convolution makes the
+    norm itself irrelevant. Then w -= lr * orthogonalised(u). In groups whose `steps` is None, w -= lr * u.
     """
 
-    capturable = True
-
-    def __init__(self, filters: Sequence[Tensor], *, lr: float, momentum: float, steps: int) -> None:
-        self.filters, self.lr, self.momentum, self.steps = list(filters), lr, momentum, steps
-        self.velocity = [torch.zeros_like(p) for p in self.filters]
-        self.param_groups = [{"params": self.filters}]
+    def __init__(
+        self,
+        params: Iterable[Any],
+        *,
+        lr: float | Tensor = 0.24,
+        momentum: float = 0.6,
+        steps: int | None = 3,
+        weight_decay: float = 0.0,
+    ) -> None:
+        """`params`: parameters or groups, as for every torch.optim.Optimizer; a 0-d tensor `lr` stays on its device."""
+        defaults = {"lr": lr, "momentum": momentum, "steps": steps, "weight_decay": weight_decay, "capturable": True}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, lr_scale: float | Tensor) -> None:
-        """One update; filters of the same shape are orthogonalised in one stack."""
-        updates: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}
-        for weight, velocity in zip(self.filters, self.velocity, strict=True):
-            if weight.grad is None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of the parameters that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            weights = [p for p in group["params"] if p.grad is not None]
+            if not weights:
                 continue
-            velocity.mul_(self.momentum).add_(weight.grad)
-            # the memory order of channels_last filters; orthogonalisation does not depend on the order of columns
-            update = weight.grad.add(velocity, alpha=self.momentum).permute(0, 2, 3, 1).flatten(1)
-            updates.setdefault((update.size(0), update.size(1)), []).append((weight, update))
-        for stack in updates.values():
-            matrices = [update for _, update in stack]
-            turned = orthogonalise(torch.stack(matrices) if len(stack) > 1 else matrices[0][None], self.steps)
-            for (weight, _), update in zip(stack, turned, strict=True):
-                weight.mul_(len(weight) ** 0.5 / weight.norm())
-                out, inputs, height, width = weight.shape
-                descend(weight, update.view(out, height, width, inputs).permute(0, 3, 1, 2), self.lr * lr_scale)
+            updates = self._nesterov(weights, group)
+            if group["steps"] is not None:
+                norms = torch._foreach_norm(weights)
+                torch._foreach_mul_(weights, [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)])
+                updates = _orthogonalised(updates, group["steps"])
+            _descend(weights, updates, group["lr"])
+        return loss
 
-    def zero_grad(self) -> None:
-        """Sets the gradients to None."""
-        for p in self.filters:
-            p.grad = None
+    def _nesterov(self, weights: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients = [w.grad for w in weights if w.grad is not None]
+        for weight in weights:
+            if not self.state[weight]:
+                self.state[weight]["velocity"] = torch.zeros_like(weight)
+        velocities = [self.state[weight]["velocity"] for weight in weights]
+        if group["weight_decay"]:
+            gradients = torch._foreach_add(gradients, weights, alpha=group["weight_decay"])
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, gradients)
+        return list(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
 
-    def state(self) -> dict[str, Tensor]:
-        """The velocities."""
-        return numbered("velocity", self.velocity)
+
+def _orthogonalised(updates: list[Tensor], steps: int) -> list[Tensor]:
+    """Orthogonalises updates of filters; those of the same shape in one stack."""
+    # the memory order of channels_last filters; orthogonalisation does not depend on the order of columns
+    matrices = [update.permute(0, 2, 3, 1).flatten(1) for update in updates]
+    by_shape: dict[torch.Size, list[int]] = {}
+    for i, matrix in enumerate(matrices):
+        by_shape.setdefault(matrix.shape, []).append(i)
+    found = list(updates)
+    for stack in by_shape.values():
+        for i, matrix in zip(stack, orthogonalise(torch.stack([matrices[i] for i in stack]), steps), strict=True):
+            out, inputs, height, width = updates[i].shape
+            found[i] = matrix.view(out, height, width, inputs).permute(0, 3, 1, 2)
+    return found
+
+
+def _descend(weights: list[Tensor], updates: list[Tensor], lr: float | Tensor) -> None:
+    if isinstance(lr, Tensor):
+        torch._foreach_sub_(weights, torch._foreach_mul(updates, lr))
+    else:
+        torch._foreach_add_(weights, updates, alpha=-lr)
+
+
+@register_optimizer("muon")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MuonConfig(OptimizerConfig):
+    """Muon on the filters of the convolutions; SGD with Nesterov momentum on everything else.
+
+    Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    """
+
+    lr: float = 0.24
+    """Peak learning rate of the filters, in (0, 1e9]; the update it multiplies has a spectral norm of about 1."""
+    momentum: float = 0.6
+    """Nesterov momentum of the filters, in [0, 1)."""
+    steps: int = 3
+    """Newton-Schulz iterations that orthogonalise an update, 0 to 20.
+    0 only rescales it to Frobenius norm sqrt(min(m, n))."""
+    bias_lr: float = 0.053
+    """Peak learning rate of biases and batch-norm parameters, in (0, 1e9], for a loss summed over the batch.
+    The rate for the mean loss is batch_size times this."""
+    head_lr: float = 0.67
+    """Peak learning rate of the last layer, in (0, 1e9], for a loss summed over the batch, as `bias_lr`."""
+    sgd_momentum: float = 0.85
+    """Nesterov momentum of biases and the last layer, in [0, 1)."""
+    weight_decay: float = 0.0
+    """L2 penalty on biases and the last layer, 0 or more: weight_decay / lr * weight is added to the gradient, where lr
+    is their peak rate. Filters have none, as they are rescaled before each step."""
+
+    def __post_init__(self) -> None:
+        require_finite(self, "optimizer.")
+        require_rates(self, "lr", "bias_lr", "head_lr")
+        require_decays(self, "momentum", "sgd_momentum")
+        require(0 <= self.steps <= 20, f"optimizer.steps is {self.steps}, but must be between 0 and 20")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
+
+    def build(self, model: nn.Module, batch_size: int) -> Muon:
+        """See `OptimizerConfig.build`: the filters, the matrices ("head") and all other parameters are a group each."""
+        learning = [p for p in model.parameters() if p.requires_grad]
+        filters = [p for p in learning if p.ndim == 4]
+        groups: list[dict[str, Any]] = [{"name": "filters", "params": filters, "lr": self.lr}]
+        others = (
+            ("biases", [p for p in learning if p.ndim not in (2, 4)], batch_size * self.bias_lr),
+            ("head", [p for p in learning if p.ndim == 2], batch_size * self.head_lr),
+        )
+        for name, parameters, lr in others:
+            sgd = {"lr": lr, "momentum": self.sgd_momentum, "steps": None}
+            # the update multiplies the penalty by lr again: the decay per step does not depend on lr
+            groups.append({"name": name, "params": parameters, "weight_decay": self.weight_decay / lr, **sgd})
+        return Muon([group for group in groups if group["params"]], momentum=self.momentum, steps=self.steps)

@@ -1,71 +1,42 @@
-"""SGD with momentum."""
+"""SGD with momentum: torch.optim.SGD."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import nn
+
+from fastcifar.config import OptimizerConfig, register_optimizer
+from fastcifar.config.components import require, require_decays, require_finite, require_rates
 
 
-class Sgd:
-    """SGD with momentum, optionally Nesterov's; bit-identical to torch.optim.SGD, which lacks `decoupled`.
+@register_optimizer("sgd")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SgdConfig(OptimizerConfig):
+    """SGD with momentum on all parameters."""
 
-    v = momentum * v + g;  w -= lr * (g + momentum * v if nesterov else v);  v starts at the first gradient.
-    """
+    lr: float = 0.1
+    """Peak learning rate, in (0, 1e9]."""
+    momentum: float = 0.9
+    """Fraction of the previous update that is kept, in [0, 1)."""
+    nesterov: bool = False
+    """Use Nesterov momentum (Sutskever et al., ICML 2013)."""
+    weight_decay: float = 0.0
+    """L2 penalty, 0 or more: weight_decay * weight is added to the gradient."""
 
-    capturable = True
+    def __post_init__(self) -> None:
+        require_finite(self, "optimizer.")
+        require_rates(self, "lr")
+        require_decays(self, "momentum")
+        require(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}, but must not be negative")
 
-    def __init__(
-        self,
-        parameters: Sequence[Tensor],
-        *,
-        lr: float,
-        momentum: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-    ) -> None:
-        self.parameters = list(parameters)
-        self.lr, self.momentum, self.nesterov = lr, momentum, nesterov
-        self.weight_decay, self.decoupled = weight_decay, decoupled
-        self.velocity = [torch.zeros_like(p) for p in self.parameters] if momentum else []
-        self.param_groups = [{"params": self.parameters}]
-
-    @torch.no_grad()
-    def step(self, lr_scale: float | Tensor) -> None:
-        """One update; skips parameters without a gradient."""
-        lr = self.lr * lr_scale
-        for i, weight in enumerate(self.parameters):
-            gradient = weight.grad
-            if gradient is None:
-                continue
-            if self.weight_decay and self.decoupled:
-                weight.mul_(1 - lr * self.weight_decay)
-            elif self.weight_decay:
-                gradient = gradient.add(weight, alpha=self.weight_decay)
-            if self.momentum:
-                velocity = self.velocity[i]
-                velocity.mul_(self.momentum).add_(gradient)
-                gradient = gradient.add(velocity, alpha=self.momentum) if self.nesterov else velocity
-            descend(weight, gradient, lr)
-
-    def zero_grad(self) -> None:
-        """Sets the gradients to None."""
-        for p in self.parameters:
-            p.grad = None
-
-    def state(self) -> dict[str, Tensor]:
-        """The velocities."""
-        return numbered("velocity", self.velocity)
-
-
-def descend(weight: Tensor, update: Tensor, lr: float | Tensor) -> None:
-    """weight -= lr * update, in place; a 0-d tensor `lr` stays on the device."""
-    if isinstance(lr, Tensor):
-        weight.addcmul_(update, lr, value=-1)
-    else:
-        weight.add_(update, alpha=-lr)
-
-
-def numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """{"name.0": tensors[0], ...}."""
-    return {f"{name}.{i}": tensor for i, tensor in enumerate(tensors)}
+    def build(self, model: nn.Module, batch_size: int) -> torch.optim.SGD:
+        """See `OptimizerConfig.build`."""
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=any(p.is_cuda for p in parameters),  # rounds differently, and a CPU gains nothing
+        )

@@ -1,6 +1,13 @@
 """Speed records of others, reimplemented as recipes: time them and ours with the same clock on the same machine."""
 
-from fastcifar.config import AugmentConfig, Config, FfcvNetConfig, MuonConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
+from fastcifar.config import AugmentConfig, Config
+from fastcifar.evaluation.flip_tta import FlipTta
+from fastcifar.evaluation.selective_tta import SelectiveTta
+from fastcifar.models.ffcv_net import FfcvNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.optim.sgd import SgdConfig
+from fastcifar.schedules.one_cycle import OneCycle
 
 
 def airbench94() -> Config:
@@ -15,10 +22,10 @@ def airbench94() -> Config:
         epochs=8,
         batch_size=2000,
         label_smoothing=0.2,
-        evaluation="selective_tta",
+        evaluation=SelectiveTta(),
         model=SpeedNetConfig(widths=(64, 256, 256), activation="gelu", logit_scale=1 / 256),
         optimizer=MuonConfig(lr=0.24, momentum=0.6, steps=3, bias_lr=0.053, head_lr=0.67, weight_decay=0.004),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        schedule=OneCycle(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
 
@@ -36,7 +43,7 @@ def hiverge94() -> Config:
         epochs=7.63,
         batch_size=batch_size,
         label_smoothing=0.09,
-        evaluation="selective_tta",
+        evaluation=SelectiveTta(),
         model=SpeedNetConfig(
             widths=(64, 256, 256), activation="silu", bn_momentum=1 - 0.5566, logit_scale=1 / 256, stem_epochs=0.19
         ),
@@ -49,7 +56,7 @@ def hiverge94() -> Config:
             sgd_momentum=0.825,
             weight_decay=1.0418e-6 * batch_size,
         ),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        schedule=OneCycle(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
 
@@ -64,10 +71,10 @@ def ffcv_example() -> Config:
         epochs=24,
         batch_size=512,
         label_smoothing=0.1,
-        evaluation="flip_tta",
+        evaluation=FlipTta(),
         model=FfcvNetConfig(),
         optimizer=SgdConfig(lr=0.5, momentum=0.9, weight_decay=5e-4),
-        schedule=ScheduleConfig(peak_epoch=5, start=0, end=0),
+        schedule=OneCycle(peak_epoch=5, start=0, end=0),
         augment=AugmentConfig(pad=2, pad_mode="zero", flip="random", cutout=4),
     )
 

@@ -8,7 +8,13 @@ negative log-likelihood of a log-softmax as their loss, which is the cross-entro
 from dataclasses import replace
 from typing import Any
 
-from fastcifar.config import AdamConfig, AugmentConfig, Config, ResNet18Config, ResNetConfig, ScheduleConfig, SgdConfig
+from fastcifar.config import AugmentConfig, Config
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.optim.adam import AdamConfig
+from fastcifar.optim.sgd import SgdConfig
+from fastcifar.schedules.one_cycle import OneCycle
+from fastcifar.schedules.step_decay import StepDecay
 
 
 def system_a() -> Config:
@@ -16,7 +22,7 @@ def system_a() -> Config:
     return _reference(
         recipe="system_a",
         optimizer=SgdConfig(lr=0.02, momentum=0.9),
-        schedule=ScheduleConfig(peak_epoch=5, start=0.1, end=0.1),
+        schedule=OneCycle(peak_epoch=5, start=0.1, end=0.1),
     )
 
 
@@ -27,7 +33,7 @@ def system_b() -> Config:
         batch_size=128,
         model=ResNetConfig(linear_bias=False, layer2_padding=0, layer3_pool=False),  # its dropout layers have rate 0
         optimizer=SgdConfig(lr=0.0705, momentum=0.9),
-        schedule=ScheduleConfig(peak_epoch=5, start=1 / 8, end=1 / 8),
+        schedule=OneCycle(peak_epoch=5, start=1 / 8, end=1 / 8),
     )
 
 
@@ -37,7 +43,7 @@ def system_c() -> Config:
         recipe="system_c",
         model=ResNetConfig(conv_bias=True),
         optimizer=SgdConfig(lr=0.2, momentum=0.9),  # published as 0.2 to 0.3
-        schedule=ScheduleConfig(peak_epoch=6, start=0.1, end=0.1),
+        schedule=OneCycle(peak_epoch=6, start=0.1, end=0.1),
     )
 
 
@@ -47,7 +53,7 @@ def system_d() -> Config:
         recipe="system_d",
         model=ResNetConfig(dropout=0.05),  # the rate is not published
         optimizer=AdamConfig(lr=0.005),  # published as the result of a range test, without its value
-        schedule=ScheduleConfig(peak_epoch=5, start=0.1, end=0.1),
+        schedule=OneCycle(peak_epoch=5, start=0.1, end=0.1),
     )
 
 
@@ -60,7 +66,7 @@ def system_e() -> Config:
         model=ResNet18Config(),
         optimizer=SgdConfig(lr=0.01, momentum=0.9),  # the rate is not published
         # published as one drop near epoch 45, when the test loss stopped falling; here it is fixed before the run
-        schedule=ScheduleConfig(peak_epoch=45, start=1, end=0.1, anneal="step"),
+        schedule=StepDecay(drop_epoch=45, factor=0.1),
     )
 
 

@@ -3,7 +3,14 @@
 from dataclasses import replace
 from typing import Any
 
-from fastcifar.config import AugmentConfig, Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
+from fastcifar.config import AugmentConfig, Config
+from fastcifar.evaluation.selective_tta import SelectiveTta
+from fastcifar.evaluation.single_view import SingleView
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.optim.sgd import SgdConfig
+from fastcifar.schedules.one_cycle import OneCycle
 
 
 def resnet24() -> Config:
@@ -18,7 +25,7 @@ def resnet24() -> Config:
         evaluate_every=1,
         model=ResNetConfig(logit_scale=0.125),  # allows a learning rate of 0.4; without it, at most 0.05 is stable
         optimizer=SgdConfig(lr=0.4, momentum=0.9, nesterov=True, weight_decay=5e-4),
-        schedule=ScheduleConfig(peak_epoch=5, start=0.01, end=0.01),
+        schedule=OneCycle(peak_epoch=5, start=0.01, end=0.01),
         augment=AugmentConfig(pad=4, flip="random", cutout=8),
     )
 
@@ -76,7 +83,7 @@ def smoke() -> Config:
         epochs=2,
         batch_size=250,
         resolution=((0.7, 16), (1.0, 32)),
-        evaluation="single_view",
+        evaluation=SingleView(),
         evaluate_every=1,
         model=SpeedNetConfig(widths=(32, 64, 128), activation="relu", logit_scale=1 / 128),
     )
@@ -86,9 +93,9 @@ def _speed(**fields: Any) -> Config:
     """The shared defaults: Muon, linear decay from the peak to 0, label smoothing, alternating flips, selective TTA."""
     shared = Config(
         label_smoothing=0.2,
-        evaluation="selective_tta",
+        evaluation=SelectiveTta(),
         optimizer=MuonConfig(),
-        schedule=ScheduleConfig(peak_epoch=0, start=1, end=0),
+        schedule=OneCycle(peak_epoch=0, start=1, end=0),
         augment=AugmentConfig(pad=2, pad_mode="reflect", flip="alternating", cutout=0),
     )
     return replace(shared, **fields)

@@ -24,7 +24,7 @@ from fastcifar.errors import UserError, shown
 from fastcifar.runs.record import save_tensors, weights_sha256
 
 FOLDER = "checkpoints"
-FORMAT = "fastcifar checkpoint 1"
+FORMAT = "fastcifar checkpoint 2"
 NAME = re.compile(r"step-(\d{8,12})\.safetensors")
 
 
@@ -66,6 +66,7 @@ FACTS: dict[str, Callable[[Any], bool]] = {
     "dataset_sha256": lambda value: isinstance(value, str),
     "versions": lambda value: isinstance(value, dict),
     "hardware": lambda value: isinstance(value, dict),
+    "imports": lambda value: isinstance(value, dict),
 }
 """The facts a checkpoint must have, and the check of each."""
 

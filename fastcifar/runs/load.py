@@ -1,5 +1,6 @@
 """Loads a finished run: its record, its configuration and its network with the trained weights."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import nn
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config
+from fastcifar.config.registry import imported_modules
 from fastcifar.data.manifest import DATASETS, is_class_names, is_mean, is_std
 from fastcifar.errors import UserError, shown
 from fastcifar.models.build import build_model
@@ -59,6 +61,7 @@ def load_run(folder: Path) -> TrainedRun:
     """Loads a finished run; raises UserError if it is incomplete, damaged or was changed."""
     record = load_facts(folder)
     config = load_config(folder / CONFIG_NAME)
+    _note_changed_modules(folder, record, config)
     path = folder / WEIGHTS_NAME
     try:
         state = load_file(path)
@@ -72,3 +75,10 @@ def load_run(folder: Path) -> TrainedRun:
     except RuntimeError as error:
         raise UserError(f"{path} does not fit the network of {folder / CONFIG_NAME}: {error}") from None
     return TrainedRun(folder, record, config, model.eval())
+
+
+def _note_changed_modules(folder: Path, record: dict[str, Any], config: Config) -> None:
+    before = record.get("imports")
+    for name, digest in imported_modules(config).items():
+        if not isinstance(before, dict) or before.get(name) != digest:
+            print(f"note: the module {name} is not the one that {folder} was trained with", file=sys.stderr, flush=True)

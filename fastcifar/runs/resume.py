@@ -77,8 +77,10 @@ def check_settings(folder: Path, wanted: Config) -> None:
 
 def environment_changes(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs in versions, hardware and code: "versions torch 2.15.0, was 2.11.0"."""
-    parts = ("versions", "hardware")
-    old, new = ({f"{part} {key}": value for part in parts for key, value in one[part].items()} for one in (saved, now))
+    parts = ("versions", "hardware", "imports")
+    old, new = (
+        {f"{part} {key}": value for part in parts for key, value in one.get(part, {}).items()} for one in (saved, now)
+    )
     for name in ("code_revision", "cpu_kernels"):
         old[name.replace("_", " ")], new[name.replace("_", " ")] = saved.get(name), now[name]
     return [f"{name} {new.get(name)}, was {value}" for name, value in old.items() if new.get(name) != value]

@@ -1,21 +1,23 @@
 """What a configuration means on this machine: its loaders, its network and its number of steps."""
 
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
 from fastcifar.augment.transform import Transform
-from fastcifar.config import NO_AUGMENTATION, Config, SpeedNetConfig
+from fastcifar.config import NO_AUGMENTATION, Config
+from fastcifar.config.registry import imported_modules
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 from fastcifar.loader import LoaderKind, LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.choice import choose_loader
 from fastcifar.models.build import build_model, use_kernels
-from fastcifar.models.speednet import WHITENING_IMAGES, SpeedNet
-from fastcifar.optim.schedules import resolution, total_steps
+from fastcifar.models.hooks import InitFromData
+from fastcifar.runs.record import environment
 from fastcifar.runtime.device import Runtime
+from fastcifar.training.steps import resolution, total_steps
 
 
 class RunContext:
@@ -52,6 +54,7 @@ class RunContext:
             shuffle=is_train,
             drop_last=is_train,
             size_at=self.image_size if is_train else None,
+            op=config.augment_op if is_train else None,
             device=self.runtime.device,
         )
         return open_loader(self.loader_kind, config.data, split, transform, options)
@@ -60,16 +63,15 @@ class RunContext:
         """Side of the training images of `step`, in pixels."""
         return resolution(step, self.total, self.config.resolution)
 
+    def environment(self) -> dict[str, Any]:
+        """Versions, hardware, code revision, and the modules that components were imported from, for the record."""
+        return {**environment(self.runtime), "imports": imported_modules(self.config)}
+
     def new_model(self, loader: Loader) -> nn.Module:
-        """The initial network, on the device; a whitening stem is computed from the training images of `loader`."""
+        """The initial network, on the device; it may take statistics from the training images of `loader`."""
         model = build_model(self.config.model, self.classes, self.config.seed)
-        if isinstance(model, SpeedNet) and not model.stem.weight.requires_grad:
+        if isinstance(model, InitFromData):
             plain = Transform(NO_AUGMENTATION, self.manifest.mean_01, self.manifest.std_01)
-            model.whiten(loader.plain_images(WHITENING_IMAGES, plain).cpu())
+            model.init_from_data(lambda count: loader.plain_images(count, plain).cpu())
         use_kernels(model, self.runtime.cpu_kernels)
         return model.to(self.runtime.device)
-
-    def before_step(self, model: nn.Module, step: int) -> None:
-        """Freezes or unfreezes what `step` requires, whichever step came before."""
-        if isinstance(model, SpeedNet) and isinstance(self.config.model, SpeedNetConfig):
-            model.stem_learns(step < self.config.model.stem_epochs * self.steps_per_epoch)

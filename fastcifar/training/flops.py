@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fastcifar.data.cifar10 import CHANNELS
 from fastcifar.models.build import build_model
+from fastcifar.models.hooks import before_step
 from fastcifar.models.layer_table import forward_flops
 from fastcifar.training.context import RunContext
 
@@ -22,7 +23,7 @@ def training_flops(context: RunContext) -> float:
     known: dict[tuple[int, ...], int] = {}
     total = 0
     for step in range(context.total):
-        context.before_step(model, step)
+        before_step(model, step, context.steps_per_epoch)
         size = context.image_size(step)
         key = (size, *(p.requires_grad for p in model.parameters()))
         if key not in known:
@@ -32,7 +33,7 @@ def training_flops(context: RunContext) -> float:
 
 
 def _flops_per_image(model: nn.Module, size: int) -> int:
-    """FLOPs of a forward and backward pass at `size` pixels, from the shapes of a forward pass of an empty batch."""
+    """FLOPs of a forward and backward pass at `size` pixels, from the shapes of a forward pass of one."""
     flops = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -41,7 +42,7 @@ def _flops_per_image(model: nn.Module, size: int) -> int:
         flops += (1 + gradients) * forward_flops(module, output.shape)
 
     hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    model(torch.empty(0, CHANNELS, size, size))
+    model(torch.zeros(1, CHANNELS, size, size))
     for hook in hooks:
         hook.remove()
     return flops

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcifar.optim.build import Optimizer
+from fastcifar.optim.rates import is_capturable, rates_to_tensors
+from fastcifar.optim.state import state_tensors
 from fastcifar.runtime.device import Runtime
 from fastcifar.training.step import TrainStep
 
@@ -22,45 +23,54 @@ Key = tuple[torch.Size, tuple[bool, ...]]
 
 
 class GraphStep(TrainStep):
-    """A `TrainStep` that captures and replays itself; if a capture fails it says so and takes ordinary steps."""
+    """A `TrainStep` that captures and replays itself; if a capture fails it says so and takes ordinary steps.
 
-    def __init__(self, model: nn.Module, optimizer: Optimizer, runtime: Runtime, label_smoothing: float) -> None:
+    The first step of each parameter is an ordinary one: it creates the optimiser's state, whose addresses a graph has.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, runtime: Runtime, label_smoothing: float
+    ) -> None:
         super().__init__(model, optimizer, runtime, label_smoothing)
-        self._enabled = self.scaler is None and optimizer.capturable
+        self._enabled = self.scaler is None and is_capturable(optimizer)
+        if self._enabled:
+            rates_to_tensors(optimizer, runtime.device)
         self._graphs: dict[Key, tuple[Replay, tuple[Tensor, Tensor]]] = {}
         self._inputs: dict[torch.Size, tuple[Tensor, Tensor]] = {}
-        self._lr_scale = torch.zeros((), device=runtime.device)
+        self._stepped: set[nn.Parameter] = set()
         self._pool: Any = None
 
-    def __call__(self, images: Tensor, labels: Tensor, lr_scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """As `TrainStep.__call__`."""
-        if not self._enabled:
-            return super().__call__(images, labels, lr_scale)
+        learning = {parameter for parameter in self.model.parameters() if parameter.requires_grad}
+        if not self._enabled or not learning <= self._stepped:
+            self._stepped |= learning
+            return super().__call__(images, labels)
         if images.shape not in self._inputs:
             self._inputs[images.shape] = torch.empty_like(images), torch.empty_like(labels)
         for batch, captured in zip((images, labels), self._inputs[images.shape], strict=True):
             captured.copy_(batch)
-        self._lr_scale.fill_(lr_scale)
         key = images.shape, tuple(parameter.requires_grad for parameter in self.model.parameters())
         if key not in self._graphs:
             try:
-                self._graphs[key] = self._capture(*self._inputs[images.shape], self._lr_scale)
+                self._graphs[key] = self._capture(*self._inputs[images.shape])
             except RuntimeError as error:
                 self._enabled = False
+                self.optimizer.zero_grad()  # of the steps whose effects were undone
                 print(f"no CUDA graph ({error}); training continues without", file=sys.stderr, flush=True)
-                return super().__call__(images, labels, lr_scale)
+                return super().__call__(images, labels)
         replay, (loss, num_correct) = self._graphs[key]
         replay()
         return loss.clone(), num_correct.clone()  # the next replay overwrites them
 
-    def _capture(self, images: Tensor, labels: Tensor, lr_scale: Tensor) -> tuple[Replay, tuple[Tensor, Tensor]]:
+    def _capture(self, images: Tensor, labels: Tensor) -> tuple[Replay, tuple[Tensor, Tensor]]:
         """A replay of the step on these tensors, and its results; leaves weights and all other state unchanged."""
-        changed = [*self.model.state_dict().values(), *self.optimizer.state().values()]
+        changed = [*self.model.state_dict().values(), *state_tensors(self.optimizer).values()]
         before = [tensor.clone() for tensor in changed]
         results: list[tuple[Tensor, Tensor]] = []
 
         def step() -> None:
-            results.append(super(GraphStep, self).__call__(images, labels, lr_scale))
+            results.append(super(GraphStep, self).__call__(images, labels))
 
         is_cuda = self.runtime.device.type == "cuda"
         with torch.random.fork_rng([self.runtime.device] if is_cuda else []):

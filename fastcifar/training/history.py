@@ -45,7 +45,7 @@ class History:
         for (facts, _, _), loss in zip(self._pending, losses, strict=True):
             if not math.isfinite(loss):
                 raise RunFailedError(
-                    f"the loss is {loss} at step {facts['step']} of {self.total}, learning rate {facts['lr']:.4g}; "
+                    f"the loss is {loss} at step {facts['step']} of {self.total}, learning rate {_rates(facts)}; "
                     "lower the learning rate, or try --amp float32"
                 )
         self.loss, self.accuracy = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
@@ -96,3 +96,7 @@ class History:
         self.loss, self.accuracy = state["loss"], state["accuracy"]
         self._epoch = [(loss, accuracy) for loss, accuracy in state["epoch"]]
         self._recent, self._judged = list(state["recent"]), bool(state["judged"])
+
+
+def _rates(facts: dict[str, Any]) -> str:
+    return ", ".join(f"{lr:.4g}" for lr in facts["lr"].values())

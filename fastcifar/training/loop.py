@@ -8,7 +8,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fastcifar.loader.base import Loader
-from fastcifar.optim.schedules import one_cycle
+from fastcifar.models.hooks import before_step
+from fastcifar.optim.rates import Rates, set_lr
 from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
 
@@ -17,7 +18,7 @@ class Step(NamedTuple):
     """The result of one step; the tensors are 0-d and on the device."""
 
     number: int  # from 0
-    lr_scale: float  # fraction of the peak learning rate
+    rates: Rates  # that the step was taken with
     loss: Tensor
     num_correct: Tensor
 
@@ -28,13 +29,12 @@ def training_steps(context: RunContext, train_step: TrainStep, loader: Loader, f
     At the end of an epoch the caller may evaluate the network: the next epoch puts it back into training mode.
     """
     config, per_epoch, total = context.config, context.steps_per_epoch, context.total
-    peak = config.schedule.peak_epoch / config.epochs
     for epoch in range(first // per_epoch, math.ceil(total / per_epoch)):
         train_step.model.train()
         start = max(first, epoch * per_epoch)
         batches = loader.epoch(epoch, start - epoch * per_epoch)
         for number, (images, labels) in enumerate(islice(batches, total - start), start):
-            lr_scale = one_cycle(number, total, peak, config.schedule)
-            context.before_step(train_step.model, number)
-            loss, num_correct = train_step(images, labels, lr_scale)
-            yield Step(number, lr_scale, loss, num_correct)
+            rates = set_lr(train_step.optimizer, config.schedule.lr_scale(number, total, config.epochs))
+            before_step(train_step.model, number, per_epoch)
+            loss, num_correct = train_step(images, labels)
+            yield Step(number, rates, loss, num_correct)

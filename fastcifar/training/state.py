@@ -7,11 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcifar.config import Config
 from fastcifar.errors import UserError
+from fastcifar.optim.state import load_state_tensors, state_tensors
 from fastcifar.runs.checkpoint import Checkpoint, copy_into
 from fastcifar.training.clock import Clock
 from fastcifar.training.history import History
 from fastcifar.training.step import TrainStep
+
+OPTIMIZER = "optimizer."
+"""Prefix of the optimiser's tensors in a checkpoint."""
 
 
 @dataclass(slots=True)
@@ -30,7 +35,7 @@ class TrainingState:
         """The tensors by name, not copied, and the rest as JSON; waits for the device."""
         train_step = self.train_step
         tensors = {f"model.{name}": tensor for name, tensor in train_step.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": tensor for name, tensor in train_step.optimizer.state().items()}
+        tensors |= {f"{OPTIMIZER}{name}": tensor for name, tensor in state_tensors(train_step.optimizer).items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if train_step.runtime.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(train_step.runtime.device)
@@ -46,11 +51,12 @@ class TrainingState:
             "resumed_at": self.resumed_at,
         }
 
-    def restore(self, saved: Checkpoint) -> None:
+    def restore(self, saved: Checkpoint, config: Config) -> None:
         """Sets the state to that of the checkpoint; UserError for one of another network, optimiser or device."""
         train_step, facts = self.train_step, saved.facts
         copy_into(train_step.model.state_dict(), saved.tensors, "model.")
-        copy_into(train_step.optimizer.state(), saved.tensors, "optimizer.")
+        state = {key.removeprefix(OPTIMIZER): t for key, t in saved.tensors.items() if key.startswith(OPTIMIZER)}
+        load_state_tensors(train_step.optimizer, state, train_step.model, config.optimizer, config.batch_size)
         self.history.restore(facts["state"]["history"])
         try:
             torch.set_rng_state(saved.tensors["random.cpu"])

@@ -6,8 +6,8 @@ A step does not wait for the device, except in float16: the gradient scaler must
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
-from fastcifar.optim.build import Optimizer
 from fastcifar.runtime.device import Runtime
 
 
@@ -19,10 +19,10 @@ class TrainStep:
         self.label_smoothing = label_smoothing
         self.scaler = torch.amp.GradScaler(runtime.device.type) if runtime.dtype == torch.float16 else None
 
-    def __call__(self, images: Tensor, labels: Tensor, lr_scale: float | Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (mean over the batch) and number of correct predictions, as 0-d tensors on the device.
 
-        `images` (b, 3, s, s) and `labels` int64 (b,) on the device; `lr_scale` is a fraction of the peak learning rate.
+        `images` (b, 3, s, s) and `labels` int64 (b,) on the device. The learning rates are those of the optimiser.
         """
         with self.runtime.autocast:
             logits = self.model(images)
@@ -30,10 +30,10 @@ class TrainStep:
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if self.scaler is None:
             loss.backward()
-            self.optimizer.step(lr_scale)
+            self.optimizer.step()
         else:
             self.scaler.scale(loss).backward()
-            self.scaler.step(self.optimizer, lr_scale)  # type: ignore[arg-type]  (it only uses param_groups)
+            self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad()
         return loss.detach(), (logits.detach().argmax(1) == labels).sum()

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from fastcifar.config import Config, evaluations_of
+from fastcifar.config import Config
+from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import to_toml
 from fastcifar.errors import InterruptedRunError, UserError
+from fastcifar.evaluation import SINGLE_VIEW, second_of
+from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
 from fastcifar.files import write_json, write_text
 from fastcifar.loader.base import Loader
-from fastcifar.optim.build import build_optimizer
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_checkpoint, write_checkpoint
 from fastcifar.runs.record import (
@@ -19,7 +21,6 @@ from fastcifar.runs.record import (
     METRICS_NAME,
     RECORD_NAME,
     WEIGHTS_NAME,
-    environment,
     make_run_folder,
     save_tensors,
     weights_sha256,
@@ -29,7 +30,6 @@ from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
 from fastcifar.training.clock import Clock, process_seconds
 from fastcifar.training.context import RunContext
-from fastcifar.training.evaluation import accuracy, cross_entropy, predict_logits, predict_tta
 from fastcifar.training.failures import resume_command, translate_failures
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.flops import training_flops
@@ -88,7 +88,10 @@ class _Run:
 def _train(context: RunContext, folder: Path) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start, to the written record."""
     config, runtime = context.config, context.runtime
-    saved, environment_now = newest_checkpoint(folder), environment(runtime)  # now: code may change during the run
+    saved, environment_now = (
+        newest_checkpoint(folder),
+        context.environment(),
+    )  # now: code may change during the run
     if saved is not None:
         _check_checkpoint(context, folder, saved, environment_now)
     checkpoints = CheckpointSchedule(config.checkpoint_every)
@@ -104,7 +107,7 @@ def _train(context: RunContext, folder: Path) -> dict[str, Any]:
     ):
         state = _initial_state(context, train_loader, metrics, clock)
         if saved is not None:
-            state.restore(saved)
+            state.restore(saved, config)
         run = _Run(context, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts)
         _take_steps(run, 0 if saved is None else saved.step)
         clock.train.stop()
@@ -137,7 +140,7 @@ def _open_metrics(folder: Path, saved: Checkpoint | None) -> TextIO:
 def _initial_state(context: RunContext, loader: Loader, metrics: TextIO, clock: Clock) -> TrainingState:
     config, runtime = context.config, context.runtime
     model = context.new_model(loader)
-    optimizer = build_optimizer(model, config.optimizer, config.batch_size)
+    optimizer = config.optimizer.build(model, config.batch_size)
     kind = GraphStep if config.graph and runtime.device.type == "cuda" else TrainStep
     train_step = kind(model, optimizer, runtime, config.label_smoothing)
     history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
@@ -149,9 +152,9 @@ def _take_steps(run: _Run, first: int) -> None:
     context, history = run.context, run.state.history
     read_every = max(1, context.total // READS_PER_RUN) if context.runtime.device.type == "cpu" else context.total
     with run_progress(context, first) as shown:
-        for step, lr_scale, loss, num_correct in training_steps(context, run.state.train_step, run.train_loader, first):
-            done, lr = step + 1, context.config.optimizer.lr * lr_scale
-            history.add({"step": step, "epoch": step / context.steps_per_epoch, "lr": lr}, loss, num_correct)
+        for step, rates, loss, num_correct in training_steps(context, run.state.train_step, run.train_loader, first):
+            done, facts = step + 1, {"step": step, "epoch": step / context.steps_per_epoch, **rates._asdict()}
+            history.add(facts, loss, num_correct)
             if done % read_every == 0:
                 history.flush()
             shown.show(done, history)
@@ -198,13 +201,14 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
 def _evaluate(run: _Run) -> dict[str, float]:
     """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
     context, state, test = run.context, run.state, run.test_loader
-    model, is_single = state.train_step.model, context.config.evaluation == "single_view"
+    model, evaluation = state.train_step.model, context.config.evaluation
+    is_single = EVALUATIONS.name_of(evaluation) == SINGLE_VIEW
     plain, labels = predict_logits(model, test.epoch(0), context.runtime)
     plain_accuracy = accuracy(plain, labels)
     if is_single:
         state.clock.run.stop()
-    _, kind = evaluations_of(context.config.evaluation)
-    tta_accuracy = accuracy(predict_tta(model, test.epoch(0), context.runtime, kind, plain), labels)
+    second = evaluate_logits(second_of(evaluation), model, test.epoch(0), context.runtime, plain)
+    tta_accuracy = accuracy(second, labels)
     if not is_single:
         state.clock.run.stop()
     return {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
@@ -228,7 +232,7 @@ def _write_results(run: _Run, accuracies: dict[str, float], digests: dict[str, s
         "device": str(context.runtime.device),
         "amp": str(context.runtime.dtype).removeprefix("torch."),
         "loader": context.loader_kind,
-        "evaluation": config.evaluation,
+        "evaluation": EVALUATIONS.name_of(config.evaluation),
         **accuracies,
         "test_samples": manifest.splits["test"].samples,
         "train_accuracy": state.train_accuracy,

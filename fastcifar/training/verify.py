@@ -8,10 +8,9 @@ from typing import Any
 from fastcifar.config import Config
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.loader.base import Loader
-from fastcifar.optim.build import build_optimizer
 from fastcifar.recipes import load_config
 from fastcifar.rng import Purpose, seeded
-from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, environment, load_record, weights_sha256
+from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, load_record, weights_sha256
 from fastcifar.runs.resume import environment_changes
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
@@ -49,7 +48,7 @@ def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) 
         difference = _start_difference(context, loader, expected)
         difference = difference or _training_difference(context, loader, losses, weights)
     if difference is not None:
-        changes = environment_changes(record, environment(runtime)) or ["nothing in versions, hardware or code"]
+        changes = environment_changes(record, context.environment()) or ["nothing in versions, hardware or code"]
         raise RunFailedError(f"{folder} does not repeat: {difference}. Changed since: {'; '.join(changes)}")
     compared = f"the same: {', '.join(expected)}, the loss of {last} steps"
     return compared + (f" and the weights {weights[:12]}" if last == context.total else "")
@@ -90,7 +89,7 @@ def _start_difference(context: RunContext, loader: Loader, expected: dict[str, s
 def _training_difference(context: RunContext, loader: Loader, losses: list[float], weights: str) -> str | None:
     """Trains a step for each of `losses` and compares; after all steps of the run, also the digest of the weights."""
     config, model = context.config, context.new_model(loader)
-    optimizer = build_optimizer(model, config.optimizer, config.batch_size)
+    optimizer = config.optimizer.build(model, config.batch_size)
     train_step = TrainStep(model, optimizer, context.runtime, config.label_smoothing)
     with progress(f"verifying {config.recipe} seed {config.seed}", len(losses), "steps") as bar:
         for before, step in zip(losses, training_steps(context, train_step, loader), strict=False):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastcifar.analysis.evaluation import Evaluation, summarise, title_of
+from fastcifar.analysis.evaluation import Evaluation, figure_title, summarise
 from fastcifar.analysis.evaluation_tables import (
     accuracy_table,
     calibration_table,
@@ -11,7 +11,7 @@ from fastcifar.analysis.evaluation_tables import (
     confusions_list,
     tables,
 )
-from fastcifar.config import EVALUATION_NAMES
+from fastcifar.evaluation import title_of
 
 
 def evaluation(dataset: str = "cifar10", classes: int = 3) -> Evaluation:
@@ -28,8 +28,8 @@ def evaluation(dataset: str = "cifar10", classes: int = 3) -> Evaluation:
 def test_accuracy_table_leaves_out_classes_without_images() -> None:
     head, *rows, _ = accuracy_table(summarise(evaluation())).splitlines()
     assert head.split()[:2] == ["class", "images"]
-    assert f"{EVALUATION_NAMES['single_view']} (primary metric) " in head
-    assert head.endswith(f" {EVALUATION_NAMES['flip_tta']}")
+    assert f"{title_of('single_view')} (primary metric) " in head
+    assert head.endswith(f" {title_of('flip_tta')}")
     assert [row.split() for row in rows] == [
         ["cat", "3", "66.67%", "[20.8,", "93.9]", "66.67%", "[20.8,", "93.9]"],
         ["automobile", "3", "66.67%", "[20.8,", "93.9]", "100.00%", "[43.9,", "100.0]"],
@@ -68,4 +68,4 @@ def test_no_mistakes_and_many_classes() -> None:
 def test_other_data_are_marked(dataset: str, marks: int) -> None:
     text = tables(summarise(evaluation(dataset)))
     assert text.count(f"[{dataset} data, not CIFAR-10]") == text.count("not CIFAR-10") == marks
-    assert (dataset in title_of(evaluation(dataset), "Galleries")) == (dataset != "cifar10")
+    assert (dataset in figure_title(evaluation(dataset), "Galleries")) == (dataset != "cifar10")

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
 from fastcifar.analysis.grad_cam import GradCam, choose_layer, evaluating, grad_cam
-from fastcifar.config import ResNet18Config, ResNetConfig, SpeedNetConfig
 from fastcifar.errors import UserError
 from fastcifar.models.build import build_model, outline
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.models.speednet import SpeedNetConfig
 
 CONFIGS: dict[str, Any] = {
     "resnet": ResNetConfig(width=8, dropout=0.2),

@@ -12,10 +12,16 @@ from torch import nn
 
 from fastcifar.analysis.lr_range import RangeTest, find_rates, lr_range_test, rates_of, sweep, with_rates
 from fastcifar.analysis.lr_suggest import Suggestion, clean, suggest
-from fastcifar.config import Config, MuonConfig, ResNetConfig, ScheduleConfig, SgdConfig, SpeedNetConfig
+from fastcifar.config import Config
 from fastcifar.errors import RunFailedError, UserError
-from fastcifar.optim.sgd import Sgd
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.optim.rates import set_lr
+from fastcifar.optim.sgd import SgdConfig
 from fastcifar.recipes import RECIPES
+from fastcifar.schedules.one_cycle import OneCycle
+from fastcifar.schedules.step_decay import StepDecay
 from fastcifar.training.trainer import train
 
 
@@ -47,7 +53,7 @@ def test_every_recipe(small_data: Path) -> None:
     found: dict[Any, Config] = {}
     for recipe in RECIPES.values():
         config = recipe()
-        found.setdefault((type(config.model), type(config.optimizer), config.schedule.anneal), config)
+        found.setdefault((type(config.model), type(config.optimizer), type(config.schedule)), config)
     for config in found.values():
         narrow = {ResNetConfig: {"width": 2}, SpeedNetConfig: {"widths": (4, 4)}}.get(type(config.model), {})
         model: Any = replace(config.model, **narrow)  # type: ignore[arg-type]
@@ -62,7 +68,7 @@ def test_every_recipe(small_data: Path) -> None:
 def test_images_have_the_size_of_the_peak(tiny: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
 
-    def record_size(self: Any, images: torch.Tensor, labels: torch.Tensor, lr_scale: float) -> tuple[torch.Tensor, ...]:
+    def record_size(self: Any, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
         sizes.append(images.shape[2])
         return torch.tensor(1.0), torch.tensor(0)
 
@@ -70,7 +76,7 @@ def test_images_have_the_size_of_the_peak(tiny: Config, monkeypatch: pytest.Monk
     config = replace(tiny, resolution=((0.5, 16), (1.0, 24)))
     for peak, size in ((0.0, 16), (2.9, 16), (3.1, 24), (6.0, 24)):
         sizes.clear()
-        lr_range_test(replace(config, schedule=ScheduleConfig(peak_epoch=peak)), iterations=30)  # beyond an epoch
+        lr_range_test(replace(config, schedule=OneCycle(peak_epoch=peak)), iterations=30)  # beyond an epoch
         assert sizes == [size] * 30
 
 
@@ -81,14 +87,15 @@ def test_the_stable_limit_of_a_quadratic(momentum: float) -> None:
     limit = 2 * (1 + momentum) / float(curvature.max())
     noise = torch.Generator().manual_seed(0)
     weight = nn.Parameter(torch.ones(30))
-    optimizer = Sgd([weight], lr=1.0, momentum=momentum)
+    optimizer = torch.optim.SGD([weight], lr=1.0, momentum=momentum)
 
     def loss_at(rate: float) -> float:
         loss = (curvature * weight**2).sum() / 2
         loss.backward()
         assert weight.grad is not None
         weight.grad += 0.1 * torch.randn(30, generator=noise)
-        optimizer.step(rate)
+        set_lr(optimizer, rate)
+        optimizer.step()
         optimizer.zero_grad()
         return loss.item() + 0.02 * float(torch.randn((), generator=noise))
 
@@ -138,9 +145,9 @@ def test_found_rates_in_a_configuration(tiny: Config, resnet: Config) -> None:
     found = Suggestion(maximum=0.12, minimum=0.006)
     muon = with_rates(tiny, found)
     assert muon.optimizer == replace(MuonConfig(), lr=0.12, bias_lr=0.053 / 2, head_lr=0.67 / 2)
-    assert (muon.schedule.start, muon.schedule.end) == (pytest.approx(0.05), pytest.approx(0.05))
+    assert muon.schedule == replace(tiny.schedule, start=0.006 / 0.12, end=0.006 / 0.12)
     assert with_rates(resnet, found).optimizer == SgdConfig(lr=0.12)
-    stepwise = replace(resnet, schedule=ScheduleConfig(peak_epoch=1, start=1, end=0.1, anneal="step"))
+    stepwise = replace(resnet, schedule=StepDecay())
     assert with_rates(stepwise, found).schedule == stepwise.schedule
 
 

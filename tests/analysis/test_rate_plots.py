@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.lr_range import RangeTest
+from fastcifar.analysis.plan import plan
 from fastcifar.analysis.rate_plots import draw_cycles, draw_plan, draw_range_test
 from fastcifar.config import Config
-from fastcifar.optim.cyclic import Cycles, cyclic_rates
-from fastcifar.optim.plan import plan
 
 
 def range_test(losses: np.ndarray | None = None) -> RangeTest:

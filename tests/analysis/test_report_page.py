@@ -16,8 +16,9 @@ from PIL import Image
 
 from fastcifar.analysis.report import page as report_page
 from fastcifar.analysis.report.page import build_report
-from fastcifar.config import EVALUATION_NAMES
 from fastcifar.errors import UserError
+from fastcifar.evaluation import title_of
+from fastcifar.evaluation.selective_tta import SelectiveTta
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&{{ 7*7 }}</script>"""
 CLOCK = {"train_s": 1.3, "run_s": 12.5, "process_s": 1234.0}
@@ -174,7 +175,7 @@ def test_hostile_texts_are_escaped_in_a_run_with_selective_tta(
         versions={HOSTILE: HOSTILE},
         hardware={"cpu": HOSTILE},
         system=HOSTILE,
-        evaluation="selective_tta",
+        evaluation=SelectiveTta(),
     )
     change_config(hostile, 'evaluation = "flip_tta"', 'evaluation = "selective_tta"')
     real = report_page.evaluate_run
@@ -191,7 +192,7 @@ def test_hostile_texts_are_escaped_in_a_run_with_selective_tta(
     assert f"9{HOSTILE}$x^2$" in page.text
     assert page.text.count(HOSTILE) > 10
     assert "<b>run" in page.text
-    assert f"test accuracy, {EVALUATION_NAMES['selective_tta']}" in page.text
+    assert f"test accuracy, {title_of('selective_tta')}" in page.text
 
 
 def test_run_without_its_data(finished: Any, without_data: Path, second: Path, capsys: Any) -> None:

@@ -58,7 +58,17 @@ def test_disagreement_with_the_record() -> None:
 def test_charts_are_small_and_use_the_theme(steps: int) -> None:
     values = np.linspace(1, 0, steps)
     epochs: list[dict[str, Any]] = [{"epoch": epoch, "loss": 0.5, "train_accuracy": 0.5} for epoch in (1, 2)]
-    curves = Curves(steps // 2, 2 * (1 - values), values, 1 - values, values, epochs, [(1.0, 0.4), (2.0, 0.6)], [])
+    curves = Curves(
+        steps // 2,
+        2 * (1 - values),
+        values,
+        1 - values,
+        {"a": values, "b": values},
+        {"a": values},
+        epochs,
+        [(1.0, 0.4), (2.0, 0.6)],
+        [],
+    )
     figures = [*training_charts(curves, {"evaluation": "flip_tta", "test_accuracy_tta": 0.7}).values()]
     figures += comparison_charts({f"run {number}": curves for number in range(1, 9)})
     for number, figure in enumerate(figures):

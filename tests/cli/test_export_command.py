@@ -14,12 +14,15 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fastcifar.config import ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import ModelConfig
 from fastcifar.data.prepared import read_split
 from fastcifar.errors import UserError
 from fastcifar.export.classifier import classifier_of, load_classifier, metadata_of
 from fastcifar.export.files import export
 from fastcifar.models.build import build_model
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.runs.load import TrainedRun, load_run
 from fastcifar.runs.record import weights_sha256
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from fastcifar.config import MuonConfig
+from fastcifar.optim.muon import MuonConfig
 from fastcifar.recipes import load_config
+from fastcifar.schedules.one_cycle import OneCycle
 
 Command = Callable[..., Any]
 METHODS = ["bound", "steepest", "valley", "minimum"]
@@ -83,6 +84,7 @@ def test_a_training_with_found_rates_is_repeated_by_its_config(
     assert config.optimizer.lr == float(figures[1])
     assert isinstance(config.optimizer, MuonConfig)
     assert config.optimizer.head_lr == pytest.approx(0.67 / 0.24 * config.optimizer.lr)
+    assert isinstance(config.schedule, OneCycle)
     assert config.schedule.start == config.schedule.end == pytest.approx(float(figures[2]) / float(figures[1]))
 
     again = command("train", "--config", folder / "config.toml", "--runs", tmp_path / "b")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fastcifar.cli.train import summary
-from fastcifar.config import ResNetConfig
 from fastcifar.models.layer_table import layer_table
+from fastcifar.models.resnet import ResNetConfig
 from fastcifar.recipes import load_config
 
 Command = Callable[..., Any]

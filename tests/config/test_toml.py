@@ -1,6 +1,7 @@
 """A run's config.toml gives back the run's configuration; any other file is refused, naming the key and the value."""
 
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -9,20 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fastcifar.cli.config_args import parse_config
-from fastcifar.config import (
-    AdamConfig,
-    AugmentConfig,
-    Config,
-    FfcvNetConfig,
-    MuonConfig,
-    ResNet18Config,
-    ResNetConfig,
-    ScheduleConfig,
-    SgdConfig,
-    SpeedNetConfig,
-)
+from fastcifar.config import AugmentConfig, Config
+from fastcifar.config.registry import REGISTRIES
 from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.optim.adam import AdamConfig
 from fastcifar.recipes import RECIPES, load_config
 
 PATHS = st.one_of(
@@ -40,12 +33,25 @@ BY_TYPE: dict[Any, Any] = {
 
 def built(kind: Any, **own: Any) -> Any:
     """Random instances of `kind`; fields that are not in `own` get values that every field of their type accepts."""
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name not in own}
+    names = {item.name for item in fields(kind)}
+    hints = {name: hint for name, hint in get_type_hints(kind).items() if name in names and name not in own}
     given = {
         name: st.sampled_from(get_args(hint)) if get_origin(hint) is Literal else BY_TYPE[hint]
         for name, hint in hints.items()
     }
     return st.builds(kind, **given, **own)
+
+
+def one_of(section: str, **own: Any) -> Any:
+    """Random instances of all components of a section."""
+    kinds = [REGISTRIES[section][name] for name in REGISTRIES[section].names()]
+    known = [{item.name for item in fields(kind)} for kind in kinds]
+    return st.one_of(
+        *(
+            built(kind, **{name: value for name, value in own.items() if name in names})
+            for kind, names in zip(kinds, known, strict=True)
+        )
+    )
 
 
 WIDTHS = st.lists(st.integers(1, 999), min_size=1, max_size=3).map(tuple)
@@ -57,11 +63,11 @@ CONFIGS = built(
     epochs=st.floats(10, 1e6),
     resolution=STAGES.map(lambda stages: (*sorted(stages), (1.0, 32))),
     checkpoint_every=st.sampled_from(["0", "500", "1.5s"]),
-    model=st.one_of(
-        built(ResNetConfig), built(SpeedNetConfig, widths=WIDTHS), built(ResNet18Config), built(FfcvNetConfig)
-    ),
-    optimizer=st.one_of(built(SgdConfig, lr=st.floats(1e-12, 1e9)), built(AdamConfig), built(MuonConfig)),
-    schedule=built(ScheduleConfig, peak_epoch=st.floats(0, 10)),
+    model=one_of("model", widths=WIDTHS),
+    optimizer=one_of("optimizer", lr=st.floats(1e-12, 1e9)),
+    schedule=one_of("schedule", peak_epoch=st.floats(0, 10), drop_epoch=st.floats(0, 10)),
+    augment_op=one_of("augment_op"),
+    evaluation=one_of("evaluation"),
     augment=built(AugmentConfig),
 )
 
@@ -133,13 +139,19 @@ def test_a_file_may_choose_another_network_and_optimiser(tmp_path: Path) -> None
         ("batch-size = 3", "batch-size", ""),
         ('"new\\nline" = 3', "new\\nline", ""),
         ("[model]\ndepth = 3", "model.depth", ""),
-        ("[schedule]\nkind = 'x'", "schedule.kind", ""),
+        ("[schedule]\nkind = 'x'", "schedule.kind", "x"),
+        ("[augment]\nkind = 'x'", "augment.kind", ""),
         ("[data]\npath = 'x'", "data", "{'path': 'x'}"),
         ("[threads]\nn = 1", "threads", "{'n': 1}"),
         ("augment = 3", "augment", "3"),
         ("model = 3", "model", "3"),
         ("[[optimizer]]\nkind = 'sgd'", "optimizer", "sgd"),
         ("[model]\nkind = 'vgg'", "model.kind", "vgg"),
+        ("model = 'vgg'", "model.kind", "vgg"),
+        ("[evaluation]\nkind = 'nine_views'", "evaluation.kind", "nine_views"),
+        ("import = 'no_such_module'", "module", "no_such_module"),
+        ("import = ['a b']", "import", "a b"),
+        ("import = [3]", "import", "3"),
         ("[optimizer.kind]\na = 3", "optimizer.kind", "3"),
         ("recipe = 'nix'", "recipe", "nix"),
         ("recipe = ['smoke']", "recipe", "['smoke']"),
@@ -169,7 +181,7 @@ def test_a_refused_key_or_value_is_named(text: str, key: str, value: str, tmp_pa
     base = "" if "recipe" in text else "recipe = 'resnet24'\n"
     with pytest.raises(UserError, match=rf"^[^\n]*{re.escape(key)}\b[^\n]*{re.escape(value)}[^\n]*$") as caught:
         load(tmp_path, base + text)
-    assert key == "recipe" or str(tmp_path / "my.toml") in str(caught.value)
+    assert key in ("recipe", "import", "module") or str(tmp_path / "my.toml") in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fastcifar.config import FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import ModelConfig
 from fastcifar.models.build import build_model, outline
+from fastcifar.models.ffcv_net import FfcvNetConfig
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.models.speednet import SpeedNetConfig
 
 CONFIGS = [
     ResNetConfig(width=4),

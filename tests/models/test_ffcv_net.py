@@ -3,8 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from fastcifar.config import FfcvNetConfig
-from fastcifar.models.ffcv_net import FfcvNet
+from fastcifar.models.ffcv_net import FfcvNet, FfcvNetConfig
 from fastcifar.models.layer_table import layers
 
 

@@ -4,9 +4,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastcifar.config import FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import ModelConfig
 from fastcifar.models.build import outline
+from fastcifar.models.ffcv_net import FfcvNetConfig
 from fastcifar.models.layer_table import layer_table, layers
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.recipes import RECIPES
 
 CONFIGS = [

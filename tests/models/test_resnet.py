@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import ResNetConfig
 from fastcifar.models.layer_table import layers
-from fastcifar.models.resnet import Residual, ResNet
+from fastcifar.models.resnet import Residual, ResNet, ResNetConfig
 
 
 @pytest.mark.parametrize("width", [1, 96])

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torchvision.models import resnet18 as torchvisions
 
-from fastcifar.config import ResNet18Config
 from fastcifar.models.layer_table import layers
-from fastcifar.models.resnet18 import resnet18
+from fastcifar.models.resnet18 import ResNet18Config
 
 
 def test_torchvision_s_stem() -> None:
@@ -17,7 +16,7 @@ def test_torchvision_s_stem() -> None:
 
 def test_only_the_stem_differs_from_torchvision_s_names_and_shapes() -> None:
     torch.manual_seed(0)
-    ours, theirs = resnet18(ResNet18Config()).state_dict(), torchvisions(num_classes=10).state_dict()
+    ours, theirs = ResNet18Config().build(10).state_dict(), torchvisions(num_classes=10).state_dict()
     assert list(ours) == list(theirs)
     assert [name for name in ours if ours[name].shape != theirs[name].shape] == ["conv1.weight"]
     # initialised like torchvision's other convolutions

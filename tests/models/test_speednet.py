@@ -10,8 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from fastcifar.config import SpeedNetConfig
-from fastcifar.models.speednet import Block, SpeedNet
+from fastcifar.models.speednet import Block, SpeedNet, SpeedNetConfig
 from fastcifar.rng import Purpose, generator
 
 SMALL = SpeedNetConfig(widths=(16, 24, 20))
@@ -27,7 +26,7 @@ def random_images(count: int = 20, side: int = 12) -> torch.Tensor:
 @pytest.fixture
 def model() -> SpeedNet:
     model = SpeedNet(SMALL)
-    model.reset(generator(1, Purpose.INIT))
+    model.init_weights(generator(1, Purpose.INIT))
     return model
 
 
@@ -87,7 +86,7 @@ def test_filters_start_as_the_identity_on_shared_channels(model: SpeedNet) -> No
 
 def test_filters_without_identity_are_uniform() -> None:
     model = SpeedNet(replace(SMALL, identity=False))
-    model.reset(generator(1, Purpose.INIT))
+    model.init_weights(generator(1, Purpose.INIT))
     convs = [module for module in model.blocks.modules() if isinstance(module, nn.Conv2d)]
     assert len(convs) == 6
     for conv in convs:
@@ -98,13 +97,13 @@ def test_filters_without_identity_are_uniform() -> None:
 
 @pytest.mark.parametrize("stem", ["whitening", "learned"])
 def test_gradients_of_the_stem(stem: Any) -> None:
-    model = SpeedNet(replace(SMALL, stem=stem))
-    model.reset(generator(1, Purpose.INIT))
+    model = SpeedNet(replace(SMALL, stem=stem, stem_epochs=4))
+    model.init_weights(generator(1, Purpose.INIT))
     assert model.stem.bias is not None
     x = torch.randn(4, 3, 16, 16)
     for learns in (True, False, True):
         model.zero_grad()
-        model.stem_learns(learns)
+        model.before_step(0 if learns else 4, 1)
         model(x).sum().backward()
         assert (model.stem.bias.grad is not None) is learns
         assert (model.stem.weight.grad is not None) is (stem == "learned")

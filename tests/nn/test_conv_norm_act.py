@@ -11,8 +11,10 @@ from tensors import KERNELS, needs_fp16, noise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels, ResNetConfig, SpeedNetConfig
+from fastcifar.config import CpuKernels
 from fastcifar.models.build import build_model, use_kernels
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.nn.conv_norm_act import conv_norm_act, serves, warm_up
 from fastcifar.nn.norm_act import ACTIVATION_INDEX, FP16_LIMIT
 from fastcifar.nn.norm_act import kernels as norm_kernels

@@ -5,11 +5,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcifar.config import MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.models.build import build_model
-from fastcifar.optim.build import Combined, build_optimizer
-from fastcifar.optim.muon import Muon, orthogonalise
-from fastcifar.optim.sgd import Sgd
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import Muon, MuonConfig, orthogonalise
+from fastcifar.optim.rates import set_lr
+from fastcifar.optim.sgd import SgdConfig
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -79,7 +80,8 @@ def test_a_step_by_its_formula() -> None:
             velocity[i] = 0.6 * velocity[i] + w.grad
             turned = orthogonalise((w.grad + 0.6 * velocity[i]).flatten(1)[None], 3).view(w.shape)
             expected[i] = expected[i] * len(w) ** 0.5 / expected[i].norm() - 0.3 * lr_scale * turned
-        muon.step(lr_scale)
+        set_lr(muon, lr_scale)
+        muon.step()
         for w, wanted in zip(filters, expected, strict=True):
             torch.testing.assert_close(w.detach(), wanted, rtol=0, atol=1e-4)
 
@@ -88,7 +90,7 @@ def test_filters_without_a_gradient_are_skipped() -> None:
     filters = [noise(4, 4, 3, 3).requires_grad_(), noise(4, 4, 3, 3).requires_grad_()]
     filters[0].grad = torch.ones(4, 4, 3, 3)
     muon = Muon(filters, lr=1.0, momentum=0.6, steps=3)
-    muon.step(1.0)
+    muon.step()
     assert torch.equal(filters[1], noise(4, 4, 3, 3))
     muon.zero_grad()
     assert filters[0].grad is None
@@ -100,24 +102,47 @@ def test_every_learning_parameter_has_one_optimiser(
     network: ResNetConfig | SpeedNetConfig, config: SgdConfig | MuonConfig
 ) -> None:
     model = build_model(network, 10, 0)
-    trained = [p for group in build_optimizer(model, config, 5).param_groups for p in group["params"]]
+    trained = [p for group in config.build(model, 5).param_groups for p in group["params"]]
     learning = [p for p in model.parameters() if p.requires_grad]
     assert len(trained) == len(learning)
     assert {id(p) for p in trained} == {id(p) for p in learning}
 
 
-def test_muon_trains_the_filters_and_sgd_the_rest_each_with_its_rate() -> None:
+def test_nesterov_sgd_with_an_l2_penalty_for_the_rest() -> None:
+    ours, theirs = [noise(5, 3).requires_grad_()], [noise(5, 3).requires_grad_()]
+    muon = Muon(ours, lr=0.1, momentum=0.7, steps=None, weight_decay=0.01)
+    sgd = torch.optim.SGD(theirs, lr=0.1, momentum=0.7, nesterov=True, weight_decay=0.01)
+    for step in range(3):
+        for parameters, optimizer in ((ours, muon), (theirs, sgd)):
+            parameters[0].grad = noise(5, 3, seed=step)
+            optimizer.step()
+    assert torch.equal(ours[0], theirs[0])
+
+
+def test_the_filters_are_orthogonalised_and_the_rest_is_not_each_with_its_rate() -> None:
     config = MuonConfig(lr=0.2, momentum=0.5, steps=4, bias_lr=0.04, head_lr=0.6, sgd_momentum=0.7, weight_decay=0.003)
-    optimizer = build_optimizer(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), config, 5)
-    assert isinstance(optimizer, Combined)
-    muon, biases, head = optimizer.parts
-    assert isinstance(muon, Muon)
-    assert isinstance(biases, Sgd)
-    assert isinstance(head, Sgd)
-    assert (muon.lr, muon.momentum, muon.steps) == (0.2, 0.5, 4)
-    assert {p.ndim for p in muon.filters} == {4}
-    assert {p.ndim for p in biases.parameters} == {1}
-    assert {p.ndim for p in head.parameters} == {2}
-    for part, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the gradient of the mean over 5 is 1/5 of the sum's
-        assert (part.lr, part.momentum, part.nesterov) == (lr, 0.7, True)
-        assert part.lr * part.weight_decay == pytest.approx(0.003)  # the same decay per step at any rate
+    filters, biases, head = config.build(build_model(SpeedNetConfig(widths=(8, 8)), 10, 0), 5).param_groups
+    assert (filters["lr"], filters["momentum"], filters["steps"], filters["weight_decay"]) == (0.2, 0.5, 4, 0)
+    assert [{p.ndim for p in group["params"]} for group in (filters, biases, head)] == [{4}, {1}, {2}]
+    for group, lr in ((biases, 5 * 0.04), (head, 5 * 0.6)):  # the gradient of the mean over 5 is 1/5 of the sum's
+        assert (group["lr"], group["momentum"], group["steps"]) == (lr, 0.7, None)
+        assert group["lr"] * group["weight_decay"] == pytest.approx(0.003)  # the same decay per step at any rate
+
+
+def test_a_network_of_other_parameters() -> None:
+    """None is left out, and a group without parameters does not exist."""
+    model = torch.nn.Module()
+    model.scale, model.position = torch.nn.Parameter(torch.ones(())), torch.nn.Parameter(torch.ones(1, 4, 8))
+    (group,) = MuonConfig().build(model, 5).param_groups
+    assert (group["name"], len(group["params"])) == ("biases", 2)
+
+
+def test_the_closure_is_evaluated() -> None:
+    weight = noise(4, 4, 3, 3).requires_grad_()
+
+    def closure() -> float:
+        loss = weight.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert Muon([weight]).step(closure) == pytest.approx(noise(4, 4, 3, 3).square().sum().item())

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fastcifar.analysis.plan import plan
 from fastcifar.config import AugmentConfig
 from fastcifar.models.build import outline
-from fastcifar.optim.plan import plan
 from fastcifar.recipes import RECIPES
 from fastcifar.recipes.published import SYSTEMS
 

@@ -7,12 +7,17 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastcifar.config import Config, FfcvNetConfig, ModelConfig, ResNet18Config, ResNetConfig, SpeedNetConfig
+from fastcifar.config import Config, ModelConfig
 from fastcifar.models.build import outline
-from fastcifar.optim.schedules import resolution
+from fastcifar.models.ffcv_net import FfcvNetConfig
+from fastcifar.models.hooks import before_step
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.resnet18 import ResNet18Config
+from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.runtime.device import select_runtime
 from fastcifar.training.context import RunContext
 from fastcifar.training.flops import training_flops
+from fastcifar.training.steps import resolution
 
 
 def step_by_step(context: RunContext) -> float:
@@ -20,7 +25,7 @@ def step_by_step(context: RunContext) -> float:
     model = outline(context.config.model, context.classes).train()
     flops = 0.0
     for step in range(context.total):
-        context.before_step(model, step)
+        before_step(model, step, context.steps_per_epoch)
         size = resolution(step, context.total, context.config.resolution)
         with FlopCounterMode(display=False) as counter:
             model(torch.empty(context.config.batch_size, 3, size, size, device="meta")).sum().backward()

@@ -6,16 +6,21 @@ from typing import Any
 import pytest
 import torch
 
-from fastcifar.config import AdamConfig, MuonConfig, ResNetConfig, SgdConfig, SpeedNetConfig
 from fastcifar.models.build import build_model
-from fastcifar.optim.build import build_optimizer
+from fastcifar.models.hooks import before_step
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.adam import AdamConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.optim.rates import set_lr
+from fastcifar.optim.sgd import SgdConfig
 from fastcifar.runtime.device import Runtime
 from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.graph import GraphStep
 from fastcifar.training.step import TrainStep
 
 CPU = Runtime(torch.device("cpu"), torch.float32, 1)
-SIZES = (16, 16, 20, 16, 20, 20)
+SIZES = (16, 16, 20, 16, 20, 20, 16, 20)
 
 
 class Replayed(GraphStep):
@@ -53,39 +58,45 @@ def trained(kind: type[TrainStep], runtime: Runtime, model_config: Any, optimize
     generator = torch.Generator().manual_seed(1)
     torch.manual_seed(3)
     model = build_model(model_config, 10, 0).to(runtime.device).train()
-    step = kind(model, build_optimizer(model, optimizer_config, 8), runtime, 0.1)
+    step = kind(model, optimizer_config.build(model, 8), runtime, 0.1)
     results = []
     with apply_threads(runtime):
         for number, size in enumerate(SIZES):
             images = torch.randn(8, 3, size, size, generator=generator).contiguous(memory_format=torch.channels_last)
             labels = torch.randint(0, 10, (8,), generator=generator)
-            lr_scale = torch.tensor(1 - number / 6, device=runtime.device)  # a tensor, as graphs need it
-            if isinstance(model_config, SpeedNetConfig):
-                model.stem_learns(number < 4)  # type: ignore[operator]
-            results.append(step(images.to(runtime.device), labels.to(runtime.device), lr_scale))
+            set_lr(step.optimizer, 1 - number / 8)
+            before_step(model, number, 1)
+            results.append(step(images.to(runtime.device), labels.to(runtime.device)))
     losses, num_correct = (torch.stack(values).cpu() for values in zip(*results, strict=True))
     return losses, num_correct, [tensor.cpu() for tensor in model.state_dict().values()], step
 
 
-SPEEDNET = (SpeedNetConfig(widths=(8, 8), activation="gelu"), MuonConfig())
-RESNET = (
-    ResNetConfig(width=2, dropout=0.2),
-    SgdConfig(lr=0.05, nesterov=True, weight_decay=1e-3, decoupled=True),
-)
+SPEEDNET = (SpeedNetConfig(widths=(8, 8), activation="gelu", stem_epochs=4), MuonConfig())
+RESNET = (ResNetConfig(width=2, dropout=0.2), SgdConfig(lr=0.05, nesterov=True, weight_decay=1e-3))
+ADAM = (ResNetConfig(width=2), AdamConfig(lr=0.001))
 
 
 @pytest.mark.parametrize(
     ("kind", "model", "optimizer", "captures"),
     [
-        (Replayed, *SPEEDNET, 3),  # sizes 16 and 20, and 20 again with a frozen stem
+        (Replayed, *SPEEDNET, 4),  # sizes 16 and 20, each again with a frozen stem
         (Replayed, *RESNET, 2),
-        (Replayed, RESNET[0], AdamConfig(), 0),  # Adam's steps cannot be captured
+        (Replayed, *ADAM, 2),
         (Unable, *SPEEDNET, None),
     ],
 )
 def test_replays_are_the_ordinary_steps(
-    kind: type[GraphStep], model: Any, optimizer: Any, captures: int | None, capsys: pytest.CaptureFixture[str]
+    kind: type[GraphStep],
+    model: Any,
+    optimizer: Any,
+    captures: int | None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(
+        "fastcifar.training.graph.is_capturable", lambda optimizer: True
+    )  # as on a GPU, where it is fused
+    monkeypatch.setattr("fastcifar.training.graph.rates_to_tensors", lambda optimizer, device: None)  # rounds otherwise
     losses, num_correct, weights, _ = trained(TrainStep, CPU, model, optimizer)
     found_losses, found_correct, found_weights, step = trained(kind, CPU, model, optimizer)
     assert torch.equal(found_losses, losses)
@@ -95,8 +106,13 @@ def test_replays_are_the_ordinary_steps(
     assert ("not permitted" in capsys.readouterr().err) == (kind is Unable)
 
 
+def test_an_optimizer_that_cannot_be_captured_takes_ordinary_steps() -> None:
+    *_, step = trained(Replayed, CPU, *ADAM)
+    assert step.captures == 0
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize(("model", "optimizer"), [SPEEDNET, RESNET])
+@pytest.mark.parametrize(("model", "optimizer"), [SPEEDNET, RESNET, ADAM])
 def test_graphs_on_a_gpu(model: Any, optimizer: Any, capsys: pytest.CaptureFixture[str]) -> None:
     runtime = Runtime(torch.device("cuda"), torch.float32, 1)
     losses, num_correct, weights, _ = trained(TrainStep, runtime, model, optimizer)

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from fastcifar.config import AdamConfig, AugmentConfig, Config, ResNetConfig, ScheduleConfig, SgdConfig
+from fastcifar.config import AugmentConfig, Config
 from fastcifar.errors import RunFailedError, UserError
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.optim.adam import AdamConfig
+from fastcifar.optim.sgd import SgdConfig
 from fastcifar.runs.checkpoint import Checkpoint, checkpoint_files, read_checkpoint, write_checkpoint
 from fastcifar.runs.resume import differences, furthest_unfinished, lock_run
+from fastcifar.schedules.one_cycle import OneCycle
 from fastcifar.training import trainer
 from fastcifar.training.trainer import train
 
@@ -86,7 +90,7 @@ def resnet(config: Config, optimizer: Any) -> Config:
 def test_a_checkpoint_holds_all_of_a_run_s_state(kind: str, tiny: Config, tmp_path: Path) -> None:
     sgd = SgdConfig(lr=0.01, nesterov=True, weight_decay=5e-4)
     config = {
-        "sgd with dropout": replace(resnet(tiny, sgd), schedule=ScheduleConfig(peak_epoch=0.25)),
+        "sgd with dropout": replace(resnet(tiny, sgd), schedule=OneCycle(peak_epoch=0.25)),
         "adam in float16": replace(resnet(tiny, AdamConfig(lr=0.001)), amp="float16"),
         "stream": replace(
             tiny, epochs=0.5, loader="stream", augment=AugmentConfig(pad=4, flip="alternating", cutout=8)

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim import SGD
 
-from fastcifar.optim.build import Combined
-from fastcifar.optim.muon import Muon
-from fastcifar.optim.sgd import Sgd
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.optim.rates import set_lr
 from fastcifar.runtime.device import Runtime
 from fastcifar.training.history import History
 from fastcifar.training.step import TrainStep
@@ -34,8 +34,9 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_step_in_float32_is_one_of_plain_torch(label_smoothing: float) -> None:
     images, labels = batch()
     model, twin = linear(), linear()
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Runtime(CPU, torch.float32, 1), label_smoothing)
-    loss, num_correct = step(images, labels, 0.5)
+    step = TrainStep(model, SGD(list(model.parameters()), lr=0.5), Runtime(CPU, torch.float32, 1), label_smoothing)
+    set_lr(step.optimizer, 0.5)
+    loss, num_correct = step(images, labels)
     logits = twin(images)
     expected = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     expected.backward()
@@ -55,8 +56,8 @@ def test_a_step_in_16_bits_is_close_to_one_in_float32(dtype: torch.dtype) -> Non
     images, labels = batch()
     models = [linear(), linear()]
     for model, kind in zip(models, (dtype, torch.float32), strict=True):
-        step = TrainStep(model, Sgd(list(model.parameters()), lr=0.5), Runtime(CPU, kind, 1), 0.0)
-        step(images.to(kind), labels, 1.0)
+        step = TrainStep(model, SGD(list(model.parameters()), lr=0.5), Runtime(CPU, kind, 1), 0.0)
+        step(images.to(kind), labels)
     for p, q in zip(models[0].parameters(), models[1].parameters(), strict=True):
         assert p.dtype == torch.float32
         torch.testing.assert_close(p, q, rtol=0.02, atol=0.02)
@@ -67,13 +68,13 @@ def test_float16_skips_a_step_whose_gradients_overflow_and_recovers() -> None:
     images, labels = batch()
     images = (images * 10).half()
     model = linear()
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), Runtime(CPU, torch.float16, 1), 0.0)
+    step = TrainStep(model, SGD(list(model.parameters()), lr=0.1), Runtime(CPU, torch.float16, 1), 0.0)
     assert step.scaler is not None
     before = [p.detach().clone() for p in model.parameters()]
     scale = step.scaler.get_scale()
     skipped = 0
     while all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True)):
-        loss, _ = step(images, labels, 1.0)
+        loss, _ = step(images, labels)
         assert torch.isfinite(loss)
         skipped += 1
         assert skipped < 30
@@ -82,16 +83,16 @@ def test_float16_skips_a_step_whose_gradients_overflow_and_recovers() -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_the_scaler_reaches_all_parts_of_a_combined_optimiser() -> None:
+def test_the_scaler_reaches_all_groups() -> None:
     """Every gradient must be unscaled before the update."""
-    conv, linear = nn.Conv2d(3, 4, 3, bias=False), nn.Linear(16, 3)
-    model, rest = nn.Sequential(conv, nn.Flatten(), linear), list(linear.parameters())
-    optimizer = Combined([Muon([conv.weight], lr=0.1, momentum=0.5, steps=3), Sgd(rest, lr=1e-3)])
+    linear = nn.Linear(16, 3)
+    model, rest = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.Flatten(), linear), list(linear.parameters())
+    optimizer = MuonConfig(lr=0.1, bias_lr=1e-3 / 8, head_lr=1e-3 / 8).build(model, 8)
     step = TrainStep(model, optimizer, Runtime(CPU, torch.float16, 1), 0.0)
     assert step.scaler is not None
     step.scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
     before = [p.detach().clone() for p in rest]
-    step(torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1)).half(), torch.arange(8) % 3, 1.0)
+    step(torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1)).half(), torch.arange(8) % 3)
     moved = [(p - q).abs().max().item() for p, q in zip(rest, before, strict=True)]
     assert all(0 < distance < 0.005 for distance in moved)
 
@@ -103,14 +104,15 @@ def test_nothing_waits_for_the_gpu_between_two_reads(tmp_path: Path) -> None:
     runtime = Runtime(device, torch.float32, 1)
     model = linear().to(device)
     images, labels = (tensor.to(device) for tensor in batch())
-    step = TrainStep(model, Sgd(list(model.parameters()), lr=0.1), runtime, 0.1)
+    step = TrainStep(model, SGD(list(model.parameters()), lr=0.1), runtime, 0.1)
     with (tmp_path / "metrics").open("w") as file:
         history = History(file, total=9, batch_size=len(labels), classes=10)
-        step(images, labels, 1.0)
+        step(images, labels)
         torch.cuda.set_sync_debug_mode("error")
         try:
             for number in range(9):
-                history.add({"step": number, "lr": 0.1}, *step(images, labels, 1 - number / 9))
+                rates = set_lr(step.optimizer, 1 - number / 9)
+                history.add({"step": number, **rates._asdict()}, *step(images, labels))
         finally:
             torch.cuda.set_sync_debug_mode("default")
         history.flush()

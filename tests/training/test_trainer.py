@@ -10,10 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fastcifar.config import AugmentConfig, Config, ResNetConfig, SgdConfig, SpeedNetConfig
+from fastcifar.config import AugmentConfig, Config
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import RunFailedError, UserError
+from fastcifar.evaluation.flip_tta import FlipTta
 from fastcifar.loader import choice
+from fastcifar.models.resnet import ResNetConfig
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.sgd import SgdConfig
 from fastcifar.runs.record import load_record, weights_sha256
 from fastcifar.training import history
 from fastcifar.training.step import TrainStep
@@ -109,7 +113,7 @@ def test_metrics_have_a_line_a_step_and_a_line_an_epoch(finished: Any) -> None:
 
 def test_the_seed_alone_sets_the_weights(brief: Config, brief_weights: str) -> None:
     torch.manual_seed(77)
-    assert weights_of(brief, evaluate_every=1, evaluation="flip_tta", evaluation_batch_size=7) == brief_weights
+    assert weights_of(brief, evaluate_every=1, evaluation=FlipTta(), evaluation_batch_size=7) == brief_weights
     assert weights_of(brief, seed=1) != brief_weights
 
 

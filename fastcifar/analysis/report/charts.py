@@ -13,11 +13,11 @@ from fastcifar.analysis.curves import (
     Curves,
     draw_accuracy,
     draw_loss,
-    draw_rate,
+    draw_rates,
     group_means,
     running_mean,
 )
-from fastcifar.config import EVALUATION_NAMES
+from fastcifar.evaluation import SINGLE_VIEW, title_of
 
 SIZE = (4.6, 3.4)
 """Inches of a chart; a phone shows it at about three quarters of that."""
@@ -26,11 +26,13 @@ RUN_STYLES = ("-", "--", ":", "-.")
 
 
 def training_charts(curves: Curves, record: dict[str, Any]) -> dict[str, Figure]:
-    """Loss, accuracy and learning rate of one run, by "loss", "accuracy" and "rate"; steps along the top."""
-    charts = {name: _chart() for name in ("loss", "accuracy", "rate")}
+    """Loss, accuracy, and the applied rates, of one run, by "loss", "accuracy" and "rates"; steps along the top."""
+    charts = {name: _chart() for name in ("loss", "accuracy")}
     draw_loss(charts["loss"][1], curves)
     draw_accuracy(charts["accuracy"][1], curves, record)
-    draw_rate(charts["rate"][1], curves)
+    panels = len(curves.rates) + bool(curves.momenta)
+    rates = Figure(figsize=(SIZE[0], 1.6 + 1.2 * panels), layout="constrained")
+    charts["rates"] = rates, draw_rates(rates, curves)[0]
     for _, axis in charts.values():
         _add_steps(axis, curves.steps_per_epoch)
     return {name: figure for name, (figure, _) in charts.items()}
@@ -49,7 +51,7 @@ def comparison_charts(runs: dict[str, Curves]) -> tuple[Figure, Figure]:
         accuracy.plot(epochs, 100 * np.array(accuracies), style, marker="D", color=colour, markersize=4, label=label)
     loss.set_ylabel("training loss (nats)")
     loss.legend(fontsize="small", loc="upper right")
-    accuracy.set_ylabel(f"test accuracy, {EVALUATION_NAMES['single_view']} (%)")
+    accuracy.set_ylabel(f"test accuracy, {title_of(SINGLE_VIEW)} (%)")
     accuracy.legend(fontsize="small", loc="lower right")
     return loss_figure, accuracy_figure
 

@@ -5,8 +5,10 @@ from typing import Any
 
 from fastcifar.analysis.evaluation import Evaluation, summarise
 from fastcifar.analysis.metrics import wilson_interval
-from fastcifar.config import EVALUATION_NAMES, KERNEL_NAMES, evaluations_of
+from fastcifar.config import KERNEL_NAMES
+from fastcifar.config.registry import EVALUATIONS
 from fastcifar.errors import UserError
+from fastcifar.evaluation import evaluations_of
 from fastcifar.runs.record import RECORD_NAME, load_record
 
 ACCURACIES = ("test_accuracy", "test_accuracy_tta")
@@ -34,7 +36,7 @@ def checked_record(folder: Path) -> dict[str, Any]:
     if not wrong:
         wrong = [f"clock.{name}_s" for name in CLOCKS if not isinstance(record["clock"].get(f"{name}_s", 0), Number)]
         wrong += [name for name in ACCURACIES if not 0 <= record[name] <= 1]
-        wrong += ["evaluation"] if record["evaluation"] not in EVALUATION_NAMES else []
+        wrong += ["evaluation"] if record["evaluation"] not in EVALUATIONS.names() else []
     if wrong:
         raise UserError(f"{folder / RECORD_NAME} lacks {', '.join(wrong)}; train again")
     return record

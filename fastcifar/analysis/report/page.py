@@ -16,22 +16,21 @@ from fastcifar.analysis.evaluation import Evaluation, evaluate_run, summarise
 from fastcifar.analysis.evaluation_figures import FEW_CLASSES, reliability_figure
 from fastcifar.analysis.galleries import failures_by_class, most_confidently_correct, most_confidently_wrong
 from fastcifar.analysis.gallery_files import explain
-from fastcifar.analysis.rate_plots import draw_plan
 from fastcifar.analysis.report import facts as report_facts
 from fastcifar.analysis.report.charts import SIZE, comparison_charts, training_charts
 from fastcifar.analysis.report.comparison import Member, differences, groups
 from fastcifar.analysis.report.images import explained_tiles, tiles
 from fastcifar.analysis.report.svg import inline_svg
-from fastcifar.config import EVALUATION_NAMES, evaluations_of
+from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import to_toml
 from fastcifar.data.prepared import read_split
 from fastcifar.errors import UserError
+from fastcifar.evaluation import evaluations_of
+from fastcifar.evaluation.logits import cross_entropy
 from fastcifar.models import layer_table as network
-from fastcifar.optim.plan import plan
 from fastcifar.recipes import load_config
 from fastcifar.runs.load import TrainedRun, load_run
 from fastcifar.runs.record import CONFIG_NAME
-from fastcifar.training.evaluation import cross_entropy
 
 REPORT_NAME = "report.html"
 
@@ -83,7 +82,7 @@ def _render(**values: Any) -> str:
     environment.filters |= {"percent": _percent, "seconds": _seconds}
     environment.globals |= {
         "evaluations_of": evaluations_of,
-        "view_names": EVALUATION_NAMES,
+        "evaluations": {name: EVALUATIONS[name] for name in EVALUATIONS.names()},
         "clocks": report_facts.CLOCKS,
         "accuracies_of": report_facts.accuracies_of,
     }
@@ -95,10 +94,11 @@ def _members(folders: Sequence[Path]) -> list[Member]:
         raise UserError("no run given; name at least one")
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UserError("a run is named twice; a comparison needs different ones")
-    return [
-        Member(number, folder, report_facts.checked_record(folder), load_config(folder / CONFIG_NAME))
-        for number, folder in enumerate(folders, 1)
-    ]
+    found = []
+    for number, folder in enumerate(folders, 1):
+        config = load_config(folder / CONFIG_NAME)  # first, as it imports the components that the record names
+        found.append(Member(number, folder, report_facts.checked_record(folder), config))
+    return found
 
 
 def _evaluate(trained: TrainedRun, data: Path | None) -> tuple[Evaluation | None, np.ndarray | None, str]:
@@ -124,14 +124,10 @@ def _test_loss(trained: TrainedRun, evaluation: Evaluation | None) -> float | No
 
 def _charts(trained: TrainedRun, curves: Curves, evaluation: Evaluation | None) -> dict[str, Markup]:
     figures = training_charts(curves, trained.record)
-    figures["plan"] = draw_plan(plan(trained.config, curves.steps_per_epoch))
-    figures["plan"].axes[0].set_title("")  # the caption is the title
-    figures["plan"].set_size_inches(SIZE[0], 4.2)
     labels = {
         "loss": "Loss against epochs",
         "accuracy": "Accuracy against epochs",
-        "rate": "Learning rate against epochs",
-        "plan": "Planned learning rates and momenta against steps",
+        "rates": "Learning rates and momenta against epochs",
         "reliability": "Accuracy against confidence",
     }
     if evaluation is not None:

@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from fastcifar.config import AdamConfig, Config, MuonConfig, ScheduleConfig
-from fastcifar.optim.plan import plan
+from fastcifar.analysis.plan import plan
+from fastcifar.config import Config
+from fastcifar.optim.adam import AdamConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.schedules.one_cycle import OneCycle
 
 
 def test_a_run_has_the_planned_rates(finished: Any) -> None:
@@ -17,7 +20,7 @@ def test_a_run_has_the_planned_rates(finished: Any) -> None:
 
 def test_marks_of_the_reference_schedule() -> None:
     """97 steps per epoch, the peak at epoch 5 of 24, no annihilation."""
-    assert plan(Config(schedule=ScheduleConfig(peak_epoch=5, start=0.1, end=0.1)), 97).marks == {
+    assert plan(Config(schedule=OneCycle(peak_epoch=5, start=0.1, end=0.1)), 97).marks == {
         "start": {"iteration": 0, "epoch": 0, "lr": pytest.approx(0.01)},
         "peak": {"iteration": 484, "epoch": pytest.approx(484 / 97), "lr": pytest.approx(0.1)},
         "end": {"iteration": 2327, "epoch": pytest.approx(2327 / 97), "lr": pytest.approx(0.01)},

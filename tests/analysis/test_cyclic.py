@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CyclicLR
 
+from fastcifar.analysis.cyclic import Cycles, cyclic, cyclic_rates
 from fastcifar.errors import UserError
-from fastcifar.optim.cyclic import Cycles, cyclic, cyclic_rates
 
 
 def theirs(config: Cycles) -> list[float]:

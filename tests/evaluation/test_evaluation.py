@@ -11,11 +11,15 @@ from torch import nn
 from fastcifar.analysis.evaluation import evaluate_run
 from fastcifar.analysis.report.page import build_report
 from fastcifar.cli.train import summary
-from fastcifar.config import EVALUATION_NAMES, Config
+from fastcifar.config import Config
+from fastcifar.evaluation import title_of
+from fastcifar.evaluation.flip_tta import FlipTta
+from fastcifar.evaluation.logits import accuracy, evaluate_logits, predict_logits
+from fastcifar.evaluation.selective_tta import SelectiveTta, smallest_margins
+from fastcifar.evaluation.single_view import SingleView
 from fastcifar.export.model_card import model_card
 from fastcifar.runs.load import load_run
 from fastcifar.runtime.device import Runtime
-from fastcifar.training.evaluation import accuracy, predict_logits, predict_tta, smallest_margins
 from fastcifar.training.trainer import train
 
 RUNTIME = Runtime(torch.device("cpu"), torch.float32, 1)
@@ -55,8 +59,13 @@ def test_logits_and_labels_in_order() -> None:
 
 def test_flip_tta_is_the_mean_with_the_mirror_image() -> None:
     plain, labels = predict_logits(Halves(), batches(), RUNTIME)
-    logits = predict_tta(Halves(), batches(), RUNTIME, "flip_tta", 3 * plain)
+    logits = evaluate_logits(FlipTta(), Halves(), batches(), RUNTIME, 3 * plain)
     assert torch.equal(logits, (3 * torch.eye(2)[labels] + torch.eye(2)[1 - labels]) / 2)
+
+
+def test_a_single_view_is_what_is_given() -> None:
+    plain, _ = predict_logits(Halves(), batches(), RUNTIME)
+    assert evaluate_logits(SingleView(), Halves(), [], RUNTIME, plain) is plain
 
 
 def test_the_batch_size_has_no_influence() -> None:
@@ -70,10 +79,10 @@ def test_the_batch_size_has_no_influence() -> None:
 
 def test_one_image_in_five_has_a_small_margin() -> None:
     logits = torch.tensor([[9.0, 0, 8.9], [5.0, 4.8, 0], [0, -7.0, 7.0], [1.0, 1.0, 0], [3.0, 0, 1.0]]).repeat(2, 1)
-    assert smallest_margins(logits).nonzero().squeeze(1).tolist() == [3, 8]
-    assert smallest_margins(logits[:9]).nonzero().squeeze(1).tolist() == [3]
-    assert not smallest_margins(logits[:4]).any()
-    assert smallest_margins(torch.zeros(10, 2)).nonzero().squeeze(1).tolist() == [0, 1]
+    assert smallest_margins(logits, 5).nonzero().squeeze(1).tolist() == [3, 8]
+    assert smallest_margins(logits[:9], 5).nonzero().squeeze(1).tolist() == [3]
+    assert not smallest_margins(logits[:4], 5).any()
+    assert smallest_margins(torch.zeros(10, 2), 5).nonzero().squeeze(1).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -82,9 +91,9 @@ def test_selective_tta_has_six_views_of_the_selected_images(dtype: torch.dtype) 
     images, labels = torch.rand(10, 3, 6, 6, generator=generator).to(dtype), torch.zeros(10, dtype=torch.int64)
     pairs = [(images[:7], labels[:7]), (images[7:], labels[7:])]
     plain, _ = predict_logits(Corners(), pairs, runtime)
-    logits = predict_tta(Corners(), pairs, runtime, "selective_tta", plain)
+    logits = evaluate_logits(SelectiveTta(), Corners(), pairs, runtime, plain)
     assert plain.dtype == logits.dtype == torch.float32
-    selected = smallest_margins(plain)
+    selected = smallest_margins(plain, 5)
     assert torch.equal(logits[~selected], plain[~selected])
     for image, found in zip(images.float()[selected, 0].numpy(), logits[selected].numpy(), strict=True):
         padded = np.pad(image, 1, mode="reflect")
@@ -95,7 +104,7 @@ def test_selective_tta_has_six_views_of_the_selected_images(dtype: torch.dtype) 
 
 def test_a_run_in_selective_tta(tiny: Config, tmp_path: Path) -> None:
     """Evaluated again it gives the accuracies of its record; every output shows them and names this evaluation."""
-    folder, record = train(replace(tiny, epochs=0.5, evaluation="selective_tta", runs=tmp_path))
+    folder, record = train(replace(tiny, epochs=0.5, evaluation=SelectiveTta(), runs=tmp_path))
     run = load_run(folder)
     evaluation = evaluate_run(run)
     found = {kind: (logits.argmax(1) == evaluation.labels).mean() for kind, logits in evaluation.logits.items()}
@@ -103,5 +112,5 @@ def test_a_run_in_selective_tta(tiny: Config, tmp_path: Path) -> None:
     changed = (evaluation.logits["single_view"] != evaluation.logits["selective_tta"]).any(1)
     assert changed.sum() == len(changed) // 5
     for text in (summary(folder, record), model_card(run), build_report([folder])):
-        assert EVALUATION_NAMES["selective_tta"] in text
+        assert title_of("selective_tta") in text
         assert f"{record['test_accuracy_tta']:.2%}" in text

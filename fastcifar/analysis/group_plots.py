@@ -1,0 +1,31 @@
+"""Learning rates and momenta of the parameter groups of an optimiser: a panel for each rate, one for the momenta."""
+
+from typing import Any
+
+import numpy as np
+
+RATE_COLOUR, MOMENTUM_COLOUR = "#444444", "#2ca02c"
+STYLES = ("-", "--", ":", "-.")
+
+
+def draw_groups(
+    figure: Any, x: np.ndarray, rates: dict[str, np.ndarray], momenta: dict[str, np.ndarray], x_label: str
+) -> list[Any]:
+    """Draws into a figure or subfigure; returns its axes from top to bottom. All arrays have the length of `x`."""
+    panels = len(rates) + bool(momenta)
+    axes: list[Any] = list(figure.subplots(panels, 1, sharex=True, squeeze=False)[:, 0])
+    for axis, (name, values) in zip(axes, rates.items(), strict=False):
+        axis.plot(x, values, color=RATE_COLOUR)
+        axis.set(
+            ylabel="learning rate" if len(rates) == 1 else f"lr, {name}", ylim=(0, 1.15 * max(values.max(), 1e-30))
+        )
+    for style, (name, values) in zip(STYLES, momenta.items(), strict=False):
+        axes[-1].plot(x, values, style, color=MOMENTUM_COLOUR, label=name)
+    if momenta:
+        axes[-1].set(ylabel="momentum", ylim=(0, 1.05))
+    if len(momenta) > 1:
+        axes[-1].legend(fontsize="x-small", loc="lower right", ncols=len(momenta))
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    axes[-1].set_xlabel(x_label)
+    return axes

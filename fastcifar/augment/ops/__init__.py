@@ -1,0 +1,1 @@
+"""Operations on batches of training images after the fused kernel: one file each."""

@@ -1,0 +1,40 @@
+"""What a network may define beside `forward`; the trainer calls it where it is defined."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class InitWeights(Protocol):
+    """A network that initialises its own weights."""
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Initialises all weights with numbers from `generator`, which is seeded by the run's seed."""
+        ...
+
+
+@runtime_checkable
+class InitFromData(Protocol):
+    """A network that takes statistics from the training images before the first step."""
+
+    def init_from_data(self, images: Callable[[int], Tensor]) -> None:
+        """`images(count)` gives at least `count` training images, or all: normalised float32 (n, 3, 32, 32), CPU."""
+        ...
+
+
+@runtime_checkable
+class BeforeStep(Protocol):
+    """A network that changes during a run, for example by freezing a layer."""
+
+    def before_step(self, step: int, steps_per_epoch: int) -> None:
+        """Sets what global step `step` requires, whichever step came before: a run may resume anywhere."""
+        ...
+
+
+def before_step(model: object, step: int, steps_per_epoch: int) -> None:
+    """Calls the network's hook of this name, if it has one."""
+    if isinstance(model, BeforeStep):
+        model.before_step(step, steps_per_epoch)

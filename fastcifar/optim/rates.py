@@ -1,0 +1,46 @@
+"""Sets the learning rates of an optimiser, and reports what it was set to."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PEAK = "initial_lr"
+"""Key of a group's peak rate; torch's own schedulers use it as well."""
+
+
+class Rates(NamedTuple):
+    """The learning rate and the momentum of each parameter group, by its name; groups without momentum are absent."""
+
+    lr: dict[str, float]
+    momentum: dict[str, float]
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
+    """Sets every group to `lr_scale` times its peak rate. Does not wait for the device."""
+    rates: dict[str, float] = {}
+    momenta: dict[str, float] = {}
+    for number, group in enumerate(optimizer.param_groups):
+        lr = group.setdefault(PEAK, float(group["lr"])) * lr_scale
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+        name = str(group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {number}"))
+        rates[name] = lr
+        momentum = group["betas"][0] if "betas" in group else group.get("momentum")
+        if momentum is not None:
+            momenta[name] = float(momentum)
+    return Rates(rates, momenta)
+
+
+def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a CUDA graph can record a step: it reads nothing on the host, if its learning rate is a tensor."""
+    return all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)
+
+
+def rates_to_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Makes the learning rates 0-d tensors on `device`, so that a recorded step reads the current ones."""
+    for group in optimizer.param_groups:
+        group.setdefault(PEAK, float(group["lr"]))
+        group["lr"] = torch.tensor(float(group["lr"]), device=device)
