@@ -2,6 +2,8 @@
 
 import reprlib
 import struct
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -45,6 +47,19 @@ def shown(value: object) -> str:
         return _short.repr(value)
     except ValueError:  # Python refuses to convert integers of more than 4300 digits
         return "an integer of thousands of digits"
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """The choice most like `value`, upper and lower case being the same; empty if none is like it."""
+    names = {choice.lower(): choice for choice in choices}
+    return next((names[near] for near in get_close_matches(value.lower(), names, n=1)), "")
+
+
+def choose_one(value: object, choices: Iterable[str]) -> str:
+    """The end of the message about a `value` that is no choice: the nearest choice if there is one, and all choices."""
+    names = list(choices)
+    near = nearest(value, names) if isinstance(value, str) else ""
+    return f"{f'did you mean {near!r}? ' if near else ''}choose one of {', '.join(names)}"
 
 
 def reason(error: BaseException) -> str:

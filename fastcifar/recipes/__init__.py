@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fastcifar.config import Config
 from fastcifar.config.toml import apply_table, read_toml
-from fastcifar.errors import UserError, shown
+from fastcifar.errors import UserError, choose_one, shown
 from fastcifar.recipes.baselines import BASELINES
 from fastcifar.recipes.published import SYSTEMS
 from fastcifar.recipes.speed import SPEED
@@ -24,6 +24,6 @@ def load_config(file: Path | None = None, name: str | None = None) -> Config:
     in_file = table.pop("recipe", None)
     name = in_file if name is None and in_file is not None else name or default_recipe()
     if not isinstance(name, str) or name not in RECIPES:
-        raise UserError(f"no recipe is called {shown(name)}: choose one of {', '.join(RECIPES)}")
+        raise UserError(f"no recipe is called {shown(name)}: {choose_one(name, RECIPES)}")
     config = RECIPES[name]()
     return config if file is None else apply_table(config, table, file)
