@@ -13,26 +13,29 @@ export FASTCIFAR_SOURCE := $(SOURCE)
 endif
 ARGS ?=
 
-.PHONY: train test setup format clean
+.PHONY: train test setup format clean help
 
-train: $(VENV)/.ready
+train: $(VENV)/.ready ## install, prepare CIFAR-10 (SOURCE=PATH: from disk), train (ARGS: flags of fastcifar train)
 	$(PY) -m fastcifar.prepare --or-synthetic
 	$(PY) -m fastcifar.train $(ARGS)
 
-test: $(VENV)/.ready
+test: $(VENV)/.ready ## install, lint, check the format, check the types, test (ARGS: flags of pytest)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready ## install
 
 $(VENV)/.ready: pyproject.toml tools/setup.sh
 	sh tools/setup.sh $(VENV)
 
-format: $(VENV)/.ready
+format: $(VENV)/.ready ## fix what ruff can fix, and format
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-clean:
+clean: ## remove the environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+help: ## list the targets
+	@awk -F ':.* ## ' '/^[a-z]+:.* ## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))

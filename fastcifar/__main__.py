@@ -4,7 +4,7 @@ import importlib
 
 from fastcifar import __version__
 from fastcifar.cli.console import run_command
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, choose_one
 
 COMMANDS = {
     "prepare": "download or read CIFAR-10, check it and write it as beton files",
@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> None:
     elif name in COMMANDS:
         importlib.import_module(f"fastcifar.cli.{name.replace('-', '_')}").main(arguments[1:])
     else:
-        raise UserError(f"unknown command {name!r}; choose one of {', '.join(COMMANDS)}")
+        raise UserError(f"unknown command {name!r}: {choose_one(name, COMMANDS)}")
 
 
 def run() -> None:

@@ -1,9 +1,9 @@
 """The errors a user may see. Each message says what is wrong, names the value and says what to do."""
 
-import difflib
 import reprlib
 import struct
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
@@ -41,19 +41,25 @@ class InterruptedRunError(RuntimeError):
         self.signal = signal
 
 
-def choose_one(value: object, choices: Iterable[str]) -> str:
-    """Advice on a value that is none of `choices`: the nearest one if there is one, and all of them."""
-    names = list(choices)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    return "".join(f"did you mean {name!r}? " for name in near) + f"choose one of {', '.join(names)}"
-
-
 def shown(value: object) -> str:
     """A value from a file for an error message: shortened, however long or deeply nested it is."""
     try:
         return _short.repr(value)
     except ValueError:  # Python refuses to convert integers of more than 4300 digits
         return "an integer of thousands of digits"
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """The choice most like `value`, upper and lower case being the same; empty if none is like it."""
+    names = {choice.lower(): choice for choice in choices}
+    return next((names[near] for near in get_close_matches(value.lower(), names, n=1)), "")
+
+
+def choose_one(value: object, choices: Iterable[str]) -> str:
+    """The end of the message about a `value` that is no choice: the nearest choice if there is one, and all choices."""
+    names = list(choices)
+    near = nearest(value, names) if isinstance(value, str) else ""
+    return f"{f'did you mean {near!r}? ' if near else ''}choose one of {', '.join(names)}"
 
 
 def reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, choose_one
 
 MIN_SIZE = 8
 """Smallest side of a feature map that `choose_layer` accepts; the heat of a smaller one is too coarse."""
@@ -148,6 +148,5 @@ def find_layer(model: nn.Module, name: str) -> nn.Module:
     """The module called `name`; raises UserError that lists the names if there is none."""
     modules = dict(model.named_modules())
     if name not in modules:
-        known = ", ".join(part for part in modules if part)
-        raise UserError(f"the network has no layer {name!r}: choose one of {known}")
+        raise UserError(f"the network has no layer {name!r}: {choose_one(name, filter(None, modules))}")
     return modules[name]

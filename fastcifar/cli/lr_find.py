@@ -8,12 +8,14 @@ from typing import Annotated, Literal
 import tyro
 
 from fastcifar.config import Config
-from fastcifar.errors import RunFailedError, UserError
+from fastcifar.errors import RunFailedError
 
 DESCRIPTION = """Suggest learning rates for a recipe: train for a few steps with a growing learning rate.
 
-Writes lr_find.png and lr_find.json and changes nothing else. All flags of `fastcifar train` are accepted as well.
+Writes <recipe>.png and <recipe>.json and changes nothing else. All flags of `fastcifar train` are accepted as well.
 `fastcifar train --lr found` runs this test and trains with the result.
+
+--config FILE     read fields from a TOML file first
 """
 
 
@@ -30,7 +32,7 @@ class Options:
     iterations: int = 100
     """Number of steps, 10 to 100000."""
     method: Literal["bound", "steepest", "valley", "minimum"] = "bound"
-    """The method whose suggestion is highlighted and is "max" and "min" in lr_find.json. All four are listed."""
+    """The method whose suggestion is highlighted and is "max" and "min" in the JSON file. All four are listed."""
     out: Path = Path("lr_find")
     """Folder to write to."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -47,13 +49,11 @@ def main(arguments: list[str]) -> None:
     from fastcifar.analysis.lr_range import lr_range_test
     from fastcifar.analysis.rate_plots import draw_range_test
     from fastcifar.analysis.rate_tables import as_json, table
+    from fastcifar.cli.output_files import make_folder, written
     from fastcifar.files import write_json
     from fastcifar.runtime.threads import keep_freed_memory
 
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {options.out}: {error.strerror}; choose another --out") from None
+    make_folder(options.out)
     keep_freed_memory()
     test = lr_range_test(
         options.config, kind=options.kind, start=options.start, end=options.end, iterations=options.iterations
@@ -63,8 +63,10 @@ def main(arguments: list[str]) -> None:
         suggestions = test.suggest()
     except RunFailedError as error:
         failure = error
-    write_json(options.out / "lr_find.json", as_json(test, suggestions, options.method, options.config))
-    plot = save_figure(draw_range_test(test, suggestions, options.method), options.out / "lr_find.png")
+    found = as_json(test, suggestions, options.method, options.config)
+    figure = draw_range_test(test, suggestions, options.method)
+    values = written(options.out / f"{options.config.recipe}.json", lambda path: write_json(path, found))
+    plot = written(options.out / f"{options.config.recipe}.png", lambda path: save_figure(figure, path))
     if failure is not None:
         raise RunFailedError(f"{failure}; {plot} shows the losses")
-    print(f"{table(test, suggestions, options.method)}\nplot      {plot}")
+    print(f"{table(test, suggestions, options.method)}\nplot      {plot}\nvalues    {values}")

@@ -1,5 +1,7 @@
 """`fastcifar report RUN...`: one HTML page on finished runs."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -30,9 +32,12 @@ class Options:
     """Folder of the prepared data for the first run."""
     out: Annotated[
         Path | None,
-        tyro.conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in the folder of the first run)"),
+        tyro.conf.arg(
+            metavar="FILE",
+            help_behavior_hint="(default: in the folder of the first run, report.html or report-N-runs-DIGEST.html)",
+        ),
     ] = None
-    """HTML file to write."""
+    """HTML file to write. The name for several runs contains their number and a digest of which they are."""
 
 
 def main(arguments: list[str]) -> None:
@@ -41,16 +46,26 @@ def main(arguments: list[str]) -> None:
     if options.out is not None and options.out.suffix != ".html":
         raise UserError(f"--out is {options.out}, but must end in .html")
 
-    from fastcifar.analysis.report.page import REPORT_NAME, build_report
+    from fastcifar.analysis.report.page import build_report
+    from fastcifar.cli.output_files import written
     from fastcifar.files import write_text
     from fastcifar.runs.record import find_run
 
     folders = [find_run(run, options.runs) for run in options.run or ("latest",)]
-    target = folders[0] / REPORT_NAME if options.out is None else options.out
+    target = folders[0] / _name(folders) if options.out is None else options.out
     try:
         target.parent.mkdir(parents=True, exist_ok=True)  # before the evaluation, so that a wrong path fails early
         page = build_report(folders, options.data)
-        write_text(target, page)
+        done = written(target, lambda path: write_text(path, page))
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror}; choose another --out") from None
-    print(f"wrote {target} ({len(page.encode()) / 1e6:.1f} MB)")
+    print(f"wrote {done}, {len(page.encode()) / 1e6:.1f} MB")
+
+
+def _name(folders: list[Path]) -> str:
+    """The default name of the report in the folder of the first run: different runs, different names."""
+    first, *others = (folder.resolve() for folder in folders)
+    if not others:
+        return "report.html"
+    paths = sorted(os.path.relpath(folder, first) for folder in others)
+    return f"report-{len(folders)}-runs-{hashlib.sha256(os.fsencode(os.pathsep.join(paths))).hexdigest()[:8]}.html"

@@ -10,11 +10,14 @@ import tyro
 from fastcifar.config import Config
 from fastcifar.errors import UserError
 
-DESCRIPTION = """Plot a learning-rate schedule without training. Writes schedule.png and, with --json, schedule.json.
+DESCRIPTION = """Plot a learning-rate schedule without training. Writes <recipe>.png and, with --json, <recipe>.json.
 
 By default the learning rates and momenta of a recipe are plotted; all flags of `fastcifar train` are accepted as well.
 --kind triangular plots the cycles of arXiv 1506.01186 between --base and --peak. triangular2 halves the amplitude with
 every cycle, exp_range multiplies it by --gamma at every step.
+The files of cycles are named after the kind.
+
+--config FILE     read fields from a TOML file first
 """
 AMPLITUDE = 0.005
 
@@ -42,7 +45,7 @@ class Options:
     gamma: float = 0.99994
     """Factor on the amplitude at every step, for exp_range."""
     json: bool = False
-    """Also write schedule.json, with the learning rate of every step."""
+    """Also write a JSON file with the learning rate of every step."""
     out: Path = Path("schedule")
     """Folder to write to."""
     config: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
@@ -56,16 +59,15 @@ def main(arguments: list[str]) -> None:
     text, values, figure = _plan(options.config) if options.kind == "recipe" else _cycles(options)
 
     from fastcifar.analysis.figure_files import save_figure
+    from fastcifar.cli.output_files import make_folder, written
     from fastcifar.files import write_json
 
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {options.out}: {error.strerror}; choose another --out") from None
-    path = save_figure(figure, options.out / "schedule.png")
+    make_folder(options.out)
+    name = options.config.recipe if options.kind == "recipe" else options.kind
+    plot = written(options.out / f"{name}.png", lambda path: save_figure(figure, path))
+    print(f"{text}\nplot      {plot}")
     if options.json:
-        write_json(options.out / "schedule.json", values)
-    print(f"{text}\nplot      {path}")
+        print(f"values    {written(options.out / f'{name}.json', lambda path: write_json(path, values))}")
 
 
 def _plan(config: Config) -> tuple[str, dict[str, Any], Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastcifar.data.raw_set import Split
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, choose_one
 from fastcifar.loader.options import LOADERS, LoaderKind, LoaderOptions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def open_loader(
     Raises UserError for an unknown kind, for options that leave no batch, and for data that is missing or damaged.
     """
     if kind not in LOADERS:
-        raise UserError(f"no loader is called {kind!r}: choose one of {', '.join(LOADERS)}")
+        raise UserError(f"no loader is called {kind!r}: {choose_one(kind, LOADERS)}")
     if options.device is not None and options.device.type == "cuda":
         from fastcifar.loader import cuda
 

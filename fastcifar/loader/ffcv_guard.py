@@ -201,7 +201,8 @@ def _safe_classes() -> SimpleNamespace:
     from ffcv.loader.epoch_iterator import EpochIterator
     from ffcv.memory_managers.base import MemoryContext
 
-    class SafeLoader(_NoReader, Loader):
+    # the property replaces FFCV's attribute on purpose
+    class SafeLoader(_NoReader, Loader):  # pyright: ignore[reportIncompatibleVariableOverride]
         """FFCV's Loader without its reader."""
 
     class Epoch(WorkerEpoch, EpochIterator):  # type: ignore[misc]

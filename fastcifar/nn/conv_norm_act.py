@@ -137,8 +137,10 @@ class _ConvNormAct(torch.autograd.Function):
         return _apply(z, scale, shift, options)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    @once_differentiable  # its type has no parameter names, so that no method would fit torch's
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight, gain, bias and conv_bias; that of conv_bias is zero."""
         x, weight, z, pool_indices, scale, shift, mean, inverse_std = ctx.saved_tensors
         fp16, index, rows = ctx.options.fp16, ACTIVATION_INDEX[ctx.options.activation], z.numel() // z.size(1)

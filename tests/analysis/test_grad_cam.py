@@ -154,7 +154,7 @@ def test_invalid_arguments() -> None:
     twice = nn.Sequential(nn.Conv2d(3, 4, 3), shared, nn.Conv2d(4, 4, 3), shared, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     for model, classes, layer, text in (
         (resnet, [1], "linear", "layer linear .* feature maps"),
-        (resnet, [1], "layer9", "'layer9': choose one of prep, prep.conv, prep.norm, layer1, "),
+        (resnet, [1], "layer9", "'layer9': .* choose one of prep, prep.conv, prep.norm, layer1, "),
         (resnet, [1, 2], None, r"\(1, 3, 32, 32\) .* \(2,\)"),
         (resnet, [10], None, "10 to 10, .* 10$"),
         (twice, [1], "1", "layer 1 runs 2 times"),

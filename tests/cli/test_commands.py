@@ -29,6 +29,7 @@ def test_the_list_of_commands(tmp_path: Path, command: Command) -> None:
 def test_an_unknown_command(command: Command) -> None:
     refused = command("tarin", "--recipe", "smoke").refused()
     assert "'tarin'" in refused
+    assert "did you mean 'train'?" in refused
     assert all(name in refused for name in COMMANDS)
 
 

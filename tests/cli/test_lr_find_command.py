@@ -27,21 +27,21 @@ def test_output_and_files(small_data: Path, tmp_path: Path, command: Command) ->
     flags = ["--iterations", 60, "--from", 1e-4, "--method", "steepest", "--out", out]
     done = command("lr-find", *small(small_data), *flags)
     assert done.code == 0, done
-    assert {path.name for path in out.iterdir()} == {"lr_find.png", "lr_find.json"}
-    assert (out / "lr_find.png").read_bytes().startswith(b"\x89PNG")
-    found = json.loads((out / "lr_find.json").read_text())
+    assert {path.name for path in out.iterdir()} == {"smoke.png", "smoke.json"}
+    assert (out / "smoke.png").read_bytes().startswith(b"\x89PNG")
+    found = json.loads((out / "smoke.json").read_text())
     assert (found["recipe"], found["dataset"], found["kind"]) == ("smoke", "synthetic", "exponential")
     assert (found["from"], found["method"]) == (1e-4, "steepest")
     assert {"max": found["max"], "min": found["min"]} == found["suggestions"]["steepest"]
     assert len(found["rates"]) == len(found["losses"]) <= 60
     assert len(found["smoothed"]["rates"]) == len(found["smoothed"]["losses"]) <= len(found["rates"])
-    header, *rows, test, plot = done.out.splitlines()
+    header, *rows, test, plot, values = done.out.splitlines()
     assert header.split() == ["method", "max", "min"]
     assert [row.split()[0] for row in rows] == list(found["suggestions"]) == METHODS
     assert [float(row.split()[1]) for row in rows] == [pair["max"] for pair in found["suggestions"].values()]
     assert ["*" in row for row in rows] == [False, True, False, False]
     assert all(line.endswith("  [synthetic data, not CIFAR-10]") for line in (*rows, test))
-    assert str(out / "lr_find.png") in plot
+    assert (plot.split()[-1], values.split()[-1]) == (str(out / "smoke.png"), str(out / "smoke.json"))
 
 
 def test_losses_without_a_suggestion_are_still_plotted(small_data: Path, tmp_path: Path, command: Command) -> None:
@@ -49,10 +49,12 @@ def test_losses_without_a_suggestion_are_still_plotted(small_data: Path, tmp_pat
     done = command("lr-find", *small(small_data), *limits, "--out", tmp_path)
     assert (done.code, done.out) == (1, "")
     assert done.err.splitlines()[-1].startswith("failed: ")
-    assert str(tmp_path / "lr_find.png") in done.err.splitlines()[-1]
-    found = json.loads((tmp_path / "lr_find.json").read_text())
+    assert str(tmp_path / "smoke.png") in done.err.splitlines()[-1]
+    found = json.loads((tmp_path / "smoke.json").read_text())
     assert (found["max"], found["min"], found["suggestions"], len(found["losses"])) == (None, None, {}, 20)
-    assert (tmp_path / "lr_find.png").exists()
+    assert (tmp_path / "smoke.png").exists()
+    again = command("lr-find", *small(small_data), *limits, "--out", tmp_path)
+    assert f"{tmp_path / 'smoke.png'} (replaced)" in again.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

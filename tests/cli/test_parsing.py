@@ -3,6 +3,7 @@
 import io
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
@@ -17,6 +18,10 @@ class Options:
 
     size: int = 3
     """In pixels."""
+    crop_pixels: int = 0
+    """Pixels to cut off."""
+    mode: Literal["mirrored", "plain"] = "plain"
+    """How to draw."""
 
     def __post_init__(self) -> None:
         require(self.size > 0, f"size is {self.size}, but must be above 0")
@@ -45,6 +50,31 @@ def test_a_mistake_is_one_line(
     assert "\n" not in text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "similar"),
+    [
+        (["--sizes", "3"], "--size?"),
+        (["-size=3"], "--size?"),
+        (["--crop_pixel", "3", "--sice", "4"], "--crop-pixels and --size?"),
+        (["--mode", "Miror"], "'mirrored'?"),
+        (["--level", "3"], "--model.level?"),
+        (["--verbos"], "--verbose?"),
+        (["--nothing-like-it"], None),
+        (["--mode", "dotted"], None),
+        (["stray"], None),
+    ],
+)
+def test_the_nearest_flag_or_choice_is_named(arguments: list[str], similar: str | None) -> None:
+    about = "--verbose           a flag that the command takes out of the arguments itself\n--model.level INT   another"
+    with pytest.raises(UserError) as caught:
+        parse(Options, arguments, prog="program", description=about)
+    text = str(caught.value)
+    assert arguments[-1] in text
+    assert ("did you mean" in text) == (similar is not None)
+    if similar is not None:
+        assert f"did you mean {similar}" in text
+
+
 def test_valid_arguments_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert parse(Options, ["--size=7"], prog="program") == Options(size=7)
     assert parse(Options, [], prog="program") == Options()
@@ -52,6 +82,7 @@ def test_valid_arguments_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         parse(Options, ["--help"], prog="program")
     assert caught.value.code == 0
     shown = capsys.readouterr()
-    assert "usage: program [-h] [--size INT]" in shown.out
+    assert "usage: program [-h]" in shown.out
+    assert "--size INT" in shown.out
     assert "In pixels." in shown.out
     assert shown.err == ""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fastcifar.analysis.report import page as report_page
 from fastcifar.files import write_text
 
 Command = Callable[..., Any]
@@ -46,7 +47,7 @@ def test_a_page_is_written_and_a_browser_shows_it(copy: Path, command: Command) 
     assert done.code == 0
     page = copy / "report.html"
     content = page.read_text(encoding="utf-8")
-    assert f"{page} ({len(content.encode()) / 1e6:.1f} MB)" in done.out
+    assert done.out == f"wrote {page}, {len(content.encode()) / 1e6:.1f} MB\n"
     assert content.startswith("<!DOCTYPE html>\n")
     assert not list(copy.glob(".*.part"))
     if CHROMIUM is None:
@@ -61,6 +62,28 @@ def test_a_page_is_written_and_a_browser_shows_it(copy: Path, command: Command) 
     for window, needed, images, loaded in sizes:
         assert images == loaded > 75
         assert needed == window
+
+
+def test_only_the_same_runs_replace_a_report(
+    copy: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report_page, "build_report", lambda folders, data: str(folders))
+    for folder in ("a", "b", "elsewhere/b"):
+        (copy.parent / folder).mkdir(parents=True)
+
+    def report(*runs: str) -> tuple[Path, bool]:
+        _, path, *_ = re.split("wrote |, | \\(replaced", done := command("report", *runs, "--runs", copy.parent).out)
+        return Path(path), "replaced" in done
+
+    several = [("copy", "a"), ("copy", "b"), ("copy", "elsewhere/b"), ("copy", "a", "b")]
+    written = [report("copy"), *(report(*runs) for runs in several)]
+    paths = [path for path, _ in written]
+    assert len(set(paths)) == 5
+    assert set(copy.glob("*.html")) == set(paths)
+    assert not any(replaced for _, replaced in written)
+    assert report("copy") == (copy / "report.html", True)
+    assert report("copy", "b", "a") == (paths[-1], True)
+    assert report("a", "copy")[0].parent == copy.parent / "a"
 
 
 def browse(page: Path, *flags: str) -> "subprocess.CompletedProcess[str]":

@@ -184,7 +184,7 @@ def test_gradients_of_a_network_match_torch_in_float64(config: SpeedNetConfig | 
     for name, expected in found[0].items():
         if ".bias" not in name or "conv" not in name:  # that of a convolution's bias is rounding only
             error = (found[1][name] - expected).norm() / expected.norm()
-        assert error < 0.05, name  # a tie between maxima may be decided differently
+            assert error < 0.05, name  # a tie between maxima may be decided differently
 
 
 @needs_fp16

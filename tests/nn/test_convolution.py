@@ -96,7 +96,7 @@ def test_tiles_cover_a_feature_map_and_those_of_a_gemm_are_adjacent(
     for image in range(images):
         for tile in (locate_tile(number, grid, image, images) for number in range(tile_count(grid))):
             outputs[tile.top : tile.top + tile.rows, tile.left : tile.left + tile.columns] += 1
-            sizes[tile.index] = tile.rows, tile.columns
+            sizes[tile.place] = tile.rows, tile.columns
     inside = outputs[:height, :width]
     assert (inside == images).all()
     assert outputs.sum() == images * np.prod(covered(grid))

@@ -86,7 +86,7 @@ def transform_input(padded, v, grid, image, images):
     pixel_bytes = pixels.column_stride
     for number in range(tile_count(grid)):
         tile = locate_tile(number, grid, image, images)
-        source, target = _move(pixels, tile.top, tile.left), _shift(elements, tile.index * pixel_bytes)
+        source, target = _move(pixels, tile.top, tile.left), _shift(elements, tile.place * pixel_bytes)
         for offset in range(0, pixel_bytes, VECTOR_BYTES):
             input_transform(size, tile.rows, tile.columns, _shift(source, offset), _shift(target, offset))
 
@@ -100,7 +100,7 @@ def transform_gradient(padded, m, grid, image, images):
         tile = locate_tile(number, grid, image, images)
         source = _move(pixels, tile.top, tile.left)
         for block in range(blocks):
-            target = _shift(_move(elements, block * ALPHA, 0), tile.index * block_bytes)
+            target = _shift(_move(elements, block * ALPHA, 0), tile.place * block_bytes)
             for offset in range(0, block_bytes, VECTOR_BYTES):
                 part = _shift(source, block * block_bytes + offset)
                 output_gradient_transform(size, tile.rows, tile.columns, part, _shift(target, offset))
@@ -123,7 +123,7 @@ def store_plain(m, y, scratch, scale, channel, grid, image, images):
         c = channel
         while c < last:
             lanes = 2 * LANES if m_size == 2 and c + 2 * LANES <= last else LANES
-            source = _shift(elements, m_size * (tile.index * BLOCK + c - channel))
+            source = _shift(elements, m_size * (tile.place * BLOCK + c - channel))
             fits = c + lanes <= last
             place = _shift(target, size * c) if fits else spill
             output_transform(
@@ -155,7 +155,7 @@ def store_pooled(m, y, pool_indices, channel, grid, image, images):
         c = channel
         while c < last:
             lanes = 2 * LANES if m_size == 2 and c + 2 * LANES <= last else LANES
-            source = _shift(elements, m_size * (tile.index * BLOCK + c - channel))
+            source = _shift(elements, m_size * (tile.place * BLOCK + c - channel))
             pooled_output_transform(
                 m_size, lanes, tile.rows, tile.columns, source, _shift(target, m_size * c), _shift(index, c)
             )

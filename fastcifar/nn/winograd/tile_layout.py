@@ -18,13 +18,13 @@ class TileGrid(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """The outputs of a tile, and its index in the order of `tile_index`."""
+    """The outputs of a tile, and its place in the order of `tile_index`."""
 
     top: int
     rows: int
     left: int
     columns: int
-    index: int
+    place: int
 
 
 @numba.njit
