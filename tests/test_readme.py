@@ -103,7 +103,8 @@ def test_the_examples_run(page: str, small_data: Path, tmp_path: Path):
     done = subprocess.run(
         [sys.executable, "page.py"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},  # the examples are for any machine
+        # without a GPU, as the recipes for one have larger batches; on one core, as another test runs beside this one
+        env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
