@@ -1,7 +1,14 @@
-"""`python -m fastcifar.train`, the same as `fastcifar train`."""
+"""`python -m fastcifar.train`, the same as `fastcifar train`. Imported, `fastcifar.train` is the function of the API."""
+
+import sys
 
 from fastcifar.cli.console import run_command
-from fastcifar.cli.train import main
 
 if __name__ == "__main__":
+    from fastcifar.cli.train import main
+
     run_command(main)
+else:
+    from fastcifar.api import train
+
+    sys.modules[__name__] = train  # type: ignore[assignment]  (or importing this module would hide the function)

@@ -28,6 +28,7 @@ LAYERS = (
     ("training",),
     ("analysis",),
     ("export",),
+    ("api",),
     ("cli",),
     ("prepare", "train", "__main__"),
 )

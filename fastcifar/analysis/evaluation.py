@@ -41,6 +41,11 @@ class Evaluation:
     logits: dict[str, np.ndarray]
 
     @property
+    def accuracy(self) -> float:
+        """The primary metric, in 0..1."""
+        return float((self.primary_logits.argmax(1) == self.labels).mean())
+
+    @property
     def primary_logits(self) -> np.ndarray:
         """Logits that the primary metric is computed from."""
         return self.logits[self.primary]

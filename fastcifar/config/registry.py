@@ -61,6 +61,12 @@ class Registry(Generic[Base]):
         self._load_own()
         return [name for name in self._components if name not in self._unlisted]
 
+    def is_own(self, config: Base) -> bool:
+        """Whether a component's instance is one of ours."""
+        self._load_own()
+        listed = (component for name, component in self._components.items() if name not in self._unlisted)
+        return type(config) in listed and type(config).__module__.startswith(f"{self.package}.")
+
     def _load_own(self) -> None:
         """Imports the modules of our own components, once: they register themselves."""
         if not self._is_complete:

@@ -16,15 +16,25 @@ from fastcifar.config import NO_AUGMENTATION, Config
 from fastcifar.config.registry import imported_modules
 from fastcifar.data.manifest import DATASETS, is_class_names, is_mean, is_std
 from fastcifar.errors import UserError, shown
+from fastcifar.evaluation import SINGLE_VIEW
 from fastcifar.models.build import build_model
 from fastcifar.recipes import load_config
 from fastcifar.runs.record import CONFIG_NAME, RECORD_NAME, WEIGHTS_NAME, load_record, weights_sha256
+
+
+def is_fraction(value: Any) -> bool:
+    """Whether a value of a record is a number in 0..1."""
+    return isinstance(value, int | float) and 0 <= value <= 1
+
 
 CHECKS: dict[str, Callable[[Any], bool]] = {
     "class_names": is_class_names,
     "mean_01": is_mean,
     "std_01": is_std,
     "dataset": lambda value: value in DATASETS,
+    "evaluation": lambda value: isinstance(value, str),
+    "test_accuracy": is_fraction,
+    "test_accuracy_tta": is_fraction,
 }
 """Fields of a record that other modules use, and the check of each."""
 
@@ -42,6 +52,12 @@ class TrainedRun:
     def class_names(self) -> list[str]:
         """The class names, by label."""
         return self.record["class_names"]
+
+    @property
+    def test_accuracy(self) -> float:
+        """The primary metric, in 0..1."""
+        is_single = self.record["evaluation"] == SINGLE_VIEW
+        return self.record["test_accuracy" if is_single else "test_accuracy_tta"]
 
     def transform(self, dtype: torch.dtype = torch.float32) -> Transform:
         """The normalisation of the training, without augmentation."""

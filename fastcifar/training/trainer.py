@@ -12,31 +12,27 @@ from fastcifar.config.toml import to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.evaluation import SINGLE_VIEW, second_of
 from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
-from fastcifar.files import write_json, write_text
+from fastcifar.files import write_text
 from fastcifar.loader.base import Loader
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_checkpoint, write_checkpoint
 from fastcifar.runs.record import (
     CONFIG_NAME,
     METRICS_NAME,
-    RECORD_NAME,
-    WEIGHTS_NAME,
     make_run_folder,
-    save_tensors,
-    weights_sha256,
 )
 from fastcifar.runs.resume import check_settings, environment_changes, lock_run, unfinished
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
-from fastcifar.training.clock import Clock, process_seconds
+from fastcifar.training.clock import Clock
 from fastcifar.training.context import RunContext
 from fastcifar.training.failures import resume_command, translate_failures
 from fastcifar.training.fingerprint import fingerprints
-from fastcifar.training.flops import training_flops
 from fastcifar.training.graph import GraphStep
 from fastcifar.training.history import History
 from fastcifar.training.interrupt import Interrupts
 from fastcifar.training.loop import training_steps
+from fastcifar.training.results import write_results
 from fastcifar.training.run_progress import RunProgress, run_progress
 from fastcifar.training.state import TrainingState
 from fastcifar.training.step import TrainStep
@@ -55,6 +51,7 @@ def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, A
     """
     runtime = select_runtime(config)
     context = RunContext(config, runtime)
+    context.check_model()
     if resume is None:
         folder = make_run_folder(config)
         write_text(folder / CONFIG_NAME, to_toml(config))
@@ -115,7 +112,8 @@ def _train(context: RunContext, folder: Path) -> dict[str, Any]:
         digests = fingerprints(context, train_loader)
         if checkpoints.enabled:
             _write_checkpoint(run, context.total, keep=1)
-    return _write_results(run, accuracies, digests)
+    measured = {**accuracies, "fingerprints": digests, **environment_now}
+    return write_results(context, folder, state, measured)
 
 
 def _check_checkpoint(context: RunContext, folder: Path, saved: Checkpoint, environment_now: dict[str, Any]) -> None:
@@ -212,43 +210,3 @@ def _evaluate(run: _Run) -> dict[str, float]:
     if not is_single:
         state.clock.run.stop()
     return {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
-
-
-def _write_results(run: _Run, accuracies: dict[str, float], digests: dict[str, str]) -> dict[str, Any]:
-    """Writes the weights and the record; returns the record."""
-    context, state, config, manifest = run.context, run.state, run.context.config, run.context.manifest
-    model = state.train_step.model
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    save_tensors(run.folder / WEIGHTS_NAME, weights)
-    record = {
-        "recipe": config.recipe,
-        "seed": config.seed,
-        "dataset": manifest.dataset,
-        "epochs": config.epochs,
-        "steps": context.total,
-        "batch_size": config.batch_size,
-        "flops": training_flops(context),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "device": str(context.runtime.device),
-        "amp": str(context.runtime.dtype).removeprefix("torch."),
-        "loader": context.loader_kind,
-        "evaluation": EVALUATIONS.name_of(config.evaluation),
-        **accuracies,
-        "test_samples": manifest.splits["test"].samples,
-        "train_accuracy": state.train_accuracy,
-        "resumed_at": state.resumed_at,
-        "clock": {
-            "train_s": round(state.clock.train.seconds, 4),
-            "run_s": round(state.clock.run.seconds, 4),
-            "process_s": None if state.resumed_at else process_seconds(),
-        },
-        "class_names": list(manifest.class_names),
-        "mean_01": list(manifest.mean_01),
-        "std_01": list(manifest.std_01),
-        "dataset_sha256": manifest.content_sha256,
-        "fingerprints": digests,
-        "weights_sha256": weights_sha256(weights),
-        **run.environment,
-    }
-    write_json(run.folder / RECORD_NAME, record)
-    return record

@@ -1,0 +1,50 @@
+"""What a finished run leaves: its weights and its record."""
+
+from pathlib import Path
+from typing import Any
+
+from fastcifar.config.registry import EVALUATIONS
+from fastcifar.files import write_json
+from fastcifar.runs.record import RECORD_NAME, WEIGHTS_NAME, save_tensors, weights_sha256
+from fastcifar.training.clock import process_seconds
+from fastcifar.training.context import RunContext
+from fastcifar.training.flops import training_flops
+from fastcifar.training.state import TrainingState
+
+
+def write_results(context: RunContext, folder: Path, state: TrainingState, measured: dict[str, Any]) -> dict[str, Any]:
+    """Writes the weights and the record; returns the record, which ends with `measured`. Raises OSError."""
+    config, manifest = context.config, context.manifest
+    model = state.train_step.model
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_tensors(folder / WEIGHTS_NAME, weights)
+    record = {
+        "recipe": config.recipe,
+        "seed": config.seed,
+        "dataset": manifest.dataset,
+        "epochs": config.epochs,
+        "steps": context.total,
+        "batch_size": config.batch_size,
+        "flops": training_flops(context),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "device": str(context.runtime.device),
+        "amp": str(context.runtime.dtype).removeprefix("torch."),
+        "loader": context.loader_kind,
+        "evaluation": EVALUATIONS.name_of(config.evaluation),
+        "test_samples": manifest.splits["test"].samples,
+        "train_accuracy": state.train_accuracy,
+        "resumed_at": state.resumed_at,
+        "clock": {
+            "train_s": round(state.clock.train.seconds, 4),
+            "run_s": round(state.clock.run.seconds, 4),
+            "process_s": None if state.resumed_at else process_seconds(),
+        },
+        "class_names": list(manifest.class_names),
+        "mean_01": list(manifest.mean_01),
+        "std_01": list(manifest.std_01),
+        "dataset_sha256": manifest.content_sha256,
+        "weights_sha256": weights_sha256(weights),
+        **measured,
+    }
+    write_json(folder / RECORD_NAME, record)
+    return record
