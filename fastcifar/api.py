@@ -52,7 +52,8 @@ def train(
     """
     if model is not None:
         config = replace(config, model=given_model(model))
-    folder, _ = trainer.train(config, run_to_resume(None if resume is None else str(resume), config))
+    unfinished = run_to_resume(None if resume is None else str(resume), config)
+    folder, _ = trainer.train(config, unfinished, is_process=False)
     return load.load_run(folder)
 
 

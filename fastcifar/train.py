@@ -1,4 +1,4 @@
-"""`python -m fastcifar.train`, the same as `fastcifar train`. Imported, `fastcifar.train` is the function of the API."""
+"""`python -m fastcifar.train`, the same as `fastcifar train`. As an import it is the function of the public API."""
 
 import sys
 

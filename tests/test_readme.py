@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -120,7 +121,8 @@ def save_images(folder: Path) -> None:
             of_class = folder / "my_images" / split / name
             of_class.mkdir(parents=True)
             for i in range(count):
-                Image.new("RGB", (40, 30), tuple(value + i % 50 for value in colour)).save(of_class / f"{i}.png")
+                pixels = np.random.default_rng(i).integers(0, 50, (30, 40, 3)) + colour
+                Image.fromarray(pixels.astype(np.uint8)).save(of_class / f"{i}.png")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -130,10 +130,10 @@ class ScheduleConfig(ABC):
 class EvaluationConfig(ABC):
     """A way to compute the logits of the test images, whose accuracy may be the primary metric."""
 
-    title: ClassVar[str]
-    """Display name, such as "flip TTA"."""
-    summary: ClassVar[str]
-    """What the logits are the mean of, in words."""
+    title: ClassVar[str] = ""
+    """Display name, such as "flip TTA"; empty for the registered name."""
+    summary: ClassVar[str] = "logits of several views of an image"
+    """What the logits are, in words."""
 
     @abstractmethod
     def logits(

@@ -19,4 +19,4 @@ def evaluations_of(primary: str) -> dict[str, str]:
 
 def title_of(name: str) -> str:
     """The display name of an evaluation; raises UserError for an unknown one."""
-    return EVALUATIONS[name].title
+    return EVALUATIONS[name].title or name

@@ -41,11 +41,21 @@ class Stopwatch:
 
 
 class Clock:
-    """The train and run stopwatches of one run."""
+    """The stopwatches of one run."""
 
-    def __init__(self, synchronise: Callable[[], None]) -> None:
+    def __init__(self, synchronise: Callable[[], None], *, is_process: bool = True) -> None:
+        """`is_process`: whether the run is all that its process does, so that the process clock is the run's."""
         self.train = Stopwatch(synchronise)
         self.run = Stopwatch(synchronise)
+        self.is_process = is_process
+
+    def seconds(self) -> dict[str, float | None]:
+        """All three durations, for the record."""
+        return {
+            "train_s": round(self.train.seconds, 4),
+            "run_s": round(self.run.seconds, 4),
+            "process_s": process_seconds() if self.is_process else None,
+        }
 
     @contextlib.contextmanager
     def evaluation(self) -> Iterator[None]:

@@ -6,7 +6,6 @@ from typing import Any
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.files import write_json
 from fastcifar.runs.record import RECORD_NAME, WEIGHTS_NAME, save_tensors, weights_sha256
-from fastcifar.training.clock import process_seconds
 from fastcifar.training.context import RunContext
 from fastcifar.training.flops import training_flops
 from fastcifar.training.state import TrainingState
@@ -34,11 +33,7 @@ def write_results(context: RunContext, folder: Path, state: TrainingState, measu
         "test_samples": manifest.splits["test"].samples,
         "train_accuracy": state.train_accuracy,
         "resumed_at": state.resumed_at,
-        "clock": {
-            "train_s": round(state.clock.train.seconds, 4),
-            "run_s": round(state.clock.run.seconds, 4),
-            "process_s": None if state.resumed_at else process_seconds(),
-        },
+        "clock": state.clock.seconds(),
         "class_names": list(manifest.class_names),
         "mean_01": list(manifest.mean_01),
         "std_01": list(manifest.std_01),

@@ -42,8 +42,10 @@ READS_PER_RUN = 50
 """How often a run on a CPU reads its losses. On a GPU, where a read waits for the device, once an epoch."""
 
 
-def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, Any]]:
+def train(config: Config, resume: Path | None = None, *, is_process: bool = True) -> tuple[Path, dict[str, Any]]:
     """Trains `config` to the end, or resumes the run in the folder `resume`; returns the run's folder and record.
+
+    `is_process`: whether this is all that the process does, so that the process clock is the run's.
 
     Raises UserError for data that is missing or does not fit `config` and for a run that `config` cannot resume;
     RunFailedError for a run that cannot finish; InterruptedRunError after Ctrl-C or SIGTERM, once a checkpoint is
@@ -65,7 +67,7 @@ def train(config: Config, resume: Path | None = None) -> tuple[Path, dict[str, A
         seeded(config.seed, Purpose.DROPOUT),
         translate_failures(config.batch_size, folder),
     ):
-        return folder, _train(context, folder)
+        return folder, _train(context, folder, is_process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class _Run:
     interrupts: Interrupts
 
 
-def _train(context: RunContext, folder: Path) -> dict[str, Any]:
+def _train(context: RunContext, folder: Path, is_process: bool) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start, to the written record."""
     config, runtime = context.config, context.runtime
     saved, environment_now = (
@@ -93,7 +95,7 @@ def _train(context: RunContext, folder: Path) -> dict[str, Any]:
         _check_checkpoint(context, folder, saved, environment_now)
     checkpoints = CheckpointSchedule(config.checkpoint_every)
     compile_kernels(runtime, {size for _, size in config.resolution})
-    clock = Clock(runtime.synchronise)
+    clock = Clock(runtime.synchronise, is_process=is_process and saved is None)
     clock.run.start()
     clock.train.start()
     with (

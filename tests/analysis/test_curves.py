@@ -27,7 +27,7 @@ def test_curves_are_written(finished: Any, tmp_path: Path) -> None:
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     assert draw_curves(folder) == folder / "curves.png"
     with Image.open(folder / "curves.png") as image:
-        assert (image.format, image.size) == ("PNG", (1650, 510))
+        assert (image.format, image.size) == ("PNG", (1650, 660))
         assert len(image.convert("RGB").getcolors(1 << 20) or []) > 50
     assert not list(folder.glob(".*"))
 

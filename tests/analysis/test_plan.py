@@ -15,7 +15,9 @@ from fastcifar.schedules.one_cycle import OneCycle
 def test_a_run_has_the_planned_rates(finished: Any) -> None:
     lines = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
     rates = [line["lr"] for line in lines if line["kind"] == "step"]
-    assert plan(finished.config, 12).rates["lr"].tolist() == pytest.approx(rates, rel=1e-12)
+    planned = plan(finished.config, 12)
+    assert [dict(zip(planned.rates, some, strict=True)) for some in zip(*planned.rates.values(), strict=True)] == rates
+    assert list(planned.rates) == ["filters", "biases", "head"]
 
 
 def test_marks_of_the_reference_schedule() -> None:
@@ -29,9 +31,13 @@ def test_marks_of_the_reference_schedule() -> None:
 
 def test_every_rate_and_momentum_of_an_optimizer() -> None:
     muon = plan(Config(epochs=6, optimizer=MuonConfig()), 12)
-    assert list(muon.rates) == ["lr", "bias_lr", "head_lr"]
-    assert {name: set(values) for name, values in muon.momenta.items()} == {"momentum": {0.6}, "sgd_momentum": {0.85}}
-    assert muon.rates["head_lr"].tolist() == pytest.approx((muon.rates["lr"] * 0.67 / 0.24).tolist())
+    assert {name: set(values) for name, values in muon.momenta.items()} == {
+        "filters": {0.6},
+        "biases": {0.85},
+        "head": {0.85},
+    }
+    batch_size = Config().batch_size
+    assert muon.rates["head"].tolist() == pytest.approx((muon.rates["filters"] * batch_size * 0.67 / 0.24).tolist())
     adam = plan(Config(epochs=6, optimizer=AdamConfig()), 12)
-    assert (list(adam.rates), list(adam.momenta)) == (["lr"], ["beta1"])
-    assert len(adam.epochs) == len(adam.rates["lr"]) == len(adam.momenta["beta1"]) == 72
+    assert (list(adam.rates), list(adam.momenta)) == (["all"], ["all"])
+    assert len(adam.epochs) == len(adam.rates["all"]) == len(adam.momenta["all"]) == 72

@@ -43,10 +43,11 @@ def test_range_test_without_suggestions(losses: np.ndarray) -> None:
 def test_plan(tiny: Config) -> None:
     drawn = plan(tiny, 12)
     axes: list[Any] = draw_plan(drawn).axes
-    rate, momentum = axes[:2]
-    assert [line.get_label() for line in rate.lines[:3]] == ["lr", "bias_lr", "head_lr"]
-    assert [line.get_label() for line in momentum.lines] == ["momentum", "sgd_momentum"]
-    assert rate.lines[0].get_ydata().tolist() == drawn.rates["lr"].tolist()
+    rate, *_, momentum = axes[:4]
+    assert [axis.get_ylabel() for axis in axes[:4]] == ["lr, filters", "lr, biases", "lr, head", "momentum"]
+    assert [line.get_label() for line in momentum.lines] == ["filters", "biases", "head"]
+    for axis, rates in zip(axes, drawn.rates.values(), strict=False):
+        assert axis.lines[0].get_ydata().tolist() == rates.tolist()
     assert [text.get_text() for text in rate.texts] == ["start, peak 0.24", "end 0"]
 
 

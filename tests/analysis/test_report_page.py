@@ -18,7 +18,6 @@ from fastcifar.analysis.report import page as report_page
 from fastcifar.analysis.report.page import build_report
 from fastcifar.errors import UserError
 from fastcifar.evaluation import title_of
-from fastcifar.evaluation.selective_tta import SelectiveTta
 
 HOSTILE = """<img src=x onerror=alert(1)>"'&{{ 7*7 }}</script>"""
 CLOCK = {"train_s": 1.3, "run_s": 12.5, "process_s": 1234.0}
@@ -114,7 +113,7 @@ def test_page_is_complete(html: str, finished: Any) -> None:
     assert page.text.count("primary metric\n") == 1
     for seconds in ("1.3 s", "12.5 s", "1,234 s"):
         assert f"\n{seconds}\n" in page.text
-    assert len([svg for svg in page.all("svg") if svg.get("role") == "img" and svg.get("aria-label")]) == 5
+    assert len([svg for svg in page.all("svg") if svg.get("role") == "img" and svg.get("aria-label")]) == 4
     words = set(re.split(r"\s+", page.text))
     assert {*record["class_names"], record["weights_sha256"], record["dataset_sha256"]} <= words
     assert 'kind = "speed"' in page.text
@@ -175,9 +174,9 @@ def test_hostile_texts_are_escaped_in_a_run_with_selective_tta(
         versions={HOSTILE: HOSTILE},
         hardware={"cpu": HOSTILE},
         system=HOSTILE,
-        evaluation=SelectiveTta(),
+        evaluation="selective_tta",
     )
-    change_config(hostile, 'evaluation = "flip_tta"', 'evaluation = "selective_tta"')
+    change_config(hostile, 'kind = "flip_tta"', 'kind = "selective_tta"')
     real = report_page.evaluate_run
 
     def with_names(trained: Any, data: Path | None) -> Any:

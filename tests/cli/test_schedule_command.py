@@ -32,8 +32,8 @@ def test_the_schedule_of_a_recipe(small_data: Path, tmp_path: Path, command: Com
     plan = json.loads((tmp_path / "system_a.json").read_text())
     assert (plan["recipe"], plan["iterations"], plan["steps_per_epoch"]) == ("system_a", 48, 12)
     assert plan["peak"] == {"iteration": 23, "epoch": pytest.approx(23 / 12), "lr": 0.1}
-    assert len(plan["rates"]["lr"]) == 48
-    assert plan["momenta"] == {"momentum": [0.9] * 48}
+    assert len(plan["rates"]["all"]) == 48
+    assert plan["momenta"] == {"all": [0.9] * 48}
 
 
 @pytest.mark.parametrize("kind", ["triangular", "exp_range"])

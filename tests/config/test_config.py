@@ -90,8 +90,9 @@ def test_fields_that_do_not_fit_one_another() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_configurations_are_frozen_and_keyword_only(kind: Any) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(kind(), next((item.name for item in dataclasses.fields(kind)), "name"), None)
+    for item in dataclasses.fields(kind):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(kind(), item.name, None)
     with pytest.raises(TypeError):
         kind(1)
     assert not hasattr(kind(), "__dict__")

@@ -112,6 +112,7 @@ def _checkpoint() -> bytes:
         "state": {"scaler": {"scale": 1.0}, "history": history}, "metrics_bytes": 10, "train_accuracy": 0.5,
         "train_s": 1.0, "run_s": 2.0, "resumed_at": [3], "dataset_sha256": "0" * 64,
         "versions": {"torch": "2.15.0"}, "hardware": {"cores": 2}, "code_revision": None,
+        "imports": {"my_network": None},
     }  # fmt: skip
     tensors = {"model.x": torch.ones(2, 3), "random.cpu": torch.zeros(4, dtype=torch.uint8)}
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +121,7 @@ def _checkpoint() -> bytes:
 
 def _record() -> bytes:
     facts = {"class_names": NAMES, "mean_01": [0.5, 0.4, 0.3], "std_01": [0.2, 0.2, 0.2], "dataset": "custom"}
+    facts |= {"evaluation": "single_view", "test_accuracy": 0.5, "test_accuracy_tta": 0.5}
     return json.dumps({"recipe": "smoke", "weights_sha256": "0" * 64, **facts, "clock": {"run_s": 1.5}}).encode()
 
 
@@ -130,7 +132,7 @@ def seeds(target: str) -> list[bytes]:
     return {
         "manifest": lambda: [manifest_seed()],
         "verified": lambda: [b'{"train": [64768, 12, 4096, 1700000000000000000, "%064x"], "test": null}' % 5],
-        "config": lambda: [to_toml(make()).encode() for make in RECIPES.values()],
+        "config": lambda: [*(to_toml(make()).encode() for make in RECIPES.values()), b'import = ["fastcifar"]'],
         "archive": _archives,
         "pickled_batch": lambda: [
             _batch(3),

@@ -92,12 +92,12 @@ def test_a_tensor_as_learning_rate_makes_the_same_step(config: OptimizerConfig) 
         optimizer = config.build(model, 5)
         if as_tensor:
             rates_to_tensors(optimizer, torch.device("cpu"))
-            tensors = [group["lr"] for group in optimizer.param_groups]
+        peaks = [group["lr"] for group in optimizer.param_groups]
         for step, lr_scale in enumerate((1.0, 0.5, 0.0)):
             set_lr(optimizer, lr_scale)
             take_step(model, optimizer, step)
-        if as_tensor:
-            assert all(group["lr"] is tensor for group, tensor in zip(optimizer.param_groups, tensors, strict=True))
+        assert [isinstance(group["lr"], torch.Tensor) for group in optimizer.param_groups] == [as_tensor] * len(peaks)
+        assert not as_tensor or all(group["lr"] is lr for group, lr in zip(optimizer.param_groups, peaks, strict=True))
         weights.append([p.detach().clone() for p in model.parameters()])
     torch.testing.assert_close(weights[0], weights[1])
 

@@ -4,6 +4,7 @@ import pytest
 
 from fastcifar.analysis.plan import plan
 from fastcifar.config import AugmentConfig
+from fastcifar.evaluation.single_view import SingleView
 from fastcifar.models.build import outline
 from fastcifar.recipes import RECIPES
 from fastcifar.recipes.published import SYSTEMS
@@ -26,7 +27,7 @@ def test_parameters(name: str, count: int) -> None:
 def test_all_share_the_augmentation_and_evaluation_of_the_reference_setting() -> None:
     for config in (system() for system in SYSTEMS):
         assert config.augment == AugmentConfig(pad=4, pad_mode="zero", flip="random", cutout=8)
-        assert (config.evaluation, config.label_smoothing, config.resolution) == ("single_view", 0.0, ((1.0, 32),))
+        assert (config.evaluation, config.label_smoothing, config.resolution) == (SingleView(), 0.0, ((1.0, 32),))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_all_share_the_augmentation_and_evaluation_of_the_reference_setting() ->
     ],
 )
 def test_one_cycle_without_annihilation(name: str, steps: int, first: float, highest: float, at_epoch: int) -> None:
-    rates = plan(RECIPES[name](), steps).rates["lr"]
+    rates = plan(RECIPES[name](), steps).rates["all"]
     assert len(rates) == 24 * steps
     assert (rates[0], rates[-1], rates.max()) == pytest.approx((first, first, highest))
     assert rates.argmax() == at_epoch * steps - 1
@@ -48,4 +49,4 @@ def test_one_cycle_without_annihilation(name: str, steps: int, first: float, hig
 def test_one_drop_at_epoch_45() -> None:
     config = RECIPES["system_e"]()
     lr = config.optimizer.lr
-    assert plan(config, 781).rates["lr"].tolist() == pytest.approx([lr] * 45 * 781 + [lr / 10] * 5 * 781)
+    assert plan(config, 781).rates["all"].tolist() == pytest.approx([lr] * 45 * 781 + [lr / 10] * 5 * 781)

@@ -30,6 +30,7 @@ VALID = {
     "dataset_sha256": "0" * 64,
     "versions": {},
     "hardware": {},
+    "imports": {},
 }
 
 

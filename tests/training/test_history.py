@@ -15,7 +15,7 @@ def history(total: int = 90, batch_size: int = 100, classes: int = 10) -> Histor
 
 
 def add(to: History, step: int, loss: float = 1.0, num_correct: int = 50) -> None:
-    to.add({"step": step, "epoch": step / 10, "lr": 0.5}, torch.tensor(loss), torch.tensor(num_correct))
+    to.add({"step": step, "epoch": step / 10, "lr": {"all": 0.5}}, torch.tensor(loss), torch.tensor(num_correct))
 
 
 def lines(of: History) -> list[dict[str, object]]:
@@ -30,8 +30,8 @@ def test_a_flush_writes_a_line_per_step() -> None:
     assert lines(run) == []
     run.flush()
     expected = [
-        {"kind": "step", "step": 0, "epoch": 0.0, "lr": 0.5, "loss": 2.5, "train_accuracy": 0.1},
-        {"kind": "step", "step": 1, "epoch": 0.1, "lr": 0.5, "loss": 1.5, "train_accuracy": 0.3},
+        {"kind": "step", "step": 0, "epoch": 0.0, "lr": {"all": 0.5}, "loss": 2.5, "train_accuracy": 0.1},
+        {"kind": "step", "step": 1, "epoch": 0.1, "lr": {"all": 0.5}, "loss": 1.5, "train_accuracy": 0.3},
     ]
     assert lines(run) == expected
     assert (run.loss, run.accuracy) == (2.0, pytest.approx(0.2))

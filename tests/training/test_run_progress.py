@@ -40,7 +40,7 @@ def test_what_a_run_displays(first: int, dataset: Any, tiny: Config, monkeypatch
     context.manifest = replace(context.manifest, dataset=dataset)
     with run_progress.run_progress(context, first) as shown:
         shown.show(9, history)
-        history.add({"step": 0, "lr": 1.0}, torch.tensor(2.25), torch.tensor(3))
+        history.add({"step": 0, "lr": {"all": 1.0}}, torch.tensor(2.25), torch.tensor(3))
         history.flush()
         shown.show(10, history)
         shown.show_test_accuracy(0.4567)

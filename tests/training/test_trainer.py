@@ -80,9 +80,10 @@ def test_the_record_describes_the_run(finished: Any) -> None:
     record, config, manifest = finished.record, finished.config, load_manifest(finished.config.data)
     assert load_record(finished.folder) == record
     expected = {
-        **{name: getattr(config, name) for name in ("recipe", "seed", "epochs", "batch_size", "evaluation", "amp")},
+        **{name: getattr(config, name) for name in ("recipe", "seed", "epochs", "batch_size", "amp")},
         **{name: getattr(manifest, name) for name in ("dataset", "class_names", "mean_01", "std_01")},
         **{"steps": 72, "device": "cpu", "cpu_kernels": "torch", "test_samples": 200, "resumed_at": []},
+        **{"evaluation": "flip_tta", "imports": {}},
         "dataset_sha256": manifest.content_sha256,
     }
     assert {name: tuple(v) if isinstance(v := record[name], list) else v for name in expected} == {
@@ -101,7 +102,10 @@ def test_metrics_have_a_line_a_step_and_a_line_an_epoch(finished: Any) -> None:
     steps, epochs = metrics(finished.folder, "step"), metrics(finished.folder, "epoch")
     assert [step["step"] for step in steps] == list(range(72))
     assert [step["epoch"] for step in steps] == [step / 12 for step in range(72)]
-    assert [step["lr"] for step in steps] == pytest.approx([0.24 * (1 - step / 71) for step in range(72)])
+    for group, peak in (("filters", 0.24), ("biases", 50 * 0.053), ("head", 50 * 0.67)):
+        rates = [step["lr"][group] for step in steps]
+        assert rates == pytest.approx([peak * (1 - step / 71) for step in range(72)])
+    assert steps[7]["momentum"] == {"filters": 0.6, "biases": 0.85, "head": 0.85}
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3, 4, 5, 6]
     assert ["test_accuracy" in epoch for epoch in epochs] == [False, True, False, True, False, False]
     assert epochs[-1]["train_accuracy"] == finished.record["train_accuracy"]

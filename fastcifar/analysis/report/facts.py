@@ -34,7 +34,8 @@ def checked_record(folder: Path) -> dict[str, Any]:
     record = load_record(folder)
     wrong = [name for name, kind in NEEDED.items() if not isinstance(record.get(name), kind)]
     if not wrong:
-        wrong = [f"clock.{name}_s" for name in CLOCKS if not isinstance(record["clock"].get(f"{name}_s", 0), Number)]
+        clocks = {name: record["clock"].get(f"{name}_s") for name in CLOCKS}  # a resumed run has no process clock
+        wrong = [f"clock.{name}_s" for name, value in clocks.items() if not isinstance(value, (*Number, type(None)))]
         wrong += [name for name in ACCURACIES if not 0 <= record[name] <= 1]
         wrong += ["evaluation"] if record["evaluation"] not in EVALUATIONS.names() else []
     if wrong:
