@@ -46,7 +46,7 @@ def train(
     the network to use its runs everywhere. `resume`: the folder of an unfinished run, or "auto" for the one in
     `config.runs` with these settings, if there is one.
 
-    Data, compiled kernels and imports are kept, so that the next run in this process starts at once. Raises UserError
+    Compiled kernels and imports are kept, so that the next run in this process starts at once. Raises UserError
     for what the caller can fix, RunFailedError for a run that cannot finish, InterruptedRunError after Ctrl-C or
     SIGTERM, once a checkpoint is written.
     """

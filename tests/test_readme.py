@@ -16,7 +16,13 @@ from fastcifar.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-PAGES = [README, ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "bench").glob("*.md")]
+PAGES = [
+    README,
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *(ROOT / "docs").glob("*.md"),
+    *(ROOT / "bench").glob("*.md"),
+]
 MOST_WORDS = 1300
 """Of the README: what a newcomer reads. The rest belongs in docs/."""
 

@@ -1,4 +1,4 @@
-"""Batch norm and activation on a CPU: one pass over memory forward, two for the gradients (arXiv 1502.03167).
+"""Batch norm and activation on a CPU: two passes over memory forward, two for the gradients (arXiv 1502.03167).
 
 Arrays are (rows, channels): the pixels of all images, with a multiple of 16 channels, which is processed 16 at a time.
 Sums run in float32 over up to 256 rows and in float64 beyond. Each thread sums one part of the rows, so the same number

@@ -6,6 +6,7 @@ Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networ
 # torch._foreach_* have no public names:
 # pyright: reportPrivateImportUsage=false
 
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,10 @@ class Muon(torch.optim.Optimizer):
     sqrt(out), so that the learning rate alone sets the rotation per step; batch norm behind the convolution makes the
     norm itself irrelevant. Then w -= lr * orthogonalised(u). In groups whose `steps` is None, w -= lr * u.
     """
+
+    # torch wraps these two for torch.compile, whose import, 0.9 s, it then does in their first call
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
 
     def __init__(
         self,

@@ -2,7 +2,7 @@
 
 train    first training byte read -> last optimiser step, without evaluations
 run      beton opened -> primary test metric known: with the initial network, augmentation and evaluations. Without the
-         compilation of our kernels, which happens once a machine, and without the second final evaluation. With FFCV's
+         compilation of our kernels, which happens once a checkout, and without the second final evaluation. With FFCV's
          compilation, which happens in every process that uses the stream loader
 process  command typed -> result printed: everything, with imports and compilation
 """
