@@ -42,9 +42,8 @@ class Registry(Generic[Base]):
     def register(self, name: str, *, listed: bool = True) -> Callable[[Component], Component]:
         """A class decorator; raises UserError for a bad or taken name and for a class that cannot be a component.
 
-        Components that are not `listed` are for the program itself.
-
-        Registering a class again under its name replaces it, as when a notebook's cell runs twice.
+        Components that are not `listed` are for the program itself. Registering a class again under its name replaces
+        it, as when a notebook's cell runs twice.
         """
 
         def add(component: Component) -> Component:

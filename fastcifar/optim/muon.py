@@ -113,7 +113,8 @@ def _orthogonalised(updates: list[Tensor], steps: int) -> list[Tensor]:
         by_shape.setdefault(matrix.shape, []).append(i)
     found = list(updates)
     for stack in by_shape.values():
-        for i, matrix in zip(stack, orthogonalise(torch.stack([matrices[i] for i in stack]), steps), strict=True):
+        same = torch.stack([matrices[i] for i in stack]) if len(stack) > 1 else matrices[stack[0]][None]
+        for i, matrix in zip(stack, orthogonalise(same, steps), strict=True):
             out, inputs, height, width = updates[i].shape
             found[i] = matrix.view(out, height, width, inputs).permute(0, 3, 1, 2)
     return found

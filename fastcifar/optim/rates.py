@@ -27,6 +27,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
         else:
             group["lr"] = lr
         name = str(group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {number}"))
+        name = name if name not in rates else f"{name} {number}"
         rates[name] = lr
         momentum = group["betas"][0] if "betas" in group else group.get("momentum")
         if momentum is not None:

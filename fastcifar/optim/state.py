@@ -32,27 +32,25 @@ def load_state_tensors(
 
     Raises UserError, and leaves the state empty, if `saved` holds what no step of this optimiser makes.
     """
-    expected = _specification(model, config, batch)
-    parameters, state = _parameters(optimizer), optimizer.state_dict()["state"]
+    expected = _state_after_a_step(model, config, batch)
     for key, tensor in saved.items():
-        if expected.get(key) != (tensor.dtype, tensor.shape):
+        if key not in expected or (tensor.dtype, tensor.shape) != (expected[key].dtype, expected[key].shape):
             raise UserError(f"the checkpoint has another optimiser state: {key}, {tensor.dtype} {tuple(tensor.shape)}")
+    parameters = _parameters(optimizer)
+    for key, tensor in saved.items():
         number, _, name = key.partition(".")
-        parameter = parameters[int(number)]
-        # in the memory order of the parameter, as the optimiser makes it; a step counter may stay on the CPU
-        like = torch.empty_like(parameter) if parameter.shape == tensor.shape else tensor
-        state.setdefault(int(number), {})[name] = like.to(tensor.dtype).copy_(tensor)
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        # on the device and in the memory order of the optimiser's own
+        optimizer.state[parameters[int(number)]][name] = torch.empty_like(expected[key]).copy_(tensor)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _specification(model: nn.Module, config: OptimizerConfig, batch: int) -> dict[str, tuple[torch.dtype, torch.Size]]:
-    """Type and shape of every tensor that a step of all parameters leaves, from such a step of a copy."""
+def _state_after_a_step(model: nn.Module, config: OptimizerConfig, batch: int) -> dict[str, Tensor]:
+    """The state that a step of all parameters leaves, from such a step of a copy."""
     trial = config.build(copy.deepcopy(model), batch)
     for parameter in _parameters(trial):
         parameter.grad = torch.zeros_like(parameter)
     trial.step()
-    return {key: (tensor.dtype, tensor.shape) for key, tensor in state_tensors(trial).items()}
+    return state_tensors(trial)
