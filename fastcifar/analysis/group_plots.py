@@ -19,13 +19,22 @@ def draw_groups(
         axis.set(
             ylabel="learning rate" if len(rates) == 1 else f"lr, {name}", ylim=(0, 1.15 * max(values.max(), 1e-30))
         )
-    for style, (name, values) in zip(STYLES, momenta.items(), strict=False):
-        axes[-1].plot(x, values, style, color=MOMENTUM_COLOUR, label=name)
+    curves = _named_together(momenta)
+    for number, (name, values) in enumerate(curves.items()):
+        axes[-1].plot(x, values, STYLES[number % len(STYLES)], color=MOMENTUM_COLOUR, label=name)
     if momenta:
         axes[-1].set(ylabel="momentum", ylim=(0, 1.05))
-    if len(momenta) > 1:
-        axes[-1].legend(fontsize="x-small", loc="lower right", ncols=len(momenta))
+    if len(curves) > 1:
+        axes[-1].legend(fontsize="x-small", loc="lower right", ncols=len(curves))
     for axis in axes:
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel(x_label)
     return axes
+
+
+def _named_together(curves: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Equal curves once, under all of their names: one would hide the other."""
+    names: dict[bytes, list[str]] = {}
+    for name, values in curves.items():
+        names.setdefault(values.tobytes(), []).append(name)
+    return {", ".join(together): curves[together[0]] for together in names.values()}

@@ -45,7 +45,7 @@ def test_plan(tiny: Config) -> None:
     axes: list[Any] = draw_plan(drawn).axes
     rate, *_, momentum = axes[:4]
     assert [axis.get_ylabel() for axis in axes[:4]] == ["lr, filters", "lr, biases", "lr, head", "momentum"]
-    assert [line.get_label() for line in momentum.lines] == ["filters", "biases", "head"]
+    assert [line.get_label() for line in momentum.lines] == ["filters", "biases, head"]
     for axis, rates in zip(axes, drawn.rates.values(), strict=False):
         assert axis.lines[0].get_ydata().tolist() == rates.tolist()
     assert [text.get_text() for text in rate.texts] == ["start, peak 0.24", "end 0"]
