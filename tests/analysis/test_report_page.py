@@ -242,3 +242,14 @@ def test_refusals(finished: Any, tmp_path: Path) -> None:
         (path / "metrics.jsonl").write_text(text)
         with pytest.raises(UserError, match=r"metrics\.jsonl"):
             build_report([path])
+
+
+def test_a_network_without_feature_maps_has_no_heat(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(model: Any, side: int) -> Any:
+        raise UserError("no layer has <large> feature maps")
+
+    monkeypatch.setattr("fastcifar.analysis.grad_cam.choose_layer", refuse)
+    page = Page(build_report([run]))
+    assert [value for value in page.ids if value in SECTIONS] == SECTIONS
+    assert "no layer has <large> feature maps" in page.text
+    assert "Correct predictions" not in page.text

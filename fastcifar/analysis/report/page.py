@@ -168,19 +168,24 @@ def _summary(evaluation: Evaluation) -> dict[str, Any]:
 def _galleries(trained: TrainedRun, evaluation: Evaluation, images: np.ndarray) -> dict[str, Any]:
     """Galleries and Grad-CAM; with many classes, the failures of the least accurate ones only."""
     logits, labels, names = evaluation.primary_logits, evaluation.labels, evaluation.class_names
-    wrong, correct = (
-        explain(trained, images, choose(logits, labels))
-        for choose in (most_confidently_wrong, most_confidently_correct)
-    )
+    answers = [choose(logits, labels) for choose in (most_confidently_wrong, most_confidently_correct)]
+    layer, padding, no_heat = "", 0, ""
+    try:
+        explained = [explain(trained, images, some) for some in answers]
+        layer, padding = explained[1].predicted.layer, explained[1].predicted.padding
+        wrong, correct = (explained_tiles(some, images, names) for some in explained)
+    except UserError as error:  # a network without feature maps
+        wrong, correct, no_heat = tiles(answers[0], images, names), tiles(answers[1], images, names), str(error)
     by_class = failures_by_class(logits, labels)
     accuracies = [accuracy.value or 0.0 for accuracy in metrics.accuracy_per_class(logits, labels)]
     worst = sorted(np.argsort(accuracies, kind="stable")[:FEW_CLASSES].tolist())
     return {
-        "wrong": explained_tiles(wrong, images, names),
-        "correct": explained_tiles(correct, images, names),
+        "wrong": wrong,
+        "correct": correct,
         "failures": {names[label]: tiles(by_class[label], images, names) for label in worst},
-        "layer": correct.predicted.layer,
-        "padding": correct.predicted.padding,
+        "layer": layer,
+        "padding": padding,
+        "no_heat": no_heat,
     }
 
 
