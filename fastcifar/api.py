@@ -10,9 +10,10 @@ from torch import nn
 
 from fastcifar.analysis import prediction
 from fastcifar.analysis.evaluation import Evaluation, evaluate_run
-from fastcifar.config import Config
+from fastcifar.config import Config, ModelConfig
+from fastcifar.data.raw_set import SPLITS
 from fastcifar.data.sources.user_image import read_image
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, choose_one, shown
 from fastcifar.loader.base import Loader
 from fastcifar.models.given import given_model
 from fastcifar.recipes import load_config
@@ -36,7 +37,7 @@ def recipe(name: str | None = None, **changes: Any) -> Config:
 def train(
     config: Config,
     *,
-    model: nn.Module | Callable[[int], nn.Module] | None = None,
+    model: nn.Module | Callable[[int], nn.Module] | ModelConfig | None = None,
     resume: str | Path | None = None,
 ) -> TrainedRun:
     """Trains `config` to the end and returns the finished run, with its trained network on the CPU.
@@ -50,7 +51,12 @@ def train(
     for what the caller can fix, RunFailedError for a run that cannot finish, InterruptedRunError after Ctrl-C or
     SIGTERM, once a checkpoint is written.
     """
-    if model is not None:
+    _require_config(config)
+    if isinstance(model, ModelConfig):
+        config = replace(config, model=model)
+    elif model is not None:
+        if not callable(model):
+            raise UserError(f"model is {shown(model)}, but must be a torch.nn.Module, or a function that makes one")
         config = replace(config, model=given_model(model))
     unfinished = run_to_resume(None if resume is None else str(resume), config)
     folder, _ = trainer.train(config, unfinished, is_process=False)
@@ -65,16 +71,19 @@ def load_run(run: str | Path = "latest", runs: str | Path = "runs") -> TrainedRu
     return load.load_run(find_run(str(run), Path(runs)))
 
 
-def evaluate(run: TrainedRun, data: str | Path | None = None) -> Evaluation:
+def evaluate(run: TrainedRun | str | Path, data: str | Path | None = None) -> Evaluation:
     """Evaluates a run on the whole test set, by single view and with test-time augmentation.
 
+    `run`: a run, or what `load_run` takes.
     `data`: the prepared folder, by default the run's own. Raises UserError if its data is missing, damaged or has other
     classes.
     """
-    return evaluate_run(run, None if data is None else Path(data))
+    return evaluate_run(_loaded(run), None if data is None else Path(data))
 
 
-def predict(run: TrainedRun, images: np.ndarray | Sequence[str | Path]) -> list[dict[str, float]]:
+def predict(
+    run: TrainedRun | str | Path, images: np.ndarray | Sequence[str | Path] | str | Path
+) -> list[dict[str, float]]:
     """Probabilities by class name of each image: the mean over it and its mirror image.
 
     `images`: uint8 (n, 32, 32, 3), RGB, or image files of any size, whose central squares are scaled to 32x32. Raises
@@ -83,9 +92,9 @@ def predict(run: TrainedRun, images: np.ndarray | Sequence[str | Path]) -> list[
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3):
             raise UserError(f"images must be uint8 (n, 32, 32, 3), got {images.dtype} {images.shape}")
-        return prediction.predict(run, list(images)) if len(images) else []
-    files = [Path(file) for file in images]
-    return prediction.predict(run, [read_image(file) for file in files]) if files else []
+        return prediction.predict(_loaded(run), list(images)) if len(images) else []
+    files = [Path(images)] if isinstance(images, str | Path) else [Path(file) for file in images]
+    return prediction.predict(_loaded(run), [read_image(file) for file in files]) if files else []
 
 
 def open_loader(config: Config, split: Literal["train", "test"] = "train") -> Loader:
@@ -94,4 +103,16 @@ def open_loader(config: Config, split: Literal["train", "test"] = "train") -> Lo
     `loader.epoch(n)` iterates over (images, labels): images (b, 3, s, s), augmented, normalised, channels_last, in the
     type of the run's arithmetic (`amp`) and on its device; labels int64 (b,). Raises UserError for missing data.
     """
+    _require_config(config)
+    if split not in SPLITS:
+        raise UserError(f"split is {shown(split)}: {choose_one(split, SPLITS)}")
     return RunContext(config, select_runtime(config)).open(split)
+
+
+def _require_config(config: object) -> None:
+    if not isinstance(config, Config):
+        raise UserError(f"config is {shown(config)}, but must be a Config: recipe('cpu90') makes one")
+
+
+def _loaded(run: TrainedRun | str | Path) -> TrainedRun:
+    return run if isinstance(run, TrainedRun) else load_run(run)

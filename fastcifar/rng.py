@@ -43,15 +43,14 @@ def hash64(key, counter):
     return x ^ (x >> SHIFT_31)
 
 
-def hash64_tensor(key: int | Tensor, counter: Tensor) -> Tensor:
-    """`hash64` by tensor operations, on any device; int64 tensors hold the bits of the uint64 numbers."""
+def hash64_tensor(key: int, counter: Tensor) -> Tensor:
+    """`hash64` by tensor operations, on any device; `key` in [0, 2**64). An int64 tensor holds the bits of uint64."""
 
     def mixed(x: Tensor, shift: int) -> Tensor:
-        return x ^ (x >> shift & (1 << 64 - shift) - 1)  # torch shifts the sign in; the mask takes it out
+        return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))  # torch shifts the sign in; the mask takes it out
 
-    signed = [int(constant.astype(np.int64)) for constant in (GOLDEN, MIX_1, MIX_2)]
-    x = (counter + 1) * signed[0] + (key if isinstance(key, Tensor) else (key ^ 1 << 63) - (1 << 63))
-    return mixed(mixed(mixed(x, 30) * signed[1], 27) * signed[2], 31)
+    golden, mix_1, mix_2, start = np.array([GOLDEN, MIX_1, MIX_2, key], np.uint64).view(np.int64).tolist()
+    return mixed(mixed(mixed((counter + 1) * golden + start, 30) * mix_1, 27) * mix_2, 31)
 
 
 @lru_cache(maxsize=64)

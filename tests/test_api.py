@@ -149,10 +149,10 @@ def test_another_process_cannot_build_a_given_network(short: Config) -> None:
     [
         (lambda classes: Net(classes + 1), r"\(2, 11\).*\(2, 10\)"),
         (lambda classes: nn.Conv2d(3, classes, 3), r"\(2, 10, 22, 22\)"),
-        (lambda classes: nn.Linear(7, classes), "24x24.*RuntimeError"),
+        (lambda classes: nn.Linear(7, classes), r"24x24.*RuntimeError"),
         (
             lambda classes: nn.Sequential(nn.Conv2d(3, 8, 30), nn.Flatten(), nn.Linear(8, classes)),
-            "24x24.*RuntimeError",
+            r"24x24.*RuntimeError",
         ),
     ],
 )

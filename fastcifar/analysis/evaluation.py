@@ -1,5 +1,6 @@
 """Evaluates a finished run on the whole test set: logits, accuracy, confusions, calibration."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     lacks_fp16 = config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in cpu_facts()[1]
     kernels = "auto" if lacks_fp16 else config.cpu_kernels
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
-    model = trained.model.to(runtime.device)
+    model = copy.deepcopy(trained.model).to(runtime.device)  # the caller's keeps its device and its kernels
     use_kernels(model, runtime.cpu_kernels)
     second = second_of(config.evaluation)
     with (

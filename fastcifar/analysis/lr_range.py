@@ -28,7 +28,7 @@ from fastcifar.runtime.threads import apply_threads
 from fastcifar.training.clock import Stopwatch
 from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
-from fastcifar.training.steps import resolution
+from fastcifar.training.steps import lr_scale, resolution
 from fastcifar.training.warm_up import compile_kernels
 
 Kind = Literal["exponential", "linear"]
@@ -176,7 +176,7 @@ def find_rates(config: Config) -> tuple[Config, str]:
 
 def _size_at_peak(config: Config) -> int:
     steps = 10_000  # stages of the resolution are fractions of a run; any number that is fine enough
-    scales = [config.schedule.lr_scale(step, steps, config.epochs) for step in range(steps)]
+    scales = [lr_scale(config, step, steps) for step in range(steps)]
     return resolution(scales.index(max(scales)), steps, config.resolution)
 
 

@@ -8,7 +8,7 @@ from fastcifar.config import Config
 from fastcifar.data.cifar10 import CLASS_NAMES
 from fastcifar.models.build import outline
 from fastcifar.optim.rates import set_lr
-from fastcifar.training.steps import total_steps
+from fastcifar.training.steps import lr_scale, total_steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +49,8 @@ class Plan:
 def plan(config: Config, steps_per_epoch: int) -> Plan:
     """The plan of a run of `config` with `steps_per_epoch` steps per epoch: what the trainer will set, step by step."""
     optimizer = config.optimizer.build(outline(config.model, len(CLASS_NAMES)), config.batch_size)
-    total, schedule = total_steps(config.epochs, steps_per_epoch), config.schedule
-    steps = [set_lr(optimizer, schedule.lr_scale(step, total, config.epochs)) for step in range(total)]
+    total = total_steps(config.epochs, steps_per_epoch)
+    steps = [set_lr(optimizer, lr_scale(config, step, total)) for step in range(total)]
     return Plan(
         recipe=config.recipe,
         steps_per_epoch=steps_per_epoch,

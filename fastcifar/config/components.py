@@ -100,7 +100,8 @@ class OptimizerConfig(ABC):
         """The optimiser of the parameters of `model` that learn, for gradients of the mean loss over a batch.
 
         The `lr` of each parameter group is its peak; the trainer multiplies it by the schedule's `lr_scale`. A group
-        may have a "name", by which its rate is logged. The state must consist of tensors.
+        may have a "name", by which its rate is logged. The state must consist of tensors of single parameters, which
+        all exist after the first step: checkpoints hold nothing else.
         """
 
     def with_lr(self, lr: float) -> Self:
@@ -163,4 +164,7 @@ class AugmentOp(ABC):
 
     @abstractmethod
     def apply(self, images: "Tensor", draws: Draws) -> "Tensor":
-        """Images (n, 3, s, s), normalised, channels_last, on their device, to the same shape and dtype."""
+        """One batch (n, 3, s, s), normalised, channels_last, on its device, to the same shape and dtype.
+
+        Must neither keep nor change `images`.
+        """

@@ -16,11 +16,12 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from fastcifar.config.components import AugmentOp, EvaluationConfig, ModelConfig, OptimizerConfig, ScheduleConfig
+from fastcifar.config.types import field_hints
 from fastcifar.errors import UserError, choose_one, reason, shown
 
 Base = TypeVar("Base")
@@ -36,6 +37,7 @@ class Registry(Generic[Base]):
         """`section`: the field of `Config`. `package`: where our own components live, one module each."""
         self.section, self.noun, self.base, self.package = section, noun, base, package
         self._components: dict[str, type[Base]] = {}
+        self._modules: dict[str, str] = {}
         self._unlisted: set[str] = set()
         self._is_complete = False
 
@@ -46,8 +48,14 @@ class Registry(Generic[Base]):
         it, as when a notebook's cell runs twice.
         """
 
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            wanted = "a small letter, then at most 39 small letters, digits and underscores"
+            raise UserError(f"register_{self.section} got {shown(name)}, but needs a name in brackets: {wanted}")
+        module = str(sys._getframe(1).f_globals.get("__name__"))  # may register a class of another module
+
         def add(component: Component) -> Component:
             self._check(name, component)
+            self._modules[name] = module
             if not listed:
                 self._unlisted.add(name)
             self._components[name] = component  # type: ignore[assignment]  (checked to derive from `base`)
@@ -64,7 +72,7 @@ class Registry(Generic[Base]):
         """Whether a component's instance is one of ours."""
         self._load_own()
         listed = (component for name, component in self._components.items() if name not in self._unlisted)
-        return type(config) in listed and type(config).__module__.startswith(f"{self.package}.")
+        return type(config) in listed and self.module_of(config).startswith(f"{self.package}.")
 
     def _load_own(self) -> None:
         """Imports the modules of our own components, once: they register themselves."""
@@ -78,36 +86,46 @@ class Registry(Generic[Base]):
         self._load_own()
         if not isinstance(name, str) or name not in self._components:
             choices = choose_one(name, self.names())
-            raise UserError(f"no {self.noun} is called {shown(name)}: {choices}; --import MODULE loads your own")
+            own = "--import MODULE loads your own, if it does not stand in a script or a notebook"
+            raise UserError(f"no {self.noun} is called {shown(name)}: {choices}; {own}")
         return self._components[name]
 
     def name_of(self, config: Base) -> str:
         """The name of a component's instance; raises UserError if its class is not registered."""
         self._load_own()
         for name, component in self._components.items():
-            if type(config) is component:
+            if _is_same(type(config), component):
                 return name
         kind = type(config).__name__
         raise UserError(f"{self.section} is a {kind}, which is not registered; put @register_{self.section} above it")
 
+    def module_of(self, config: Base) -> str:
+        """The module that registered a component's instance."""
+        return self._modules[self.name_of(config)]
+
     def _check(self, name: str, component: type) -> None:
         where = f"the {self.noun} {shown(name)}"
-        if not isinstance(name, str) or not NAME.fullmatch(name):
-            raise UserError(f"{where} needs another name: at most 40 small letters, digits and underscores")
-        if not (is_dataclass(component) and issubclass(component, self.base)):
+        if not (isinstance(component, type) and issubclass(component, self.base)):
             raise UserError(f"{where} must be a dataclass derived from {self.base.__name__}")
+        if "__dataclass_fields__" not in vars(component):
+            raise UserError(f"{where} is no dataclass: put @dataclass(frozen=True) between @register and the class")
         if inspect.isabstract(component):
             missing = ", ".join(sorted(getattr(component, "__abstractmethods__", ())))
             raise UserError(f"{where} lacks the method {missing}")
-        for field in fields(component):
+        field_hints(component)
+        for field in fields(component):  # type: ignore[arg-type]  (a dataclass, as checked)
             if field.default is MISSING and field.default_factory is MISSING:
                 raise UserError(f"{where} has the field {field.name} without a default; give it one")
+            if field.name == "kind":
+                raise UserError(f"{where} has a field called kind, which files use for its name; call it otherwise")
         known = self._components.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (
-            component.__module__,
-            component.__qualname__,
-        ):
+        if known is not None and not _is_same(known, component):
             raise UserError(f"{where} is taken by {known.__module__}.{known.__qualname__}; choose another name")
+
+
+def _is_same(one: type, other: type) -> bool:
+    """Whether two classes are one, of which a notebook's cell made a new version."""
+    return (one.__module__, one.__qualname__) == (other.__module__, other.__qualname__)
 
 
 MODELS = Registry("model", "network", ModelConfig, "fastcifar.models")
@@ -131,11 +149,14 @@ def import_module(name: Any) -> None:
 
     Raises UserError if there is no such module, or if it fails.
     """
-    if not isinstance(name, str) or not MODULE.fullmatch(name):
-        raise UserError(f"import is {shown(name)}, but must be the name of a module, such as my_network")
-    if name in sys.modules:
-        return
+    if not isinstance(name, str) or not MODULE.fullmatch(name) or name.endswith(".py"):
+        raise UserError(f"import is {shown(name)}, but must be the name of a module: my_network for my_network.py")
     folder = str(Path.cwd())
+    if name in sys.modules:
+        own, loaded = Path(folder, *name.split(".")).with_suffix(".py"), getattr(sys.modules[name], "__file__", None)
+        if own.exists() and (loaded is None or not own.samefile(loaded)):
+            raise UserError(f"{own.name} has the name of a module of Python or of a library; rename it")
+        return
     if folder not in sys.path:
         sys.path.append(folder)
     importlib.invalidate_caches()  # the module may have been written a moment ago
@@ -157,7 +178,7 @@ def imported_modules(config: Any) -> dict[str, str | None]:
 
     None stands for a source that cannot be read, as in a notebook.
     """
-    names = {type(getattr(config, section)).__module__ for section in REGISTRIES}
+    names = {registry.module_of(getattr(config, section)) for section, registry in REGISTRIES.items()}
     return {name: _source_sha256(name) for name in sorted(names) if name.partition(".")[0] != "fastcifar"}
 
 

@@ -17,8 +17,9 @@ from fastcifar.config.components import (
     require_each,
     require_finite,
 )
-from fastcifar.config.registry import AUGMENT_OPS, EVALUATIONS, MODELS, OPTIMIZERS, SCHEDULES
-from fastcifar.errors import shown
+from fastcifar.config.registry import AUGMENT_OPS, EVALUATIONS, MODELS, OPTIMIZERS, REGISTRIES, SCHEDULES
+from fastcifar.config.types import check_types, converted, described, field_hints
+from fastcifar.errors import UserError, shown
 
 LARGEST_SEED = 2**63 - 1
 CpuKernels = Literal["torch", "winograd", "winograd-fp16"]
@@ -93,6 +94,16 @@ class Config:
     """Folder in which the folder of the run is created."""
 
     def __post_init__(self) -> None:
+        for section, registry in REGISTRIES.items():
+            if isinstance(component := getattr(self, section), str):  # the name of a component, with its defaults
+                object.__setattr__(self, section, registry[component]())
+            elif not isinstance(component, registry.base):
+                wanted = f"a name or a {registry.base.__name__}"
+                raise UserError(f"{section} is {shown(component)}, but must be {wanted} with its arguments")
+        for name in ("data", "runs"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
+        self._check_types()
         for name in ("data", "runs"):
             path = str(getattr(self, name))
             require("\0" not in path, f"{name} is {path!r}, but must not contain NUL")
@@ -108,6 +119,20 @@ class Config:
         require(self.threads is None or 1 <= self.threads <= 1024, f"threads is {self.threads}, but must be 1 to 1024")
         self.schedule.check(self.epochs)
         self._check_resolution()
+
+    def _check_types(self) -> None:
+        sections = {*REGISTRIES, "augment"}
+        require(
+            isinstance(self.augment, AugmentConfig), f"augment is {shown(self.augment)}, but must be AugmentConfig()"
+        )
+        for name, hint in field_hints(type(self)).items():
+            if name in sections:
+                check_types(getattr(self, name), f"{name}.")
+                continue
+            try:
+                converted(getattr(self, name), hint)
+            except TypeError:
+                raise UserError(f"{name} is {shown(getattr(self, name))}, but must be {described(hint)}") from None
 
     def _check_resolution(self) -> None:
         ends = [end for end, _ in self.resolution]

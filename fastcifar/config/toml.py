@@ -8,11 +8,11 @@ import json
 import tomllib
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from fastcifar.config.registry import REGISTRIES, imported_modules
 from fastcifar.config.schema import Config
+from fastcifar.config.types import converted, described, field_hints
 from fastcifar.errors import UserError, choose_one, shown
 from fastcifar.files import read_at_most
 
@@ -20,8 +20,6 @@ IMPORT = "import"
 """Key of the modules that must be imported before the other keys are read."""
 MAX_BYTES = 1 << 14
 """Largest file: a complete configuration has 700 bytes, and parsing dotted keys takes quadratic time."""
-MAX_INT = 1 << 64
-"""Largest whole number: larger ones overflow a float, and Python refuses to print those with thousands of digits."""
 T = TypeVar("T")
 
 
@@ -36,7 +34,8 @@ def to_toml(config: Config) -> str:
             sections += ["", f"[{field.name}]"]
             if field.name in REGISTRIES:
                 sections.append(f'kind = "{REGISTRIES[field.name].name_of(value)}"')
-            sections += [f"{inner.name} = {_literal(getattr(value, inner.name))}" for inner in fields(value)]
+            values = {inner.name: getattr(value, inner.name) for inner in fields(value)}
+            sections += [f"{name} = {_literal(inner)}" for name, inner in values.items() if inner is not None]
         elif value is not None:
             lines.append(f"{field.name} = {_literal(value)}")
     return "\n".join(lines + sections) + "\n"
@@ -69,7 +68,7 @@ def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") 
     Raises UserError with `path`, the key and the value: for an unknown key, for a value of the wrong type, and for one
     that the dataclass refuses.
     """
-    hints = get_type_hints(type(config))
+    hints = field_hints(type(config))
     changed: dict[str, Any] = {}
     for key, value in table.items():
         if key not in hints:
@@ -82,10 +81,11 @@ def apply_table(config: T, table: dict[str, Any], path: Path, prefix: str = "") 
             changed[key] = apply_table(section, rest, path, f"{key}.")
             continue
         try:
-            changed[key] = _converted(value, hints[key])
+            changed[key] = converted(value, hints[key])
         except TypeError:
-            wanted = _described(current, hints[key])
-            raise UserError(f"{path} has {prefix}{key} = {shown(value)}, but it must be {wanted}") from None
+            wanted = f"a section with {', '.join(field_hints(type(current)))}" if is_dataclass(current) else None
+            message = f"{prefix}{key} = {shown(value)}, but it must be {wanted or described(hints[key])}"
+            raise UserError(f"{path} has {message}") from None
     try:
         return replace(config, **changed)  # type: ignore[type-var]
     except UserError as error:
@@ -107,32 +107,9 @@ def _of_kind(section: str, current: Any, table: dict[str, Any], path: Path) -> t
     return (current if type(current) is component else component()), rest
 
 
-def _converted(value: Any, hint: Any) -> Any:
-    """`value` of a TOML file as the type `hint`; raises TypeError for a value of another type."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, UnionType):
-        return _converted(value, arguments[0])  # of `int | None`: TOML has no None
-    if origin is Literal:
-        if any(type(value) is type(choice) and value == choice for choice in arguments):  # True == 1 == 1.0
-            return value
-    elif origin is tuple and isinstance(value, list):
-        hints = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(hints) == len(value):
-            return tuple(map(_converted, value, hints))
-    elif hint in (int, float) and type(value) is int and abs(value) <= MAX_INT:
-        return hint(value)
-    elif hint is Path and isinstance(value, str):
-        return Path(value)
-    elif hint in (bool, float, str) and type(value) is hint:
-        return value
-    raise TypeError
-
-
-def _described(current: Any, hint: Any) -> str:
-    if is_dataclass(current):
-        return f"a section with {', '.join(field.name for field in fields(current))}"
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, get_args(hint)))}"
-    whole = "a whole number, at most 2**64"
-    names = {bool: "true or false", int: whole, int | None: whole, float: "a number", str: "a string", Path: "a string"}
-    return names.get(hint, f"of the form {_literal(current)}")
+def check_round_trip(config: Config) -> None:
+    """Raises UserError if the file of a run could not give back its configuration."""
+    table = tomllib.loads(to_toml(config))
+    table.pop(IMPORT, None)
+    if apply_table(Config(), table, Path("config.toml")) != config:
+        raise UserError("the configuration does not come back from a TOML file; use numbers, strings, tuples of them")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcifar.config import EvaluationConfig
+from fastcifar.errors import UserError
 from fastcifar.runtime.device import Runtime
 
 
@@ -37,9 +38,17 @@ def evaluate_logits(
     runtime: Runtime,
     single_view: Tensor,
 ) -> Tensor:
-    """Logits float32 (n, classes) by `evaluation`, on the CPU; `single_view` are those of `predict_logits`."""
+    """Logits float32 (n, classes) by `evaluation`, on the CPU; `single_view` are those of `predict_logits`.
+
+    Raises UserError for logits of another shape and for NaN.
+    """
     model.eval()
-    return evaluation.logits(partial(_predict, model, runtime), batches, single_view)
+    logits = torch.as_tensor(evaluation.logits(partial(_predict, model, runtime), batches, single_view.clone()))
+    if logits.shape != single_view.shape or (logits.isnan().any() and not single_view.isnan().any()):
+        found = "NaN" if logits.shape == single_view.shape else f"logits {tuple(logits.shape)}"
+        name, wanted = type(evaluation).__name__, tuple(single_view.shape)
+        raise UserError(f"the evaluation {name} gives {found}, but must give numbers {wanted}")
+    return logits.float().cpu()
 
 
 def _predict(model: nn.Module, runtime: Runtime, images: Tensor) -> Tensor:

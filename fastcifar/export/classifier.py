@@ -86,6 +86,8 @@ def load_classifier(path: Path) -> Classifier:
         classes, model, mean, std = (json.loads(metadata[key]) for key in JSON_KEYS)
         classifier = Classifier(outline(_model_config(model), len(classes)), list(classes), mean, std)
         classifier.load_state_dict(state, assign=True)
+    except UserError as error:  # such as a network that is not registered
+        raise UserError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path} is damaged, its metadata do not fit its weights: {error}") from None
     if weights_sha256(classifier.network.state_dict()) != metadata.get("weights_sha256"):

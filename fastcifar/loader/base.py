@@ -115,15 +115,24 @@ class Loader(ABC):
             lengths = [len(batch) for batch in group]
             part = slice(done, done := done + sum(lengths))
             images = self._transform(raw.images, raw.rows[part], raw.samples[part], epoch, size)
-            images = self._with_op(images, raw.samples[part], epoch)
-            yield from zip(images.split(lengths), raw.labels[part].split(lengths), strict=True)
+            batches_of_images = list(images.split(lengths))
+            if self._plan.options.op is not None:
+                samples = torch.as_tensor(raw.samples[part]).split(lengths)
+                batches_of_images = [
+                    self._with_op(*batch, epoch) for batch in zip(batches_of_images, samples, strict=True)
+                ]
+            yield from zip(batches_of_images, raw.labels[part].split(lengths), strict=True)
 
-    def _with_op(self, images: Tensor, samples: Array, epoch: int) -> Tensor:
+    def _with_op(self, images: Tensor, samples: Tensor, epoch: int) -> Tensor:
+        """One batch after the augmentation op; UserError if that returns anything else than such a batch."""
         options = self._plan.options
-        if options.op is None:
-            return images
-        indices = samples if isinstance(samples, Tensor) else torch.from_numpy(samples)
-        return options.op.apply(images, BatchDraws(options.seed, epoch, indices))
+        assert options.op is not None
+        found = options.op.apply(images, BatchDraws(options.seed, epoch, samples))
+        if getattr(found, "shape", None) != images.shape or found.dtype != images.dtype or found.requires_grad:
+            kind = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            wanted = f"{images.dtype} {tuple(images.shape)} without gradients"
+            raise UserError(f"the augmentation op {type(options.op).__name__} returns {kind}, but must return {wanted}")
+        return found
 
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
         """`transform` for the arrays that `_read` yields."""

@@ -1,1 +1,1 @@
-"""The networks: the reference ResNet, that of the speed recipes, torchvision's ResNet-18, that of FFCV's example."""
+"""Networks, one file each; building them, their layer table."""

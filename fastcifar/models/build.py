@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from fastcifar.config import CpuKernels, ModelConfig
-from fastcifar.models.hooks import InitWeights
+from fastcifar.models.hooks import InitFromGenerator
 from fastcifar.rng import Purpose, generator, seeded
 
 
@@ -12,9 +12,9 @@ def build_model(config: ModelConfig, classes: int, seed: int) -> nn.Module:
     """The network in channels_last float32 on the CPU; the same seed gives bit-identical weights."""
     with seeded(seed, Purpose.INIT):
         model = config.build(classes)
-    if isinstance(model, InitWeights):
-        model.init_weights(generator(seed, Purpose.INIT))
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  (nn.Module.to accepts it)
+    if isinstance(model, InitFromGenerator):
+        model.init_from_generator(generator(seed, Purpose.INIT))
+    return model.to("cpu", torch.float32, memory_format=torch.channels_last)  # type: ignore[call-overload]  (nn.Module.to accepts it)
 
 
 def use_kernels(model: nn.Module, kernels: CpuKernels) -> None:

@@ -1,6 +1,7 @@
 """A network that was passed to `fastcifar.train` as a module or as a function, without being registered."""
 
 import copy
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,27 +21,30 @@ class GivenModel(ModelConfig):
 
     name: str = ""
     """Name of its class or function."""
+    token: str = ""
+    """Tells apart networks of the same name, also those of other processes."""
 
     def build(self, classes: int) -> nn.Module:
         """See `ModelConfig.build`; raises UserError in a process that was not given the network."""
-        if self.name not in _given:
+        if self.token not in _given:
             raise UserError(
                 f"the network {self.name!r} was passed to train() by another process; to use its runs, put it in a "
                 "module and register it with @register_model"
             )
-        given = _given[self.name]
-        return copy.deepcopy(given) if isinstance(given, nn.Module) else given(classes)
+        given = _given[self.token]
+        # a copy also of what a function returns: it may return the same module each time
+        return copy.deepcopy(given if isinstance(given, nn.Module) else given(classes))
 
 
 def given_model(model: Network) -> GivenModel:
-    """The configuration that stands for `model` in this process.
+    """The configuration that stands for `model` in this process, which keeps a reference to it.
 
     A module is copied for each run, and its weights are the initial ones. A function or class is called with the number
     of classes, under the run's seed.
     """
-    base = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
-    number, name = 1, base
-    while _given.setdefault(name, model) is not model:  # another network of the same name
-        number += 1
-        name = f"{base}-{number}"
-    return GivenModel(name=name)
+    name = type(model).__name__ if isinstance(model, nn.Module) else getattr(model, "__name__", type(model).__name__)
+    token = next((token for token, known in _given.items() if known is model), None)
+    if token is None:
+        token = uuid.uuid4().hex[:16]
+        _given[token] = model
+    return GivenModel(name=name, token=token)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 @runtime_checkable
-class InitWeights(Protocol):
+class InitFromGenerator(Protocol):
     """A network that initialises its own weights."""
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def init_from_generator(self, generator: torch.Generator) -> None:
         """Initialises all weights with numbers from `generator`, which is seeded by the run's seed."""
         ...
 
@@ -30,7 +30,11 @@ class BeforeStep(Protocol):
     """A network that changes during a run, for example by freezing a layer."""
 
     def before_step(self, step: int, steps_per_epoch: int) -> None:
-        """Sets what global step `step` requires, whichever step came before: a run may resume anywhere."""
+        """Sets what global step `step` requires, whichever step came before: a run may resume anywhere.
+
+        A parameter that learns later must learn when the network is built: the optimiser gets those alone. A CUDA graph
+        repeats Python numbers of its capture; what changes must be a tensor, changed in place.
+        """
         ...
 
 

@@ -50,10 +50,11 @@ def layers(config: ModelConfig, classes: int = 10, size: int = 32) -> list[Layer
 
 
 def forward_flops(module: nn.Module, output: Sequence[int]) -> int:
-    """FLOPs per image of a convolution with output shape (n, c, h, w) or a linear layer with (n, c); else 0."""
+    """FLOPs per image of a convolution with output (n, c, h, w) or a linear layer with (n, ..., c); else 0."""
     if not isinstance(module, nn.Conv2d | nn.Linear):
         return 0
-    return 2 * module.weight.numel() * math.prod(output[2:])  # each weight is used at every position of the output
+    positions = output[2:] if isinstance(module, nn.Conv2d) else output[1:-1]
+    return 2 * module.weight.numel() * math.prod(positions)  # each weight is used at every position of the output
 
 
 def _within(name: str, of: str) -> bool:

@@ -107,8 +107,8 @@ class SpeedNet(nn.Module):
         self.stem_epochs = config.stem_epochs
 
     @torch.no_grad()
-    def init_weights(self, generator: torch.Generator) -> None:
-        """See `hooks.InitWeights`; with `identity`, blocks pass on the channels that their input and output share."""
+    def init_from_generator(self, generator: torch.Generator) -> None:
+        """See `hooks.InitFromGenerator`; with `identity`, blocks pass on the channels that input and output share."""
         assert self.stem.bias is not None
         self.stem.bias.zero_()
         for module in self.modules():

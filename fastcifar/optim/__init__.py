@@ -1,1 +1,1 @@
-"""Optimisers, and learning rates as functions of the step."""
+"""Optimisers, one file each; setting their learning rates, and their state as tensors."""

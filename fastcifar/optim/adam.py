@@ -37,7 +37,6 @@ class AdamConfig(OptimizerConfig):
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.Adam:
         """See `OptimizerConfig.build`."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        on_gpu = any(p.is_cuda for p in parameters)
         return torch.optim.Adam(
             parameters,
             lr=self.lr,
@@ -45,6 +44,5 @@ class AdamConfig(OptimizerConfig):
             eps=self.eps,
             weight_decay=self.weight_decay,
             decoupled_weight_decay=self.decoupled,
-            fused=on_gpu,  # rounds differently, and a CPU gains nothing
-            capturable=on_gpu,  # a CUDA graph needs the step counters on the GPU
+            fused=any(p.is_cuda for p in parameters),  # rounds differently, and a CPU gains nothing
         )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastcifar.config import OptimizerConfig, register_optimizer
 from fastcifar.config.components import require, require_decays, require_finite, require_rates
 
+TINY = 1e-30
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's quintic iteration, which drives singular values towards 1."""
 
@@ -85,7 +86,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             updates = self._nesterov(weights, group)
             if group["steps"] is not None:
-                norms = torch._foreach_norm(weights)
+                norms = torch._foreach_clamp_min(torch._foreach_norm(weights), TINY)  # filters may start at zero
                 torch._foreach_mul_(weights, [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)])
                 updates = _orthogonalised(updates, group["steps"])
             _descend(weights, updates, group["lr"])

@@ -36,12 +36,17 @@ def set_lr(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether a CUDA graph can record a step: it reads nothing on the host, if its learning rate is a tensor."""
-    return all(group.get("capturable") or group.get("fused") for group in optimizer.param_groups)
+    """Whether `prepare_for_capture` makes a step that a CUDA graph can record: it reads nothing on the host."""
+    return all("capturable" in group or group.get("fused") for group in optimizer.param_groups)
 
 
-def rates_to_tensors(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Makes the learning rates 0-d tensors on `device`, so that a recorded step reads the current ones."""
+def prepare_for_capture(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
+    """Makes the learning rates 0-d tensors on `device`, so that a recorded step reads the current ones.
+
+    Must be called before the first step: it also moves step counters, which are part of the state, to the device.
+    """
     for group in optimizer.param_groups:
         group.setdefault(PEAK, float(group["lr"]))
         group["lr"] = torch.tensor(float(group["lr"]), device=device)
+        if "capturable" in group and device.type == "cuda":
+            group["capturable"] = True

@@ -32,7 +32,7 @@ class SgdConfig(OptimizerConfig):
     def build(self, model: nn.Module, batch_size: int) -> torch.optim.SGD:
         """See `OptimizerConfig.build`."""
         parameters = [p for p in model.parameters() if p.requires_grad]
-        return torch.optim.SGD(
+        optimizer = torch.optim.SGD(
             parameters,
             lr=self.lr,
             momentum=self.momentum,
@@ -40,3 +40,7 @@ class SgdConfig(OptimizerConfig):
             weight_decay=self.weight_decay,
             fused=any(p.is_cuda for p in parameters),  # rounds differently, and a CPU gains nothing
         )
+        if self.momentum:  # the fused step needs one for all, also where a first gradient comes late or overflows
+            for parameter in parameters:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer

@@ -175,7 +175,7 @@ def copy_into(tensors: dict[str, Tensor], saved: dict[str, Tensor], prefix: str)
     saved_kinds, kinds = ({(name, t.dtype, t.shape) for name, t in some.items()} for some in (found, tensors))
     if different := sorted({name for name, _, _ in saved_kinds ^ kinds}):
         names = ", ".join(different[:3])
-        raise UserError(f"the checkpoint has other tensors than the network and optimiser: {names}; start a new run")
+        raise UserError(f"the checkpoint has other tensors than the network: {names}; start a new run")
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(found[name])

@@ -72,7 +72,13 @@ def find_run(run: str, runs: Path) -> Path:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Writes a safetensors file atomically; raises OSError."""
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    contiguous: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        copied = tensor.detach().cpu().contiguous()
+        storage = copied.untyped_storage().data_ptr()
+        contiguous[name] = copied.clone() if storage in storages else copied  # safetensors refuses shared memory
+        storages.add(storage)
     with atomic_path(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata)

@@ -3,15 +3,13 @@
 import sys
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from fastcifar.augment.transform import Transform
 from fastcifar.config import NO_AUGMENTATION, Config
-from fastcifar.config.registry import MODELS, imported_modules
-from fastcifar.data.cifar10 import CHANNELS, IMAGE_SIZE
+from fastcifar.config.registry import imported_modules
 from fastcifar.data.prepared import load_manifest
-from fastcifar.errors import UserError, reason
+from fastcifar.errors import UserError
 from fastcifar.loader import LoaderKind, LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.choice import choose_loader
@@ -64,23 +62,6 @@ class RunContext:
     def image_size(self, step: int) -> int:
         """Side of the training images of `step`, in pixels."""
         return resolution(step, self.total, self.config.resolution)
-
-    def check_model(self) -> None:
-        """Raises UserError for a network of the user's that does not give logits for every image size of the run."""
-        config = self.config
-        if MODELS.is_own(config.model):
-            return
-        model = build_model(config.model, self.classes, config.seed).eval()
-        for size in sorted({size for _, size in config.resolution} | {IMAGE_SIZE}):
-            where = f"the network of model, for 2 images of {size}x{size} pixels,"
-            try:
-                with torch.no_grad():
-                    logits = model(torch.zeros(2, CHANNELS, size, size).contiguous(memory_format=torch.channels_last))
-            except Exception as error:
-                raise UserError(f"{where} fails: {type(error).__name__}: {reason(error)}") from error
-            shape = tuple(getattr(logits, "shape", ()))
-            if shape != (2, self.classes):
-                raise UserError(f"{where} gives {shape or type(logits).__name__}, but must give (2, {self.classes})")
 
     def environment(self) -> dict[str, Any]:
         """Versions, hardware, code revision, and the modules that components were imported from, for the record."""

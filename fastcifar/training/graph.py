@@ -11,15 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcifar.optim.rates import is_capturable, rates_to_tensors
+from fastcifar.optim.rates import is_capturable, prepare_for_capture
 from fastcifar.optim.state import state_tensors
 from fastcifar.runtime.device import Runtime
+from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
 
 WARM_UP = 3
 """Steps before a capture, in which libraries choose algorithms and allocate; their effects are undone."""
 Replay = Callable[[], None]
 Key = tuple[torch.Size, tuple[bool, ...]]
+
+
+def new_train_step(context: RunContext, model: nn.Module) -> TrainStep:
+    """The step of a run, with a new optimiser of `model`: captured if the configuration asks for it, on a GPU."""
+    config, runtime = context.config, context.runtime
+    kind = GraphStep if config.graph and runtime.device.type == "cuda" else TrainStep
+    return kind(model, config.optimizer.build(model, config.batch_size), runtime, config.label_smoothing)
 
 
 class GraphStep(TrainStep):
@@ -34,7 +42,10 @@ class GraphStep(TrainStep):
         super().__init__(model, optimizer, runtime, label_smoothing)
         self._enabled = self.scaler is None and is_capturable(optimizer)
         if self._enabled:
-            rates_to_tensors(optimizer, runtime.device)
+            prepare_for_capture(optimizer, runtime.device)
+        else:
+            why = "float16 needs a gradient scaler" if self.scaler else f"{type(optimizer).__name__} cannot be captured"
+            print(f"no CUDA graph: {why}", file=sys.stderr, flush=True)
         self._graphs: dict[Key, tuple[Replay, tuple[Tensor, Tensor]]] = {}
         self._inputs: dict[torch.Size, tuple[Tensor, Tensor]] = {}
         self._stepped: set[nn.Parameter] = set()

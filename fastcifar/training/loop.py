@@ -12,6 +12,7 @@ from fastcifar.models.hooks import before_step
 from fastcifar.optim.rates import Rates, set_lr
 from fastcifar.training.context import RunContext
 from fastcifar.training.step import TrainStep
+from fastcifar.training.steps import lr_scale
 
 
 class Step(NamedTuple):
@@ -34,7 +35,7 @@ def training_steps(context: RunContext, train_step: TrainStep, loader: Loader, f
         start = max(first, epoch * per_epoch)
         batches = loader.epoch(epoch, start - epoch * per_epoch)
         for number, (images, labels) in enumerate(islice(batches, total - start), start):
-            rates = set_lr(train_step.optimizer, config.schedule.lr_scale(number, total, config.epochs))
+            rates = set_lr(train_step.optimizer, lr_scale(config, number, total))
             before_step(train_step.model, number, per_epoch)
             loss, num_correct = train_step(images, labels)
             yield Step(number, rates, loss, num_correct)

@@ -15,7 +15,7 @@ def write_results(context: RunContext, folder: Path, state: TrainingState, measu
     """Writes the weights and the record; returns the record, which ends with `measured`. Raises OSError."""
     config, manifest = context.config, context.manifest
     model = state.train_step.model
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     save_tensors(folder / WEIGHTS_NAME, weights)
     record = {
         "recipe": config.recipe,

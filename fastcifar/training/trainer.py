@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 from fastcifar.config import Config
 from fastcifar.config.registry import EVALUATIONS
-from fastcifar.config.toml import to_toml
+from fastcifar.config.toml import check_round_trip, to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.evaluation import SINGLE_VIEW, second_of
 from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
@@ -28,14 +28,14 @@ from fastcifar.training.clock import Clock
 from fastcifar.training.context import RunContext
 from fastcifar.training.failures import resume_command, translate_failures
 from fastcifar.training.fingerprint import fingerprints
-from fastcifar.training.graph import GraphStep
+from fastcifar.training.graph import new_train_step
 from fastcifar.training.history import History
 from fastcifar.training.interrupt import Interrupts
 from fastcifar.training.loop import training_steps
 from fastcifar.training.results import write_results
 from fastcifar.training.run_progress import RunProgress, run_progress
 from fastcifar.training.state import TrainingState
-from fastcifar.training.step import TrainStep
+from fastcifar.training.trial import try_components
 from fastcifar.training.warm_up import compile_kernels
 
 READS_PER_RUN = 50
@@ -53,7 +53,8 @@ def train(config: Config, resume: Path | None = None, *, is_process: bool = True
     """
     runtime = select_runtime(config)
     context = RunContext(config, runtime)
-    context.check_model()
+    check_round_trip(config)
+    try_components(context)
     if resume is None:
         folder = make_run_folder(config)
         write_text(folder / CONFIG_NAME, to_toml(config))
@@ -138,11 +139,7 @@ def _open_metrics(folder: Path, saved: Checkpoint | None) -> TextIO:
 
 
 def _initial_state(context: RunContext, loader: Loader, metrics: TextIO, clock: Clock) -> TrainingState:
-    config, runtime = context.config, context.runtime
-    model = context.new_model(loader)
-    optimizer = config.optimizer.build(model, config.batch_size)
-    kind = GraphStep if config.graph and runtime.device.type == "cuda" else TrainStep
-    train_step = kind(model, optimizer, runtime, config.label_smoothing)
+    config, train_step = context.config, new_train_step(context, context.new_model(loader))
     history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
     return TrainingState(train_step, history, clock)
 

@@ -17,8 +17,8 @@ from fastcifar.runtime.progress import progress
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
 from fastcifar.training.context import RunContext
 from fastcifar.training.fingerprint import fingerprints
+from fastcifar.training.graph import new_train_step
 from fastcifar.training.loop import training_steps
-from fastcifar.training.step import TrainStep
 
 
 def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) -> str:
@@ -89,8 +89,7 @@ def _start_difference(context: RunContext, loader: Loader, expected: dict[str, s
 def _training_difference(context: RunContext, loader: Loader, losses: list[float], weights: str) -> str | None:
     """Trains a step for each of `losses` and compares; after all steps of the run, also the digest of the weights."""
     config, model = context.config, context.new_model(loader)
-    optimizer = config.optimizer.build(model, config.batch_size)
-    train_step = TrainStep(model, optimizer, context.runtime, config.label_smoothing)
+    train_step = new_train_step(context, model)
     with progress(f"verifying {config.recipe} seed {config.seed}", len(losses), "steps") as bar:
         for before, step in zip(losses, training_steps(context, train_step, loader), strict=False):
             loss = step.loss.item()

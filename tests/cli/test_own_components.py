@@ -48,7 +48,7 @@ class Net(nn.Module):
         return self.head(self.dropout(self.conv(x).relu().mean((2, 3))))
 
     def before_step(self, step: int, steps_per_epoch: int) -> None:
-        if step == 3 and "STOP" in os.environ:
+        if step == 3 and self.training and "STOP" in os.environ:
             os.kill(os.getpid(), signal.SIGTERM)
 '''
 OPTIMIZER = '''

@@ -26,7 +26,7 @@ def random_images(count: int = 20, side: int = 12) -> torch.Tensor:
 @pytest.fixture
 def model() -> SpeedNet:
     model = SpeedNet(SMALL)
-    model.init_weights(generator(1, Purpose.INIT))
+    model.init_from_generator(generator(1, Purpose.INIT))
     return model
 
 
@@ -86,7 +86,7 @@ def test_filters_start_as_the_identity_on_shared_channels(model: SpeedNet) -> No
 
 def test_filters_without_identity_are_uniform() -> None:
     model = SpeedNet(replace(SMALL, identity=False))
-    model.init_weights(generator(1, Purpose.INIT))
+    model.init_from_generator(generator(1, Purpose.INIT))
     convs = [module for module in model.blocks.modules() if isinstance(module, nn.Conv2d)]
     assert len(convs) == 6
     for conv in convs:
@@ -98,7 +98,7 @@ def test_filters_without_identity_are_uniform() -> None:
 @pytest.mark.parametrize("stem", ["whitening", "learned"])
 def test_gradients_of_the_stem(stem: Any) -> None:
     model = SpeedNet(replace(SMALL, stem=stem, stem_epochs=4))
-    model.init_weights(generator(1, Purpose.INIT))
+    model.init_from_generator(generator(1, Purpose.INIT))
     assert model.stem.bias is not None
     x = torch.randn(4, 3, 16, 16)
     for learns in (True, False, True):

@@ -11,7 +11,7 @@ from fastcifar.config.registry import OPTIMIZERS
 from fastcifar.errors import UserError
 from fastcifar.optim.adam import AdamConfig
 from fastcifar.optim.muon import MuonConfig
-from fastcifar.optim.rates import is_capturable, rates_to_tensors, set_lr
+from fastcifar.optim.rates import is_capturable, prepare_for_capture, set_lr
 from fastcifar.optim.sgd import SgdConfig
 from fastcifar.optim.state import load_state_tensors, state_tensors
 
@@ -91,7 +91,7 @@ def test_a_tensor_as_learning_rate_makes_the_same_step(config: OptimizerConfig) 
         model = network()
         optimizer = config.build(model, 5)
         if as_tensor:
-            rates_to_tensors(optimizer, torch.device("cpu"))
+            prepare_for_capture(optimizer, torch.device("cpu"))
         peaks = [group["lr"] for group in optimizer.param_groups]
         for step, lr_scale in enumerate((1.0, 0.5, 0.0)):
             set_lr(optimizer, lr_scale)
@@ -107,14 +107,13 @@ def test_what_a_graph_can_capture() -> None:
     assert is_capturable(MuonConfig().build(network(), 5))
     assert is_capturable(torch.optim.SGD(parameters, fused=True))
     assert is_capturable(torch.optim.Adam(parameters, capturable=True))
-    assert not is_capturable(torch.optim.RMSprop(parameters))
+    assert not is_capturable(torch.optim.SGD(parameters))
 
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_a_restored_state_makes_the_same_steps(config: OptimizerConfig) -> None:
     first, second = network(), network()
     optimizer = config.build(first, 5)
-    assert state_tensors(optimizer) == {}
     for step in range(2):
         take_step(first, optimizer, step)
     second.load_state_dict(first.state_dict())
@@ -145,7 +144,7 @@ def test_a_state_of_another_optimizer_is_refused(name: str, tensor: torch.Tensor
     optimizer = config.build(model, 5)
     with pytest.raises(UserError, match=name):
         load_state_tensors(optimizer, {name: tensor}, model, config, 5)
-    assert state_tensors(optimizer) == {}
+    assert not any(tensor.any() for tensor in state_tensors(optimizer).values())
 
 
 def test_a_state_that_is_no_tensor_is_named() -> None:

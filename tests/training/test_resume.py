@@ -205,7 +205,7 @@ def test_failures_of_the_machine_come_with_advice(
     def fail(*arguments: Any) -> Any:
         raise error
 
-    monkeypatch.setattr(trainer.TrainStep, "__call__", fail)
+    monkeypatch.setattr("fastcifar.training.step.TrainStep.__call__", fail)
     with pytest.raises(expected, match=text):
         train(whole.config, whole.interrupted(tmp_path / "run", 5))
 
