@@ -65,7 +65,7 @@ def test_flip_tta_is_the_mean_with_the_mirror_image() -> None:
 
 def test_a_single_view_is_what_is_given() -> None:
     plain, _ = predict_logits(Halves(), batches(), RUNTIME)
-    assert evaluate_logits(SingleView(), Halves(), [], RUNTIME, plain) is plain
+    assert torch.equal(evaluate_logits(SingleView(), Halves(), [], RUNTIME, plain), plain)
 
 
 def test_the_batch_size_has_no_influence() -> None:
