@@ -103,3 +103,20 @@ def test_a_run_with_an_op_repeats_and_differs(tiny: Config, tmp_path: Path) -> N
         train(replace(config, augment_op=op))[1]["weights_sha256"] for op in (NoOp(), Jitter(), Jitter())
     )
     assert first == again != plain
+
+
+@dataclass(frozen=True)
+class Centred(AugmentOp):
+    """Depends on all images of a batch."""
+
+    def apply(self, images: torch.Tensor, draws: Draws) -> torch.Tensor:
+        return images - images.mean(0)
+
+
+def test_an_op_gets_one_batch_wherever_an_epoch_starts(tiny: Config) -> None:
+    """Several batches are read at once; how many depends on the start, as when a run resumes."""
+    with open_loader(replace(tiny, augment_op=Centred())) as loader:
+        whole = [images for images, _ in loader.epoch(0)]
+        for images, expected in zip((images for images, _ in loader.epoch(0, 5)), whole[5:], strict=True):
+            assert torch.equal(images, expected)
+            assert images.mean(0).abs().max() < 1e-5

@@ -114,3 +114,31 @@ def test_recipes_name_and_describe_themselves(name: str) -> None:
 )
 def test_a_run_has_a_single_view_and_a_tta(primary: str, second: str) -> None:
     assert evaluations_of(primary) == {kind: title_of(kind) for kind in ("single_view", second)}
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ({"device": "gpu"}, "device is 'gpu'.*cuda"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"batch_size": 100.0}, r"batch_size is 100\.0"),
+        ({"seed": True}, "seed is True"),
+        ({"amp": "fp16"}, "amp is 'fp16'"),
+        ({"augment": None}, "augment is None"),
+        ({"augment": AugmentConfig(flip="yes")}, r"augment\.flip is 'yes'"),  # type: ignore[arg-type]
+        ({"model": ResNetConfig}, "model is .*ResNetConfig"),
+        ({"model": ResNetConfig(conv_bias=1)}, r"model\.conv_bias is 1"),  # type: ignore[arg-type]
+        ({"optimizer": "adma"}, "did you mean 'adam'"),
+        ({"resolution": ((1.0, "32"),)}, "resolution is"),
+    ],
+)
+def test_values_of_another_type(fields: dict[str, Any], shown: str) -> None:
+    with pytest.raises(UserError, match=shown):
+        Config(**fields)
+
+
+def test_names_and_texts_stand_for_components_and_paths() -> None:
+    config = Config(model="ffcv", optimizer="adam", evaluation="flip_tta", data="a/b", runs="c")  # type: ignore[arg-type]
+    assert (config.model, config.optimizer) == (FfcvNetConfig(), AdamConfig())
+    assert (str(config.data), str(config.runs)) == ("a/b", "c")
+    assert config == Config(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})

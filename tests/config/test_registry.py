@@ -12,7 +12,7 @@ from torch import nn
 
 from fastcifar.config import Config, ModelConfig
 from fastcifar.config.registry import MODELS, OPTIMIZERS, REGISTRIES, Registry, import_module, imported_modules
-from fastcifar.config.toml import to_toml
+from fastcifar.config.toml import check_round_trip, to_toml
 from fastcifar.errors import UserError
 from fastcifar.models.resnet import ResNetConfig
 from fastcifar.recipes import load_config
@@ -158,3 +158,47 @@ def test_a_module_that_cannot_be_imported(name: Any, content: str | None, shown:
         import_module(name)
     assert str(name) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_without_a_name_or_a_dataclass_of_its_own(registry: Registry[Any]) -> None:
+    with pytest.raises(UserError, match="register_model"):
+        registry.register(ResNetConfig)  # type: ignore[arg-type]
+
+    class Forgotten(ResNetConfig):
+        pass
+
+    with pytest.raises(UserError, match="@dataclass"):
+        registry.register("mine")(Forgotten)
+
+    @dataclass(frozen=True)
+    class Kind(NoDataclass):
+        kind: str = ""
+
+    with pytest.raises(UserError, match="kind"):
+        registry.register("mine")(Kind)
+
+
+def test_a_module_with_the_name_of_another(module: Path) -> None:
+    (module.parent / "queue.py").write_text("")
+    with pytest.raises(UserError, match=r"queue\.py.*rename"):
+        import_module("queue")
+
+
+def test_optional_fields_and_a_class_of_another_module_come_back(module: Path) -> None:
+    module.write_text(
+        "from dataclasses import dataclass\n"
+        "from fastcifar import register_model\n"
+        "from fastcifar.models.ffcv_net import FfcvNetConfig\n"
+        "@register_model('own')\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Own(FfcvNetConfig):\n"
+        "    rate: float | None = None\n"
+        "    mode: int | str = 'x'\n"
+    )
+    import_module("my_net")
+    for values in ({}, {"rate": 0.5, "mode": 3}):
+        config = Config(model=MODELS["own"](**values))
+        file = module.parent / "my.toml"
+        file.write_text(to_toml(config))
+        assert load_config(file) == config
+        check_round_trip(config)
