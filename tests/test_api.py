@@ -63,8 +63,8 @@ def test_a_run_is_what_the_command_leaves(finished: Any) -> None:
     assert run.folder == finished.folder
     assert load_run(finished.folder.name, finished.config.runs).folder == finished.folder
     assert run.config == finished.config
-    assert run.test_accuracy == finished.record["test_accuracy_tta"]
-    assert evaluate(run).accuracy == run.test_accuracy
+    assert run.accuracy == finished.record["test_accuracy_tta"]
+    assert evaluate(run).accuracy == run.accuracy
 
 
 def test_seeds_in_a_loop(short: Config) -> None:
@@ -108,7 +108,7 @@ def test_a_network_without_registration(kind: str, short: Config) -> None:
     run, again = train(short, model=given), train(short, model=given)
     assert run.record["weights_sha256"] == again.record["weights_sha256"]
     assert isinstance(load_run(run.folder).model, Net)
-    assert evaluate(run).accuracy == run.test_accuracy
+    assert evaluate(run).accuracy == run.accuracy
     if kind == "module":  # a copy is trained
         assert all(torch.equal(tensor, before[name]) for name, tensor in given.state_dict().items())
 

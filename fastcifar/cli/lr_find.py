@@ -12,7 +12,7 @@ from fastcifar.errors import RunFailedError
 
 DESCRIPTION = """Suggest learning rates for a recipe: train for a few steps with a growing learning rate.
 
-Writes <recipe>.png and <recipe>.json and changes nothing else. All settings of `fastcifar train` are flags here as well.
+Writes <recipe>.png and <recipe>.json and changes nothing else. All settings of `fastcifar train` are flags here too.
 `fastcifar train --lr found` runs this test and trains with the result.
 
 --config FILE     read fields from a TOML file first

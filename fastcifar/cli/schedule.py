@@ -12,7 +12,7 @@ from fastcifar.errors import UserError
 
 DESCRIPTION = """Plot a learning-rate schedule without training. Writes <recipe>.png and, with --json, <recipe>.json.
 
-By default the learning rates and momenta of a recipe are plotted; all settings of `fastcifar train` are flags here as well.
+By default the learning rates and momenta of a recipe are plotted; all settings of `fastcifar train` are flags here too.
 --kind triangular plots the cycles of arXiv 1506.01186 between --base and --peak. triangular2 halves the amplitude with
 every cycle, exp_range multiplies it by --gamma at every step.
 The files of cycles are named after the kind.

@@ -74,7 +74,7 @@ class Config:
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Floating-point type of the network's arithmetic; auto takes the fastest that the device supports well."""
     cpu_kernels: Literal["auto", "winograd-fp16", "winograd", "torch"] = "auto"
-    """Kernels for float32 on a CPU: PyTorch's, fused Winograd kernels, or these with convolutions in float16.
+    """Kernels on a CPU: PyTorch's, fused Winograd kernels in float32, or these with convolutions in float16.
     auto: winograd with AVX-512, winograd-fp16 with AVX-512 FP16 if amp is auto as well, else torch."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; auto takes a GPU if there is one."""

@@ -39,7 +39,7 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
 """Fields of a record that other modules use, and the check of each."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class TrainedRun:
     """A finished run, with weights that match the digest in its record and a model in evaluation mode."""
 
@@ -48,13 +48,16 @@ class TrainedRun:
     config: Config
     model: nn.Module
 
+    def __repr__(self) -> str:
+        return f"TrainedRun({str(self.folder)!r}, accuracy {self.accuracy:.2%} on {self.record['dataset']})"
+
     @property
     def class_names(self) -> list[str]:
         """The class names, by label."""
         return self.record["class_names"]
 
     @property
-    def test_accuracy(self) -> float:
+    def accuracy(self) -> float:
         """The primary metric, in 0..1."""
         is_single = self.record["evaluation"] == SINGLE_VIEW
         return self.record["test_accuracy" if is_single else "test_accuracy_tta"]

@@ -43,7 +43,13 @@ def select_runtime(config: Config) -> Runtime:
     if config.device == "cuda" and not has_gpu:
         raise UserError("device is cuda, but torch sees no GPU here; use --device cpu, or check the driver")
     device = torch.device("cuda" if config.device == "cuda" or (config.device == "auto" and has_gpu) else "cpu")
-    dtype = fastest_dtype(device) if config.amp == "auto" else DTYPES[config.amp]
+    needs_float32 = device.type == "cpu" and config.cpu_kernels.startswith("winograd")
+    if needs_float32 and config.amp not in ("auto", "float32"):
+        raise UserError(
+            f"cpu_kernels is {config.cpu_kernels}, but amp is {config.amp}; use --amp float32, or leave it out"
+        )
+    auto = torch.float32 if needs_float32 else fastest_dtype(device)
+    dtype = auto if config.amp == "auto" else DTYPES[config.amp]
     if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         raise UserError(f"amp is bfloat16, but {torch.cuda.get_device_name()} lacks it; use --amp float16")
     threads = torch.get_num_threads() if config.threads is None else config.threads

@@ -93,6 +93,9 @@ def _try_steps(context: RunContext, model: nn.Module, images: list[Tensor]) -> N
     config = context.config
     with _explained(context, "optimizer"):
         optimizer = config.optimizer.build(model, config.batch_size)
+        other = config.optimizer.with_lr(config.optimizer.lr / 2).build(copy.deepcopy(model), config.batch_size)
+        if all(a["lr"] == b["lr"] for a, b in zip(optimizer.param_groups, other.param_groups, strict=True)):
+            raise UserError("its build does not use the field lr, which --lr and the range test set")
         set_lr(optimizer, 1.0)
         groups = [{key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups]
     states: list[set[str]] = []

@@ -60,14 +60,14 @@ class Late(nn.Module):
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.inner = head(classes, nn.Conv2d(3, 3, 1))
-        self.inner[0].requires_grad_(False)
+        self.conv = nn.Conv2d(3, 3, 1).requires_grad_(False)
+        self.inner = head(classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x)
+        return self.inner(self.conv(x))
 
     def before_step(self, step: int, steps_per_epoch: int) -> None:
-        self.inner[0].requires_grad_(step >= 3)
+        self.conv.requires_grad_(step >= 3)
 
 
 class Pair(nn.Module):
@@ -90,7 +90,7 @@ class Pair(nn.Module):
         (lambda classes: head(classes + 1), r"\(2, 11\).*\(2, 10\)"),
         (lambda classes: head(classes, nn.Conv2d(4, 3, 1)), "24x24"),
         (Pair, "tuple"),
-        (Late, r"inner.0.weight learns at step"),
+        (Late, r"conv.weight learns at step"),
     ],
 )
 def test_networks(build: Any, shown: str, short: Config, registered: Any) -> None:
