@@ -88,5 +88,5 @@ def _facts(trained: TrainedRun, record: dict[str, Any]) -> list[tuple[str, str]]
         ("SHA-256 of the data", f"`{record.get('dataset_sha256')}`"),
         ("SHA-256 of the weights", f"`{record['weights_sha256']}`"),
         ("code", f"`{record.get('code_revision')}`"),
-        *((f"module `{name}`, import it first", f"SHA-256 `{digest}`") for name, digest in record.get("imports", {}).items()),
+        *((f"import first `{name}`", f"SHA-256 `{digest}`") for name, digest in record.get("imports", {}).items()),
     ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import numba
 import pytest
@@ -45,8 +46,9 @@ def test_what_auto_selects_on_a_cpu(
         ("avx512f avx512_fp16", "winograd", "auto", "winograd"),
         ("avx512f avx512_fp16", "winograd-fp16", "float32", "winograd-fp16"),
         ("avx512f avx512_fp16", "auto", "float32", "winograd"),
-        ("avx512f avx512_fp16", "winograd", "bfloat16", "torch"),
-        ("avx512f avx512_fp16", "winograd-fp16", "float16", "torch"),
+        ("avx512f amx_bf16", "winograd", "auto", "winograd"),  # where auto alone would take bfloat16
+        ("avx512f avx512_fp16 amx_bf16", "winograd-fp16", "auto", "winograd-fp16"),
+        ("avx512f amx_bf16", "torch", "bfloat16", "torch"),
     ],
 )
 def test_configured_kernels_are_used_for_float32(
@@ -56,6 +58,12 @@ def test_configured_kernels_are_used_for_float32(
     config = Config(device="cpu", amp=amp, cpu_kernels=kernels, threads=3)  # type: ignore[arg-type]
     dtype = torch.float32 if amp == "auto" else getattr(torch, amp)
     assert select_runtime(config) == Runtime(CPU, dtype, 3, expected)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("kernels", "amp"), [("winograd", "bfloat16"), ("winograd-fp16", "float16")])
+def test_kernels_and_arithmetic_that_exclude_each_other(kernels: Any, amp: Any) -> None:
+    with pytest.raises(UserError, match=f"cpu_kernels is {kernels}, but amp is {amp}"):
+        select_runtime(Config(device="cpu", amp=amp, cpu_kernels=kernels))
 
 
 def test_fp16_kernels_are_rejected_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:

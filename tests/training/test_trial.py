@@ -137,7 +137,7 @@ def test_optimizers(kind: Any, shown: str, short: Config, registered: Any) -> No
     @dataclass(frozen=True)
     class Own(OptimizerConfig):
         def build(self, model: nn.Module, batch_size: int) -> torch.optim.Optimizer:
-            return kind([p for p in model.parameters() if p.requires_grad], lr=0.1)
+            return kind([p for p in model.parameters() if p.requires_grad], lr=self.lr)
 
     with pytest.raises(UserError, match=f"optimiser own.*{shown}"):
         train(replace(short, optimizer=registered("optimizer", Own)))
