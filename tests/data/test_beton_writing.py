@@ -111,7 +111,7 @@ def test_interrupted_or_killed(prepared: Path) -> None:
     """Ctrl-C leaves nothing behind. SIGKILL leaves no process, but files that the next prepare removes."""
     before = files_of(prepared)
     for number in (signal.SIGINT, signal.SIGKILL):
-        with start_writing(prepared, 2000) as process:
+        with start_writing(prepared, 40_000) as process:
             wait_for(lambda: writers_of(prepared))
             process.send_signal(number)
             _, errors = process.communicate(timeout=60)
