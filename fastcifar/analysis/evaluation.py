@@ -13,7 +13,7 @@ from fastcifar.analysis import metrics
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
-from fastcifar.evaluation import SINGLE_VIEW, second_of, title_of
+from fastcifar.evaluation import SINGLE_VIEW, title_of, tta_of
 from fastcifar.evaluation.logits import evaluate_logits, predict_logits
 from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
@@ -67,7 +67,7 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
     model = copy.deepcopy(trained.model).to(runtime.device)  # the caller's keeps its device and its kernels
     use_kernels(model, runtime.cpu_kernels)
-    second = second_of(config.evaluation)
+    second = tta_of(config.evaluation)
     with (
         apply_threads(runtime),
         _open_test_set(trained, folder, runtime) as loader,

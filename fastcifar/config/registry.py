@@ -47,7 +47,6 @@ class Registry(Generic[Base]):
         Components that are not `listed` are for the program itself. Registering a class again under its name replaces
         it, as when a notebook's cell runs twice.
         """
-
         if not isinstance(name, str) or not NAME.fullmatch(name):
             wanted = "a small letter, then at most 39 small letters, digits and underscores"
             raise UserError(f"register_{self.section} got {shown(name)}, but needs a name in brackets: {wanted}")
@@ -69,10 +68,8 @@ class Registry(Generic[Base]):
         return [name for name in self._components if name not in self._unlisted]
 
     def is_own(self, config: Base) -> bool:
-        """Whether a component's instance is one of ours."""
-        self._load_own()
-        listed = (component for name, component in self._components.items() if name not in self._unlisted)
-        return type(config) in listed and self.module_of(config).startswith(f"{self.package}.")
+        """Whether a component's instance is one of ours; one that is not listed carries something of the user's."""
+        return _is_ours(self.module_of(config)) and self.name_of(config) not in self._unlisted
 
     def _load_own(self) -> None:
         """Imports the modules of our own components, once: they register themselves."""
@@ -179,7 +176,11 @@ def imported_modules(config: Any) -> dict[str, str | None]:
     None stands for a source that cannot be read, as in a notebook.
     """
     names = {registry.module_of(getattr(config, section)) for section, registry in REGISTRIES.items()}
-    return {name: _source_sha256(name) for name in sorted(names) if name.partition(".")[0] != "fastcifar"}
+    return {name: _source_sha256(name) for name in sorted(names) if not _is_ours(name)}
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == "fastcifar"
 
 
 def _source_sha256(module: str) -> str | None:

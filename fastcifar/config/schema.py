@@ -18,7 +18,7 @@ from fastcifar.config.components import (
     require_finite,
 )
 from fastcifar.config.registry import AUGMENT_OPS, EVALUATIONS, MODELS, OPTIMIZERS, REGISTRIES, SCHEDULES
-from fastcifar.config.types import check_types, converted, described, field_hints
+from fastcifar.config.types import normalise
 from fastcifar.errors import UserError, shown
 
 LARGEST_SEED = 2**63 - 1
@@ -94,16 +94,7 @@ class Config:
     """Folder in which the folder of the run is created."""
 
     def __post_init__(self) -> None:
-        for section, registry in REGISTRIES.items():
-            if isinstance(component := getattr(self, section), str):  # the name of a component, with its defaults
-                object.__setattr__(self, section, registry[component]())
-            elif not isinstance(component, registry.base):
-                wanted = f"a name or a {registry.base.__name__}"
-                raise UserError(f"{section} is {shown(component)}, but must be {wanted} with its arguments")
-        for name in ("data", "runs"):
-            if isinstance(path := getattr(self, name), str):
-                object.__setattr__(self, name, Path(path))
-        self._check_types()
+        self._normalise()
         for name in ("data", "runs"):
             path = str(getattr(self, name))
             require("\0" not in path, f"{name} is {path!r}, but must not contain NUL")
@@ -120,19 +111,20 @@ class Config:
         self.schedule.check(self.epochs)
         self._check_resolution()
 
-    def _check_types(self) -> None:
-        sections = {*REGISTRIES, "augment"}
-        require(
-            isinstance(self.augment, AugmentConfig), f"augment is {shown(self.augment)}, but must be AugmentConfig()"
-        )
-        for name, hint in field_hints(type(self)).items():
-            if name in sections:
-                check_types(getattr(self, name), f"{name}.")
-                continue
-            try:
-                converted(getattr(self, name), hint)
-            except TypeError:
-                raise UserError(f"{name} is {shown(getattr(self, name))}, but must be {described(hint)}") from None
+    def _normalise(self) -> None:
+        """Checks the types; the name of a component stands for the component with its defaults."""
+        for section, registry in REGISTRIES.items():
+            component = getattr(self, section)
+            if isinstance(component, str):
+                object.__setattr__(self, section, registry[component]())
+            elif not isinstance(component, registry.base):
+                wanted = f"a name, or an instance of a {registry.base.__name__}"
+                raise UserError(f"{section} is {shown(component)}, but must be {wanted}")
+        require(isinstance(self.augment, AugmentConfig), f"augment is {shown(self.augment)}, but must be AugmentConfig")
+        sections = (*REGISTRIES, "augment")
+        normalise(self, skip=sections)
+        for section in sections:
+            normalise(getattr(self, section), f"{section}.")
 
     def _check_resolution(self) -> None:
         ends = [end for end, _ in self.resolution]
@@ -147,5 +139,5 @@ class Config:
         smallest, needed = min(size for _, size in self.resolution), self.model.min_image_size
         require(
             smallest >= needed,
-            f"resolution goes down to {smallest} pixels, but the network of model needs at least {needed}",
+            f"resolution goes down to {smallest} pixels, but the model needs at least {needed}",
         )

@@ -1,5 +1,6 @@
 """Which values a field of a configuration takes, by its type: the same rules for Python, TOML files and components."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from pathlib import Path
 from types import UnionType
@@ -61,14 +62,19 @@ def described(hint: Any) -> str:
     return names.get(hint, f"of the type {hint}".replace("typing.", ""))
 
 
-def check_types(config: Any, prefix: str = "") -> None:
-    """Raises UserError, with the field and the value, if a field of `config` has a value of another type.
+def normalise(config: Any, prefix: str = "", skip: Collection[str] = ()) -> None:
+    """Stores each field of the frozen dataclass `config` as its type: a text as a Path, a list as a tuple.
 
-    A field of a type that no configuration file can hold is refused as well.
+    Raises UserError, with the field and the value, for a value of another type and for a type that no configuration
+    file can hold. Leaves out the fields in `skip`.
     """
     for name, hint in field_hints(type(config)).items():
+        if name in skip:
+            continue
         value = getattr(config, name)
         try:
-            converted(value, hint)
+            stored = converted(value, hint)
         except TypeError:
             raise UserError(f"{prefix}{name} is {shown(value)}, but must be {described(hint)}") from None
+        if stored != value:  # 3 stays 3 where 3.0 is meant
+            object.__setattr__(config, name, stored)

@@ -6,7 +6,7 @@ from fastcifar.config.registry import EVALUATIONS
 SINGLE_VIEW, DEFAULT_TTA = "single_view", "flip_tta"
 
 
-def second_of(primary: EvaluationConfig) -> EvaluationConfig:
+def tta_of(primary: EvaluationConfig) -> EvaluationConfig:
     """The evaluation beside single view: the primary metric, or flip TTA where that is single view itself."""
     return EVALUATIONS[DEFAULT_TTA]() if EVALUATIONS.name_of(primary) == SINGLE_VIEW else primary
 

@@ -40,7 +40,7 @@ class SgdConfig(OptimizerConfig):
             weight_decay=self.weight_decay,
             fused=any(p.is_cuda for p in parameters),  # rounds differently, and a CPU gains nothing
         )
-        if self.momentum:  # the fused step needs one for all, also where a first gradient comes late or overflows
+        if self.momentum:  # torch's fused step fails where one parameter gets its first gradient after the others
             for parameter in parameters:
                 optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
         return optimizer

@@ -10,17 +10,13 @@ from fastcifar.config import Config
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import check_round_trip, to_toml
 from fastcifar.errors import InterruptedRunError, UserError
-from fastcifar.evaluation import SINGLE_VIEW, second_of
+from fastcifar.evaluation import SINGLE_VIEW, tta_of
 from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
 from fastcifar.files import write_text
 from fastcifar.loader.base import Loader
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_checkpoint, write_checkpoint
-from fastcifar.runs.record import (
-    CONFIG_NAME,
-    METRICS_NAME,
-    make_run_folder,
-)
+from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, make_run_folder
 from fastcifar.runs.resume import check_settings, environment_changes, lock_run, unfinished
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.threads import apply_threads, deterministic_operations
@@ -88,10 +84,8 @@ class _Run:
 def _train(context: RunContext, folder: Path, is_process: bool) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start, to the written record."""
     config, runtime = context.config, context.runtime
-    saved, environment_now = (
-        newest_checkpoint(folder),
-        context.environment(),
-    )  # now: code may change during the run
+    saved = newest_checkpoint(folder)
+    environment_now = context.environment()  # before the training, during which the code may change
     if saved is not None:
         _check_checkpoint(context, folder, saved, environment_now)
     checkpoints = CheckpointSchedule(config.checkpoint_every)
@@ -204,7 +198,7 @@ def _evaluate(run: _Run) -> dict[str, float]:
     plain_accuracy = accuracy(plain, labels)
     if is_single:
         state.clock.run.stop()
-    second = evaluate_logits(second_of(evaluation), model, test.epoch(0), context.runtime, plain)
+    second = evaluate_logits(tta_of(evaluation), model, test.epoch(0), context.runtime, plain)
     tta_accuracy = accuracy(second, labels)
     if not is_single:
         state.clock.run.stop()

@@ -26,10 +26,11 @@ IMAGES = 2
 
 
 def try_components(context: RunContext) -> None:
-    """Raises UserError, naming the component, if one of the user's cannot take its part in the run. Takes no time else.
+    """Raises UserError, naming the component, if one of the user's cannot take its part in the run.
 
-    A small copy of the run on the CPU: forward and backward at every image size, two steps of the optimiser, its state,
-    the evaluation, the schedule's first and last steps, the FLOPs. Leaves torch's random numbers as they were.
+    Does nothing if all components are ours. Else it tries a small copy of the run on the CPU: forward and backward at
+    every image size, two steps of the optimiser, its state, the evaluation, some steps of the schedule, the FLOPs.
+    Leaves torch's random numbers as they were.
     """
     config = context.config
     own = {section: registry.is_own(getattr(config, section)) for section, registry in REGISTRIES.items()}
@@ -57,7 +58,7 @@ def try_components(context: RunContext) -> None:
 def _explained(context: RunContext, section: str) -> Iterator[None]:
     """Turns an error inside into a UserError that names the component of `section`."""
     registry, config = REGISTRIES[section], getattr(context.config, section)
-    where = f"the {registry.noun} {getattr(config, 'name', None) or registry.name_of(config)}"
+    where = f"the {registry.noun} {registry.name_of(config)}"
     try:
         yield
     except UserError as error:

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -140,5 +141,7 @@ def test_values_of_another_type(fields: dict[str, Any], shown: str) -> None:
 def test_names_and_texts_stand_for_components_and_paths() -> None:
     config = Config(model="ffcv", optimizer="adam", evaluation="flip_tta", data="a/b", runs="c")  # type: ignore[arg-type]
     assert (config.model, config.optimizer) == (FfcvNetConfig(), AdamConfig())
-    assert (str(config.data), str(config.runs)) == ("a/b", "c")
+    assert (config.data, config.runs) == (Path("a/b"), Path("c"))
+    listed: Any = [[0.5, 16], [1.0, 32]]
+    assert Config(resolution=listed).resolution == ((0.5, 16), (1.0, 32))
     assert config == Config(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})

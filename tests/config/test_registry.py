@@ -178,6 +178,16 @@ def test_without_a_name_or_a_dataclass_of_its_own(registry: Registry[Any]) -> No
         registry.register("mine")(Kind)
 
 
+def test_an_instance_from_before_a_notebook_s_cell_ran_again(module: Path) -> None:
+    import_module("my_net")
+    before = Config(model=MODELS["own"]())
+    sys.modules.pop("my_net")
+    import_module("my_net")
+    assert type(before.model) is not MODELS["own"]
+    assert MODELS.name_of(before.model) == "own"
+    check_round_trip(before)
+
+
 def test_a_module_with_the_name_of_another(module: Path) -> None:
     (module.parent / "queue.py").write_text("")
     with pytest.raises(UserError, match=r"queue\.py.*rename"):
