@@ -1,6 +1,5 @@
 """`DeviceTransform` by the fused CUDA kernel."""
 
-import torch
 from torch import Tensor
 
 from fastcifar.augment.transform_device import DeviceTransform

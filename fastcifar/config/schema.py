@@ -76,12 +76,18 @@ class Config:
     cpu_kernels: Literal["auto", "winograd-fp16", "winograd", "torch"] = "auto"
     """Kernels on a CPU: PyTorch's, fused Winograd kernels in float32, or these with convolutions in float16.
     auto: winograd with AVX-512, winograd-fp16 with AVX-512 FP16 if amp is auto as well, else torch."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Device to train on; auto takes a GPU if there is one."""
+    device: str = "auto"
+    """Device to train on: auto, cpu, cuda, cuda:1 for the second GPU, or mps; auto takes a GPU if there is one."""
     threads: int | None = None
     """CPU threads, 1 to 1024; None keeps PyTorch's default. Results are bit-identical for the same number."""
-    graph: bool = False
+    weights: Literal["float32", "amp"] = "float32"
+    """Type in which the filters of convolutions are kept between steps; amp needs fewer casts, but rounds updates."""
+    graph: bool = True
     """Replay the training step as a CUDA graph on a GPU; where it cannot be captured, the ordinary step is taken."""
+    compile: bool = False
+    """Compile pooling, batch norm and activation with torch.compile on a GPU; takes some seconds before the run."""
+    strict: bool = False
+    """Refuse to train if the self-check on a GPU fails, instead of taking the next best way."""
     deterministic: bool = False
     """Use only bit-reproducible operations on a GPU, which is slower; on a CPU all of them are."""
     checkpoint_every: str = "60s"
@@ -107,6 +113,8 @@ class Config:
         require(0 <= smoothing < 1, f"label_smoothing is {smoothing}, but must be at least 0 and below 1")
         require(self.evaluate_every >= 0, f"evaluate_every is {self.evaluate_every}, but must not be negative")
         checkpoint_interval(self.checkpoint_every)
+        valid = re.fullmatch("auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device) is not None
+        require(valid, f"device is {self.device!r}, but must be auto, cpu, cuda, cuda:1 for the second GPU, or mps")
         require(self.threads is None or 1 <= self.threads <= 1024, f"threads is {self.threads}, but must be 1 to 1024")
         self.schedule.check(self.epochs)
         self._check_resolution()

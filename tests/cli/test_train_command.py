@@ -17,7 +17,7 @@ Command = Callable[..., Any]
 COMMON = """
 --help --recipe --seed --epochs --batch-size --label-smoothing --resolution --evaluate-every
 --evaluation-batch-size --loader --amp --cpu-kernels --device --threads
---graph --no-graph --deterministic --no-deterministic
+--weights --graph --no-graph --compile --no-compile --strict --no-strict --deterministic --no-deterministic
 --checkpoint-every --checkpoint-keep --data --runs
 --schedule.peak-epoch --schedule.start --schedule.end --schedule.anneal
 --augment.pad --augment.pad-mode --augment.flip --augment.cutout --augment.small

@@ -63,6 +63,7 @@ CONFIGS = built(
     epochs=st.floats(10, 1e6),
     resolution=STAGES.map(lambda stages: (*sorted(stages), (1.0, 32))),
     checkpoint_every=st.sampled_from(["0", "500", "1.5s"]),
+    device=st.sampled_from(["auto", "cpu", "mps", "cuda", "cuda:1"]),
     model=one_of("model", widths=WIDTHS),
     optimizer=one_of("optimizer", lr=st.floats(1e-12, 1e9)),
     schedule=one_of("schedule", peak_epoch=st.floats(0, 10), drop_epoch=st.floats(0, 10)),
