@@ -9,6 +9,8 @@ from fastcifar.errors import UserError
 class CudaTransform(DeviceTransform):
     """A `Transform` on a GPU, by one kernel. The first call compiles it or loads it from the disk cache."""
 
+    title = "CUDA kernel"
+
     def _queue(self, out: Tensor, images: Tensor, indices: Tensor, sample_ids: Tensor, state: Tensor) -> None:
         from fastcifar.augment.kernel_cuda import launch
 

@@ -21,6 +21,8 @@ LAST = IMAGE_SIZE - 1
 class TorchTransform(DeviceTransform):
     """A `Transform` by tensor operations. Its intermediate results take several times the memory of its output."""
 
+    title = "tensor operations"
+
     def __init__(self, transform: Transform, device: torch.device) -> None:
         """See `DeviceTransform`."""
         super().__init__(transform, device)
