@@ -59,10 +59,10 @@ def train(config: Config, resume: Path | None = None, *, is_process: bool = True
         check_settings(folder, config)
     with (
         lock_run(folder),
+        translate_failures(config.batch_size, folder, runtime.device),  # first: the others may fail as they end
         apply_threads(runtime),
         deterministic_operations(config.deterministic, runtime.device),
         seeded(config.seed, Purpose.DROPOUT),
-        translate_failures(config.batch_size, folder),
     ):
         return folder, _train(context, folder, is_process)
 
