@@ -10,7 +10,7 @@ import tyro
 
 import fastcifar
 from fastcifar.cli.parsing import parse
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +30,18 @@ def main(arguments: list[str]) -> None:
 
 def facts(data: Path) -> list[tuple[str, str]]:
     """The lines of the report as (name, value)."""
-    import torch
-
     from fastcifar.config import KERNEL_NAMES, Config
     from fastcifar.runs.record import PACKAGES, code_revision, package_version
     from fastcifar.runtime.device import cpu_name, default_recipe, select_runtime
 
     runtime = select_runtime(Config())
-    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else "none found by torch"
     return [
         ("fastcifar", f"{fastcifar.__version__}, revision {code_revision() or 'unknown'}"),
         ("python", f"{platform.python_version()} in {sys.prefix}"),
         ("system", platform.platform()),
         *((name, package_version(name) or "not installed") for name in PACKAGES),
         ("cpu", f"{cpu_name()}, {os.cpu_count()} cores"),
-        ("gpu", gpu),
+        *(("gpu", gpu) for gpu in gpu_lines()),
         ("device", str(runtime.device)),
         ("amp", str(runtime.dtype).removeprefix("torch.")),
         ("cpu layers", KERNEL_NAMES[runtime.cpu_kernels]),
@@ -55,6 +52,27 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("cuda kernel", _cuda_kernel()),
         ("data", _data(data)),
     ]
+
+
+def gpu_lines() -> list[str]:
+    """A line for each GPU that torch sees, whether or not it supports it."""
+    import torch
+
+    from fastcifar.runtime.device import gpu_name
+
+    if torch.backends.mps.is_available():
+        return ["mps"]
+    lines = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.device("cuda", i)
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        try:
+            free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
+            memory = f"{free:.1f} of {total:.1f} GiB free"
+        except RuntimeError as error:  # such as a GPU that another process has to itself
+            memory = f"memory unknown: {reason(error)}"
+        lines.append(f"{gpu_name(device)}, compute capability {capability}, {memory}")
+    return lines or ["none found by torch"]
 
 
 def _ffcv() -> str:

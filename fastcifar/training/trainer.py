@@ -78,7 +78,7 @@ class Trainer:
             check_settings(folder, config)
         with (
             lock_run(folder),
-            translate_failures(config.batch_size, folder),
+            translate_failures(config.batch_size, folder, runtime.device),
             run_settings(runtime, deterministic=config.deterministic),
         ):
             if self._prepared is None:

@@ -30,7 +30,7 @@ DTYPES = list(DTYPE_CODES)
 def device(request: pytest.FixtureRequest) -> torch.device:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("torch sees no GPU here")
-    return torch.device(request.param, 0 if request.param == "cuda" else None)
+    return torch.device("cuda:0" if request.param == "cuda" else "cpu")
 
 
 def on(device: torch.device, *arrays: np.ndarray) -> Iterator[torch.Tensor]:

@@ -91,7 +91,7 @@ def test_replays_are_the_ordinary_steps(
 def test_a_graph_for_each_image_size_and_each_set_of_learning_parameters(short: Config, simulated_gpu: Any) -> None:
     context = RunContext(short, select_runtime(short))
     PreparedTraining(context)
-    # 16 with and without a learning stem, 20 without it; test images in batches of 64, a rest of 8, and 40 selected ones
+    # 16 pixels with and without a learning stem, 20 without; 64 test images, a rest of 8, and 40 selected ones
     assert simulated_gpu.captures == 3 + 3
 
 
@@ -123,8 +123,8 @@ class WrongImages(TorchTransform):
 
     title = "wrong kernel"
 
-    def _queue(self, out: torch.Tensor, *arguments: Any) -> None:
-        super()._queue(out, *arguments)
+    def into(self, out: torch.Tensor, *arguments: Any, **named: Any) -> None:
+        super().into(out, *arguments, **named)
         out.view(-1)[5] += 1
 
 
@@ -133,7 +133,7 @@ class NoImages(TorchTransform):
 
     title = "broken kernel"
 
-    def _queue(self, *arguments: Any) -> None:
+    def into(self, *arguments: Any, **named: Any) -> None:
         raise RuntimeError("libnvvm.so: cannot open shared object file")
 
 
@@ -239,7 +239,7 @@ def test_a_failed_capture_leaves_the_stream_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         capture(work)
     assert torch.cuda.current_stream(device) == before
-    replay = graph.CudaCapture(device)(lambda: x.mul_(2))
+    replay = graph.CudaCapture(device)(lambda: x.mul_(2) and None)
     value = x.clone()
     replay()
     assert torch.equal(x, 2 * value)
