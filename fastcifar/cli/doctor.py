@@ -49,7 +49,7 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("recipe", f"{default_recipe()} by default"),
         ("ffcv import", _ffcv()),
         ("cpu kernel", _cpu_kernel()),
-        ("cuda kernel", _cuda_kernel()),
+        ("self-check", _gpu_check()),
         ("data", _data(data)),
     ]
 
@@ -100,14 +100,22 @@ def _cpu_kernel() -> str:
     return "equal to the NumPy reference" if equal else "DIFFERS from the NumPy reference"
 
 
-def _cuda_kernel() -> str:
-    from fastcifar.runtime.numba_cuda import import_numba_cuda
+def _gpu_check() -> str:
+    from fastcifar.errors import RunFailedError
+    from fastcifar.recipes import load_config
+    from fastcifar.runtime.device import select_runtime
+    from fastcifar.training.self_check import self_check
 
+    config = load_config()
+    if not select_runtime(config).is_gpu:
+        return "nothing to check without a GPU"
     try:
-        cuda = import_numba_cuda()
-    except ImportError as error:
-        return f"numba-cuda does not import: {error}"
-    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
+        findings, paths = self_check(config)
+    except (RunFailedError, RuntimeError) as error:
+        return f"FAILED: {reason(error)}"
+    return (
+        f"FAILED: {'; '.join(findings)}" if findings else f"images by {paths['augmentation']}, steps by {paths['step']}"
+    )
 
 
 def _data(folder: Path) -> str:

@@ -56,6 +56,7 @@ def evaluate_logits(
 
 
 def predictor(model: nn.Module, runtime: Runtime) -> Callable[[Tensor], Tensor]:
+    """The logits of a batch."""
     return partial(_predict, model, runtime)
 
 

@@ -13,7 +13,7 @@ from fastcifar.runtime.device import Runtime
 WARM_UP = 1
 """Calls before a recording, in which libraries load, choose algorithms and allocate. One does all of that; PyTorch's
 documentation takes three, which only its distributed training needs."""
-Work = Callable[[], None]
+Work = Callable[[], object]
 Capture = Callable[[Work], Work]
 """Takes work and returns its replay. The work runs `WARM_UP` times; the caller undoes what these change."""
 
@@ -29,9 +29,7 @@ class CudaCapture:
         """See `Capture`. Raises what `work` raises, and RuntimeError for an operation that cannot be recorded."""
         current, graph = torch.cuda.current_stream(self._device), torch.cuda.CUDAGraph()
         self._stream.wait_stream(current)
-        with torch.cuda.stream(
-            self._stream
-        ):  # torch.cuda.graph leaves its own current after a failure
+        with torch.cuda.stream(self._stream):  # torch.cuda.graph leaves its own current after a failure
             for _ in range(WARM_UP):
                 work()
             # thread_local: a loader's thread may use the GPU meanwhile

@@ -20,11 +20,11 @@ from fastcifar.evaluation.logits import accuracy, evaluate_logits, predict_logit
 from fastcifar.models.hooks import InitFromData
 from fastcifar.optim.rates import is_capturable
 from fastcifar.optim.state import state_tensors
+from fastcifar.training.checks import images_difference, steps_difference
 from fastcifar.training.context import RunContext
 from fastcifar.training.graph import Capture, GraphPredict, new_capture
 from fastcifar.training.graph_steps import CopyFeed, Feed, GraphSteps, ResidentFeed
 from fastcifar.training.loop import EagerSteps, Steps
-from fastcifar.training.self_check import images_difference, steps_difference
 from fastcifar.training.step import TrainStep
 from fastcifar.training.warm_up import compile_kernels
 
@@ -47,10 +47,14 @@ class PreparedTraining:
         """The logits of a batch by replays; None without graphs."""
         self._graph_steps: GraphSteps | None = None
         self._check_images()
+        if context.device_transform is None:
+            return
         capture = new_capture(context.runtime) if context.config.graph else None
-        if capture is not None:
-            with torch.random.fork_rng([context.runtime.device] if context.runtime.device.type == "cuda" else []):
+        with torch.random.fork_rng([context.runtime.device] if context.runtime.device.type == "cuda" else []):
+            if capture is not None:
                 self._record(capture)
+            if self._graph_steps is None:
+                _warm_up_steps(context)
 
     @property
     def paths(self) -> dict[str, str]:
@@ -109,9 +113,10 @@ class PreparedTraining:
         self._reset(steps, context.new_model())
         if difference := steps_difference(steps):
             return difference
-        self._graph_steps = steps
         self.predict = GraphPredict(predictor(model, context.runtime), capture)
         _warm_up_evaluation(context, model, self.predict)
+        self.predict.recording = False
+        self._graph_steps = steps
         return None
 
     def _feed(self) -> Feed:
@@ -167,27 +172,34 @@ def _images_differ(context: RunContext) -> str | None:
     return next(filter(None, (images_difference(kind, *case, device) for case in cases)), None)
 
 
-def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: GraphPredict) -> None:
-    """Evaluates random images, so that every shape of batch is recorded, and takes random statistics."""
+def _random_images(context: RunContext, count: int, size: int) -> Tensor:
+    images = torch.randn((count, CHANNELS, size, size), device=context.runtime.device).to(context.runtime.dtype)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def _warm_up_steps(context: RunContext) -> None:
+    """Takes a step on random images of every size and evaluates: libraries load, and choose their algorithms."""
+    train_step, count = _train_step(context, context.new_model()), context.config.batch_size
+    labels = torch.zeros(count, dtype=torch.int64, device=context.runtime.device)
+    for size in context.sizes:
+        train_step(_random_images(context, count, size), labels)
+    _warm_up_evaluation(context, train_step.model, predictor(train_step.model, context.runtime))
+
+
+def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: Callable[[Tensor], Tensor]) -> None:
+    """Evaluates random images, in all shapes of batch of the test set, and takes statistics from random images."""
     config, device, count = context.config, context.runtime.device, context.manifest.splits["test"].samples
     size = min(config.evaluation_batch_size, count)
-    sizes = [size] * (count // size) + ([count % size] if count % size else [])
-    images = torch.randn((size, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), device=device).to(context.runtime.dtype)
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = _random_images(context, size, IMAGE_SIZE)
     labels = torch.zeros(size, dtype=torch.int64, device=device)
+    sizes = [size] * (count // size) + ([count % size] if count % size else [])
     batches = [(images[:part], labels[:part]) for part in sizes]
-    logits, found_labels = predict_logits(model, batches, context.runtime, predict)
+    logits, all_labels = predict_logits(model, batches, context.runtime, predict)
     tta = evaluate_logits(tta_of(config.evaluation), model, batches, context.runtime, logits, predict)
-    accuracy(tta, found_labels)
-    predict.recording = False
+    accuracy(tta, all_labels)
     if isinstance(model, InitFromData):
         plain = TorchTransform(Transform(NO_AUGMENTATION, (0.5,) * CHANNELS, (0.5,) * CHANNELS), device)
         stored = torch.zeros((size, *IMAGE_SHAPE), dtype=torch.uint8, device=device)
         rows = torch.arange(size, device=device)
         plain(stored, rows, rows, 0)
         model.init_from_data(lambda count: torch.randn((count, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), device=device))
-
-
-def self_check(context: RunContext) -> list[str]:
-    """What is wrong on the GPU of `context`, a sentence each; empty if all is well."""
-    return PreparedTraining(context).findings

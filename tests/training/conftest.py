@@ -1,13 +1,14 @@
 """A simulated GPU: the CPU takes the way of a GPU, with recorded work that runs again instead of being replayed."""
 
-from collections.abc import Callable
+import contextlib
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
 from fastcifar.augment.transform_torch import TorchTransform
-from fastcifar.runtime.device import Runtime
 from fastcifar.training import graph
 
 CPU = torch.device("cpu")
@@ -39,9 +40,6 @@ def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
     return gpu
 
 
-Place = Callable[[], Runtime]
-
-
 @pytest.fixture(params=["simulated", pytest.param("cuda", marks=pytest.mark.gpu)])
 def gpu(request: pytest.FixtureRequest) -> torch.device:
     """The device of a test that needs a GPU: the simulated one, or with `-m gpu` a real one."""
@@ -51,3 +49,28 @@ def gpu(request: pytest.FixtureRequest) -> torch.device:
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU here")
     return torch.device("cuda", torch.cuda.current_device())
+
+
+class Waiting:
+    """torch's mode in which waiting for the GPU is an error; on the simulated one nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @contextlib.contextmanager
+    def is_an_error(self) -> Iterator[None]:
+        if self.device.type != "cuda":
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*prototype feature", category=UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def waiting(gpu: torch.device) -> Waiting:
+    return Waiting(gpu)

@@ -88,6 +88,18 @@ def test_replays_are_the_ordinary_steps(
     assert sum(replayed_correct) == pytest.approx(sum(num_correct), rel=0.1)
 
 
+def test_the_host_never_waits_during_an_epoch(short: Config, gpu: torch.device, waiting: Any) -> None:
+    context = RunContext(short, select_runtime(short))
+    with run_settings(context.runtime, deterministic=False):
+        ready = PreparedTraining(context)
+        with context.open("train", ready.storage) as loader:
+            steps = training_steps(ready.begin(context), loader)
+            next(steps)
+            with waiting.is_an_error():
+                results = [step.loss for step in steps]
+    assert torch.stack(results).isfinite().all()
+
+
 def test_a_graph_for_each_image_size_and_each_set_of_learning_parameters(short: Config, simulated_gpu: Any) -> None:
     context = RunContext(short, select_runtime(short))
     PreparedTraining(context)
@@ -239,7 +251,7 @@ def test_a_failed_capture_leaves_the_stream_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         capture(work)
     assert torch.cuda.current_stream(device) == before
-    replay = graph.CudaCapture(device)(lambda: x.mul_(2) and None)
+    replay = graph.CudaCapture(device)(lambda: x.mul_(2))
     value = x.clone()
     replay()
     assert torch.equal(x, 2 * value)
