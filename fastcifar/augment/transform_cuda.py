@@ -16,12 +16,12 @@ class CudaTransform(DeviceTransform):
     Calls raise UserError where the kernel cannot be compiled, and CudaDriverError.
     """
 
+    title = "CUDA kernel"
+
     def __init__(self, transform: Transform, device: torch.device, gpu: Gpu | None = None) -> None:
         """`gpu` stands in for that of `device`."""
         super().__init__(transform, device)
         self._gpu = gpu
-
-    title = "CUDA kernel"
 
     def _queue(self, out: Tensor, images: Tensor, indices: Tensor, sample_ids: Tensor, state: Tensor) -> None:
         gpu = self._gpu or gpu_of(out.device)

@@ -113,9 +113,9 @@ def _gpu_check() -> str:
         findings, paths = self_check(config)
     except (RunFailedError, RuntimeError) as error:
         return f"FAILED: {reason(error)}"
-    return (
-        f"FAILED: {'; '.join(findings)}" if findings else f"images by {paths['augmentation']}, steps by {paths['step']}"
-    )
+    if findings:
+        return f"FAILED: {'; '.join(findings)}"
+    return f"passed: images by {paths['augmentation']}, steps by {paths['step']}"
 
 
 def _data(folder: Path) -> str:

@@ -1,9 +1,10 @@
 """The only timer. It measures three durations, which are always named and shown together.
 
 train    first training byte read -> last optimiser step, without evaluations
-run      beton opened -> primary test metric known: with the initial network, augmentation and evaluations. Without the
-         compilation of our kernels, which happens once a checkout, and without the second final evaluation. With FFCV's
-         compilation, which happens in every process that uses the stream loader
+run      beton opened -> primary test metric known: with the statistics that the network takes from the images,
+         augmentation and evaluations. Without what needs no data and is made before (`prepared.py`): compiled kernels,
+         the network with its initial weights, the optimiser, and on a GPU the CUDA graphs. Without the second final
+         evaluation. With FFCV's compilation, which happens in every process that uses the stream loader
 process  command typed -> result printed: everything, with imports and compilation
 """
 

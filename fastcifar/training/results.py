@@ -31,7 +31,7 @@ def write_results(context: RunContext, folder: Path, state: TrainingState, measu
         "loader": context.loader_kind,
         "evaluation": EVALUATIONS.name_of(config.evaluation),
         "test_samples": manifest.splits["test"].samples,
-        "train_accuracy": state.train_accuracy,
+        "train_accuracy": state.history.train_accuracy,
         "resumed_at": state.resumed_at,
         "clock": state.clock.seconds(),
         "class_names": list(manifest.class_names),

@@ -26,8 +26,6 @@ class TrainingState:
     train_step: TrainStep
     history: History
     clock: Clock
-    train_accuracy: float | None = None
-    """Of the last epoch, 0..1; None during the first."""
     resumed_at: list[int] = field(default_factory=list)
     """Steps at which the run was resumed."""
 
@@ -45,7 +43,7 @@ class TrainingState:
         return tensors, {
             "state": state,
             "metrics_bytes": os.fstat(self.history.file.fileno()).st_size,
-            "train_accuracy": self.train_accuracy,
+            "train_accuracy": self.history.train_accuracy,
             "train_s": self.clock.train.so_far(),
             "run_s": self.clock.run.so_far(),
             "resumed_at": self.resumed_at,
@@ -69,7 +67,6 @@ class TrainingState:
                 f"the checkpoint was written on another device or by another version ({error}); "
                 "resume it there, or start a new run"
             ) from None
-        self.train_accuracy = facts["train_accuracy"]
         self.clock.train.seconds += facts["train_s"]
         self.clock.run.seconds += facts["run_s"]
         self.resumed_at = [*facts["resumed_at"], saved.step]

@@ -177,7 +177,6 @@ def _take_steps(run: _Run, first: int) -> None:
 def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
     """Writes the means of an epoch. Evaluates too if that is due, but not after the last step: `_evaluate` does."""
     context, state, config = run.context, run.state, run.context.config
-    loss, state.train_accuracy = state.history.end_epoch()
     epoch = math.ceil(done / context.steps_per_epoch)
     facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
     if config.evaluate_every and epoch % config.evaluate_every == 0 and done < context.total:
@@ -186,8 +185,10 @@ def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
             facts["test_accuracy"] = accuracy(*predictions)
             facts["test_loss"] = cross_entropy(*predictions, config.label_smoothing)
         shown.show_test_accuracy(facts["test_accuracy"])
-        shown.show(done, state.history)
-    state.history.write(facts | {"loss": loss, "train_accuracy": state.train_accuracy})
+    state.history.end_epoch(facts)
+    if done == context.total:
+        state.history.flush()
+    shown.show(done, state.history)
 
 
 def _checkpoint_or_stop(run: _Run, done: int) -> None:

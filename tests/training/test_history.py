@@ -46,7 +46,45 @@ def test_the_means_of_an_epoch_are_over_all_its_steps_however_often_it_was_flush
             add(run, 10 * epoch + batch, loss=batch + 10.0 * epoch, num_correct=5 * batch + 20)
             if batch in (2, 7):
                 run.flush()
-        assert run.end_epoch() == (4.5 + 10 * epoch, pytest.approx(0.425))
+        run.end_epoch({"kind": "epoch", "epoch": epoch + 1})
+        assert run.train_accuracy == pytest.approx(0.425)
+        *_, last = lines(run)
+        expected = {"kind": "epoch", "epoch": epoch + 1, "loss": 4.5 + 10 * epoch, "train_accuracy": run.train_accuracy}
+        assert last == expected
+
+
+class Late:
+    """An event of a GPU that is behind."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def query(self) -> bool:
+        return self.done
+
+    def synchronize(self) -> None:
+        self.done = True
+
+
+def test_what_a_gpu_has_not_computed_yet_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Late] = []
+    monkeypatch.setattr("fastcifar.training.history._copied", lambda device: events.append(Late()) or events[-1])
+    run = history()
+    for step in range(4):
+        add(run, step, num_correct=10 * step)
+        if step % 2:
+            run.end_epoch({"kind": "epoch", "epoch": step // 2})
+    assert lines(run) == []
+    add(run, 4)
+    assert lines(run) == []
+    events[0].done = True
+    add(run, 5)
+    assert [line["kind"] for line in lines(run)] == ["step", "step", "epoch"]
+    assert run.train_accuracy == pytest.approx(0.05)
+    run.flush()
+    assert [line["kind"] for line in lines(run)] == ["step", "step", "epoch"] * 2 + ["step"] * 2
+    assert run.train_accuracy == pytest.approx(0.25)
+    assert [line["step"] for line in lines(run) if line["kind"] == "step"] == list(range(6))
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), float("-inf")])
