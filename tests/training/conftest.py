@@ -7,11 +7,25 @@ from typing import Any
 
 import pytest
 import torch
+from cuda_on_cpu import CpuDriver, CpuGpu, named_ptx
 
+from fastcifar.augment import launch_cuda
+from fastcifar.augment.transform import Transform
+from fastcifar.augment.transform_cuda import CudaTransform
 from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.training import graph
 
 CPU = torch.device("cpu")
+
+
+class CudaOnCpu(CudaTransform):
+    """The CUDA kernel, compiled for the CPU and launched through a stand-in for the driver."""
+
+    def __init__(self, transform: Transform, device: torch.device) -> None:
+        super().__init__(transform, device, DRIVEN)
+
+
+DRIVEN = CpuGpu()
 
 
 class SimulatedGpu:
@@ -30,6 +44,12 @@ class SimulatedGpu:
             raise self.fault
         self.captures += 1
         return work
+
+    def use_the_cuda_kernel(self, monkeypatch: pytest.MonkeyPatch) -> CpuDriver:
+        """Instead of tensor operations; returns the driver's stand-in."""
+        monkeypatch.setattr(launch_cuda, "ptx", named_ptx)
+        self.transform = CudaOnCpu
+        return DRIVEN.driver
 
 
 @pytest.fixture

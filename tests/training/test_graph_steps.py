@@ -1,5 +1,6 @@
 """Recorded steps against ordinary ones, on a simulated GPU everywhere and on a real one where there is one."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import nn
 
 from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.config import AugmentConfig, Config
+from fastcifar.config.toml import to_toml
 from fastcifar.errors import RunFailedError
 from fastcifar.evaluation.selective_tta import SelectiveTta
 from fastcifar.models.resnet import ResNetConfig
@@ -18,7 +20,7 @@ from fastcifar.optim.adam import AdamConfig
 from fastcifar.optim.muon import MuonConfig
 from fastcifar.optim.rates import prepare_for_capture
 from fastcifar.optim.sgd import SgdConfig
-from fastcifar.runs.record import weights_sha256
+from fastcifar.runs.record import load_record, weights_sha256
 from fastcifar.runtime.device import Runtime, select_runtime
 from fastcifar.runtime.threads import run_settings
 from fastcifar.training import graph, prepared
@@ -164,6 +166,30 @@ def test_a_wrong_kernel_is_replaced_by_tensor_operations(
     assert said in line
     with pytest.raises(RunFailedError, match=kind.title):
         train(replace(short, strict=True))
+
+
+def test_a_run_by_the_cuda_kernel_and_one_whose_kernel_fails(
+    short: Config, simulated_gpu: Any, command: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """From the command line to the printed accuracy."""
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(replace(short, runs=tmp_path / "runs")))
+    driver = simulated_gpu.use_the_cuda_kernel(monkeypatch)
+    right = command("train", "--config", path)
+    monkeypatch.setattr(driver, "cuLaunchKernel", lambda *_: (700,))
+    monkeypatch.setattr(driver, "cuGetErrorName", lambda code: (0, b"CUDA_ERROR_ILLEGAL_ADDRESS"), raising=False)
+    monkeypatch.setattr(driver, "cuGetErrorString", lambda code: (0, b"an illegal memory access"), raising=False)
+    wrong = command("train", "--config", path)
+    assert (right.code, wrong.code) == (0, 0)
+    assert "self-check" not in right.err
+    (line,) = [line for line in wrong.err.splitlines() if line.startswith("self-check")]
+    assert "CUDA kernel" in line
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in line
+    first, second = (load_record(folder) for folder in sorted((tmp_path / "runs").iterdir()))
+    assert first["paths"] == {"augmentation": "CUDA kernel", "step": "graph"}
+    assert second["paths"] == {"augmentation": "tensor operations", "step": "graph"}
+    assert first["weights_sha256"] == second["weights_sha256"]
+    assert re.findall(r"\d+\.\d\d%", right.out) == re.findall(r"\d+\.\d\d%", wrong.out) != []
 
 
 def test_a_failed_capture_is_replaced_by_ordinary_steps(
