@@ -11,7 +11,7 @@ from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import check_round_trip, to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.evaluation import SINGLE_VIEW, tta_of
-from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
+from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits, predictor
 from fastcifar.files import write_text
 from fastcifar.loader.base import Loader
 from fastcifar.rng import Purpose, seeded
@@ -162,7 +162,8 @@ def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
     facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
     if config.evaluate_every and epoch % config.evaluate_every == 0 and done < context.total:
         with state.clock.evaluation():
-            predictions = predict_logits(state.train_step.model, run.test_loader.epoch(0), context.runtime)
+            predict = predictor(state.train_step.model, context.runtime)
+            predictions = predict_logits(predict, run.test_loader.epoch(0))
             facts["test_accuracy"] = accuracy(*predictions)
             facts["test_loss"] = cross_entropy(*predictions, config.label_smoothing)
         shown.show_test_accuracy(facts["test_accuracy"])
@@ -192,13 +193,13 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
 def _evaluate(run: _Run) -> dict[str, float]:
     """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
     context, state, test = run.context, run.state, run.test_loader
-    model, evaluation = state.train_step.model, context.config.evaluation
+    predict, evaluation = predictor(state.train_step.model, context.runtime), context.config.evaluation
     is_single = EVALUATIONS.name_of(evaluation) == SINGLE_VIEW
-    plain, labels = predict_logits(model, test.epoch(0), context.runtime)
+    plain, labels = predict_logits(predict, test.epoch(0))
     plain_accuracy = accuracy(plain, labels)
     if is_single:
         state.clock.run.stop()
-    second = evaluate_logits(tta_of(evaluation), model, test.epoch(0), context.runtime, plain)
+    second = evaluate_logits(tta_of(evaluation), predict, test.epoch(0), plain)
     tta_accuracy = accuracy(second, labels)
     if not is_single:
         state.clock.run.stop()
