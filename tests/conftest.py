@@ -21,6 +21,12 @@ from fastcifar.optim.muon import MuonConfig
 from fastcifar.schedules.one_cycle import OneCycle
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="torch sees no GPU here"))
+
+
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared folder of 600 training and 200 test images; read only."""

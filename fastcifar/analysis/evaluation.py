@@ -14,7 +14,7 @@ from fastcifar.config.registry import EVALUATIONS
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
 from fastcifar.evaluation import SINGLE_VIEW, title_of, tta_of
-from fastcifar.evaluation.logits import evaluate_logits, predict_logits
+from fastcifar.evaluation.logits import evaluate_logits, predict_logits, predictor
 from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.models.build import use_kernels
@@ -67,20 +67,20 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
     model = copy.deepcopy(trained.model).to(runtime.device)  # the caller's keeps its device and its kernels
     use_kernels(model, runtime.cpu_kernels)
-    second = tta_of(config.evaluation)
+    second, predict = tta_of(config.evaluation), predictor(model, runtime)
     with (
         apply_threads(runtime),
         _open_test_set(trained, folder, runtime) as loader,
         progress("evaluation", 2 * loader.samples, "views") as bar,
     ):
-        single, labels = predict_logits(model, _with_progress(loader, bar, 0), runtime)
-        averaged = evaluate_logits(second, model, _with_progress(loader, bar, loader.samples), runtime, single)
+        single, labels = predict_logits(predict, _with_progress(loader, bar, 0))
+        averaged = evaluate_logits(second, predict, _with_progress(loader, bar, loader.samples), single)
     return Evaluation(
         class_names=list(trained.class_names),
         dataset=dataset,
         primary=EVALUATIONS.name_of(config.evaluation),
-        labels=labels.numpy(),
-        logits={SINGLE_VIEW: single.numpy(), EVALUATIONS.name_of(second): averaged.numpy()},
+        labels=labels.cpu().numpy(),
+        logits={SINGLE_VIEW: single.cpu().numpy(), EVALUATIONS.name_of(second): averaged.cpu().numpy()},
     )
 
 

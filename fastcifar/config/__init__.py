@@ -17,7 +17,7 @@ from fastcifar.config.registry import (
     register_optimizer,
     register_schedule,
 )
-from fastcifar.config.schema import KERNEL_NAMES, Config, CpuKernels, checkpoint_interval
+from fastcifar.config.schema import KERNEL_NAMES, Config, CpuKernels, Kernels, checkpoint_interval
 
 __all__ = [
     "KERNEL_NAMES",
@@ -28,6 +28,7 @@ __all__ = [
     "CpuKernels",
     "Draws",
     "EvaluationConfig",
+    "Kernels",
     "ModelConfig",
     "OptimizerConfig",
     "ScheduleConfig",

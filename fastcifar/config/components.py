@@ -143,10 +143,12 @@ class EvaluationConfig(ABC):
         batches: "Iterable[tuple[Tensor, Tensor]]",
         single_view: "Tensor",
     ) -> "Tensor":
-        """Logits float32 (n, classes), on the CPU.
+        """Logits float32 (n, classes), on any device.
 
-        `predict`: logits float32 of images (b, 3, s, s), on the device. `batches`: (images, labels), once over the set.
-        `single_view`: float32 (n, classes) on the CPU, the logits of each image by itself.
+        `predict`: logits float32 (b, classes) of images (b, 3, s, s), a new tensor on the device of the run; b may
+        change from call to call. `batches`: (images, labels) on that device, once over the set. `single_view`: float32
+        (n, classes) on that device, the logits of each image by itself. Leave all of it there: a copy to the CPU waits
+        for the GPU.
         """
 
 

@@ -23,6 +23,8 @@ from fastcifar.errors import UserError, shown
 
 LARGEST_SEED = 2**63 - 1
 CpuKernels = Literal["torch", "winograd", "winograd-fp16"]
+Kernels = CpuKernels | Literal["compiled"]
+"""What computes the layers of a network: `CpuKernels`, or PyTorch's compiled (`Config.compile`)."""
 KERNEL_NAMES: dict[str, str] = {"torch": "PyTorch", "winograd": "Winograd", "winograd-fp16": "Winograd, float16"}
 """Display names of the CPU kernels."""
 

@@ -22,5 +22,5 @@ class FlipTta(EvaluationConfig):
         self, predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], single_view: Tensor
     ) -> Tensor:
         """See `EvaluationConfig.logits`."""
-        mirrored = torch.cat([predict(images.flip(3)) for images, _ in batches]).cpu()
+        mirrored = torch.cat([predict(images.flip(3)) for images, _ in batches])
         return (single_view + mirrored) / 2

@@ -40,24 +40,23 @@ class SelectiveTta(EvaluationConfig):
         self, predict: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], single_view: Tensor
     ) -> Tensor:
         """See `EvaluationConfig.logits`."""
-        is_selected = smallest_margins(single_view, self.one_in)
-        selected, first, size = [], 0, 1
-        for images, _ in batches:
-            selected.append(images[is_selected[first : first + len(images)].to(images.device)])
-            first, size = first + len(images), max(size, len(images))
-        logits = single_view.clone()
-        if is_selected.any():
-            more = [_five_views(predict, images) for images in torch.cat(selected).split(size)]
-            logits[is_selected] = single_view[is_selected] / 4 + torch.cat(more).cpu()
-        return logits
+        selected = smallest_margins(single_view, self.one_in)
+        if not len(selected):
+            return single_view
+        parts = [images for images, _ in batches]
+        # the indices stay on the device, which therefore need not be waited for
+        images = torch.cat(parts).index_select(0, selected.to(parts[0].device))
+        more = torch.cat([_five_views(predict, some) for some in images.split(max(map(len, parts)))])
+        return single_view.index_copy(0, selected, single_view.index_select(0, selected) / 4 + more)
 
 
 def smallest_margins(logits: Tensor, one_in: int) -> Tensor:
-    """Bool (n,): of the rows of logits (n, classes) one in `one_in`, rounded down, with the smallest top-2 margins."""
+    """Of the rows of logits (n, classes) those with the smallest top-2 margins: ascending indices int64 (n // one_in,).
+
+    Among equal margins the first. On the device of the logits, without waiting for it.
+    """
     margin = torch.diff(logits.topk(2).values).abs().squeeze(1)
-    selected = torch.zeros(len(logits), dtype=torch.bool)
-    selected[margin.argsort(stable=True)[: len(logits) // one_in]] = True
-    return selected
+    return margin.argsort(stable=True)[: len(logits) // one_in].sort().values
 
 
 def _five_views(predict: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ class InitFromData(Protocol):
     """A network that takes statistics from the training images before the first step."""
 
     def init_from_data(self, images: Callable[[int], Tensor]) -> None:
-        """`images(count)` gives at least `count` training images, or all: normalised float32 (n, 3, 32, 32), CPU."""
+        """`images(count)` gives at least `count` training images, or all: normalised float32 (n, 3, 32, 32).
+
+        They are on the device of the training; the network itself may still be on the CPU.
+        """
         ...
 
 

@@ -16,7 +16,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels, ModelConfig, register_model
+from fastcifar.config import Kernels, ModelConfig, register_model
 from fastcifar.config.components import require, require_finite
 from fastcifar.nn.conv_norm_act import conv_norm_act
 
@@ -56,7 +56,7 @@ class ResNetConfig(ModelConfig):
 class ConvNorm(nn.Module):
     """conv -> (max-pool 2) -> BN -> ReLU -> (dropout of channels)."""
 
-    kernels: CpuKernels = "torch"
+    kernels: Kernels = "torch"
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels, ModelConfig, register_model
+from fastcifar.config import Kernels, ModelConfig, register_model
 from fastcifar.config.components import require, require_finite
 from fastcifar.errors import shown
 from fastcifar.nn.conv_norm_act import activate, conv_norm_act
@@ -67,7 +67,7 @@ class SpeedNetConfig(ModelConfig):
 class Block(nn.Module):
     """conv 3x3 -> max-pool 2 -> BN -> act -> conv 3x3 -> BN -> act."""
 
-    kernels: CpuKernels = "torch"
+    kernels: Kernels = "torch"
 
     def __init__(self, channels: int, width: int, bn_momentum: float, activation: str) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class SpeedNet(nn.Module):
     "learned" its filters are initialised at random and learn too. Batch norm has no learned scale, as in the source.
     """
 
-    kernels: CpuKernels = "torch"
+    kernels: Kernels = "torch"
 
     def __init__(self, config: SpeedNetConfig, classes: int = 10) -> None:
         super().__init__()
@@ -137,14 +137,18 @@ class SpeedNet(nn.Module):
     def whiten(self, images: Tensor, eps: float = 5e-4) -> None:
         """Sets the stem to the whitening filters of the patches of `images` (n, 3, s, s), and their negatives.
 
-        A filter is an eigenvector of the patches' covariance, divided by the root of its eigenvalue plus `eps`.
+        `images` on any device, which multiplies the patches; the eigenvectors are computed on the CPU. A filter is an
+        eigenvector of the patches' covariance, divided by the root of its eigenvalue plus `eps`.
         """
         channels, count = STEM_CHANNELS // 2, 0
-        covariance = torch.zeros(channels, channels, dtype=torch.float64)
+        products: list[Tensor] = []
         for chunk in images.float().split(500):  # 23 MB of patches at a time
             patches = F.unfold(chunk, PATCH).transpose(1, 2).reshape(-1, channels)
-            covariance += patches.T @ patches
+            products.append(patches.T @ patches)
             count += len(patches)
+        covariance = torch.zeros(channels, channels, dtype=torch.float64)
+        for product in torch.stack(products).cpu():  # one copy from the device, which may lack float64
+            covariance += product
         covariance /= count
         values, vectors = torch.linalg.eigh(covariance)
         filters = (vectors / (values + eps).sqrt()).T.flip(0).reshape(-1, 3, PATCH, PATCH)

@@ -1,7 +1,8 @@
 """conv 3x3 -> (max-pool 2) -> batch norm -> activation, in fused CPU kernels or as PyTorch's layers.
 
 The fused kernels are used where they are asked for and support the case. PyTorch's layers run on GPUs, in 16-bit
-autocast, for other filters, and when a network is exported, counted or inspected. Results agree within rounding.
+autocast, for other filters, and when a network is exported, counted or inspected; on a GPU torch.compile may fuse those
+behind the convolution (`pool_norm_act`). Results agree within rounding.
 """
 
 import math
@@ -12,16 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from fastcifar.config import CpuKernels
+from fastcifar.config import CpuKernels, Kernels
 from fastcifar.nn import norm_act
 from fastcifar.nn.norm_act import ACTIVATION_INDEX
+from fastcifar.nn.pool_norm_act import FUNCTIONS, pool_norm_act
 from fastcifar.nn.winograd.convolution import as_array, convolve, filter_gradient, input_gradient
 from fastcifar.nn.winograd.matrices import OUTPUT_TILE
 from fastcifar.runtime.simd.vector import LANES
 
-FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
 FP16_TYPICAL = 2.0**-10
 """The root mean square that float16 gradients are scaled to. Down to 1/16 of that they keep all bits of float16; above
 1000 times that they are clamped (`norm_act.FP16_LIMIT`)."""
@@ -36,35 +36,33 @@ def conv_norm_act(
     activation: str,
     *,
     pool: bool = False,
-    kernels: CpuKernels = "torch",
+    kernels: Kernels = "torch",
 ) -> Tensor:
     """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
 
-    activation: "gelu", "relu" or "silu". kernels: "torch"; "winograd"; or "winograd-fp16", where everything between the
-    input of the convolution and that of the norm is float16. PyTorch's layers run where the kernels cannot (`serves`).
+    activation: "gelu", "relu" or "silu". kernels: "torch"; "compiled", PyTorch's layers with those behind the
+    convolution compiled in training; "winograd"; or "winograd-fp16", where everything between the input of the
+    convolution and that of the norm is float16. PyTorch's layers run where the last two cannot (`serves`).
     """
-    if kernels != "torch" and serves(x, conv, norm, pool=pool):
+    if kernels.startswith("winograd") and serves(x, conv, norm, pool=pool):
         options = _Options(activation, pool, kernels == "winograd-fp16")
         if norm.training:
             return _ConvNormAct.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, options)
         scale, shift = _running(conv, norm)
         z, _ = convolve(x, conv.weight, pool=pool, fp16=options.fp16)
         return _apply(z, scale, shift, options)
-    x = conv(x)
-    if pool:
-        x = F.max_pool2d(x, 2)
-    return FUNCTIONS[activation](norm(x))
+    return pool_norm_act(conv(x), norm, activation, pool=pool, compiled=kernels == "compiled")
 
 
-def activate(x: Tensor, activation: str, *, kernels: CpuKernels = "torch") -> Tensor:
+def activate(x: Tensor, activation: str, *, kernels: Kernels = "torch") -> Tensor:
     """The activation alone, of (b, c, h, w) or any other shape.
 
     The kernels are used for float32 on a CPU if no gradient is needed and the size is a multiple of 16. PyTorch's GELU
-    takes 1.5 times as long next to OpenMP's threads.
+    takes 1.5 times as long next to OpenMP's threads. On a GPU it is one kernel, also if compiled.
     """
     dense = x.is_contiguous() or (x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last))
     fits = x.device.type == "cpu" and x.dtype == torch.float32 and dense and x.numel() and x.numel() % LANES == 0
-    if kernels == "torch" or (x.requires_grad and torch.is_grad_enabled()) or not fits:
+    if not kernels.startswith("winograd") or (x.requires_grad and torch.is_grad_enabled()) or not fits:
         return FUNCTIONS[activation](x)
     out = torch.empty_like(x)
     rows, results = (t.detach().as_strided((t.numel() // LANES, LANES), (LANES, 1)).numpy() for t in (x, out))

@@ -22,18 +22,38 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of Muon's quintic iteration, which drives singular values towards 1."""
 
 
-def orthogonalise(updates: Tensor, steps: int) -> Tensor:
+def products_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The type in which `orthogonalise` multiplies updates of `dtype` on `device`.
+
+    bfloat16 on a GPU whose tensor cores multiply it, elsewhere float32 or `dtype` if that is wider.
+    """
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.promote_types(dtype, torch.float32)
+
+
+def orthogonalise(updates: Tensor, steps: int, dtype: torch.dtype | None = None) -> Tensor:
     """Approximate nearest semi-orthogonal matrices of a stack (k, m, n), by a quintic Newton-Schulz iteration.
 
     Singular values above 0.017 of the Frobenius norm end between 0.65 and 1.21 after 3 steps, those above 0.0015 after
     5; smaller ones grow by a factor of 3.4 per step. `steps=0` only rescales to Frobenius norm sqrt(min(m, n)).
+    `dtype`: of the products, by default `products_dtype`. The norm is computed in float32, the result has the type of
+    `updates`.
     """
-    a, b, c = NEWTON_SCHULZ
-    x = updates / (updates.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
+    dtype = products_dtype(updates.dtype, updates.device) if dtype is None else dtype
+    x = updates.to(torch.promote_types(updates.dtype, torch.float32))
+    x = x / (x.flatten(1).norm(dim=1).view(-1, 1, 1) + 1e-7)
     if steps == 0:
-        return x * min(x.size(1), x.size(2)) ** 0.5
+        return (x * min(x.size(1), x.size(2)) ** 0.5).to(updates.dtype)
     tall = x.size(1) > x.size(2)
-    x = x.mT if tall else x
+    x = (x.mT if tall else x).to(dtype)
+    x = (_iterate_in_half if dtype == torch.bfloat16 else _iterate)(x, steps).to(updates.dtype)
+    # contiguous, so that an update has the memory order of its filters: torch._foreach_* needs that for a single kernel
+    return x.mT.contiguous() if tall else x
+
+
+def _iterate(x: Tensor, steps: int) -> Tensor:
+    a, b, c = NEWTON_SCHULZ
     # each step multiplies x by a polynomial of x x^T, the small square one: multiply the polynomials first, then x once
     gram, identity = x @ x.mT, torch.eye(x.size(1), device=x.device, dtype=x.dtype)
     product = identity
@@ -42,8 +62,16 @@ def orthogonalise(updates: Tensor, steps: int) -> Tensor:
         product = factor if step == 0 else factor @ product
         if step + 1 < steps:
             gram = factor @ gram @ factor
-    x = product @ x
-    return x.mT if tall else x
+    return product @ x
+
+
+def _iterate_in_half(x: Tensor, steps: int) -> Tensor:
+    """The same, but x is multiplied in each step: in bfloat16, errors of products of polynomials grow without bound."""
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
 
 
 class Muon(torch.optim.Optimizer):
@@ -86,8 +114,7 @@ class Muon(torch.optim.Optimizer):
                 continue
             updates = self._nesterov(weights, group)
             if group["steps"] is not None:
-                norms = torch._foreach_clamp_min(torch._foreach_norm(weights), TINY)  # filters may start at zero
-                torch._foreach_mul_(weights, [len(w) ** 0.5 / norm for w, norm in zip(weights, norms, strict=True)])
+                _rescale(weights)
                 updates = _orthogonalised(updates, group["steps"])
             _descend(weights, updates, group["lr"])
         return loss
@@ -103,6 +130,15 @@ class Muon(torch.optim.Optimizer):
         torch._foreach_mul_(velocities, group["momentum"])
         torch._foreach_add_(velocities, gradients)
         return list(torch._foreach_add(gradients, velocities, alpha=group["momentum"]))
+
+
+def _rescale(filters: list[Tensor]) -> None:
+    """Scales filters (out, in, h, w) to Frobenius norm sqrt(out); those that are zero stay zero."""
+    wide = torch.promote_types(filters[0].dtype, torch.float32)
+    factors = torch._foreach_clamp_min(torch._foreach_norm(filters, 2, dtype=wide), TINY)
+    torch._foreach_reciprocal_(factors)
+    torch._foreach_mul_(factors, [len(w) ** 0.5 for w in filters])
+    torch._foreach_mul_(filters, factors)
 
 
 def _orthogonalised(updates: list[Tensor], steps: int) -> list[Tensor]:

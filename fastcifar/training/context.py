@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fastcifar.augment.transform import Transform
@@ -16,7 +17,7 @@ from fastcifar.errors import UserError
 from fastcifar.loader import LoaderKind, LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.loader.choice import choose_loader
-from fastcifar.models.build import build_model, use_kernels
+from fastcifar.models.build import build_model, cast_weights, use_kernels
 from fastcifar.models.hooks import InitFromData
 from fastcifar.runs.record import environment
 from fastcifar.runtime.device import Runtime
@@ -93,9 +94,12 @@ class RunContext:
 
     def new_model(self) -> nn.Module:
         """The network with the initial weights of the seed, on the device, without those that depend on images."""
-        model = build_model(self.config.model, self.classes, self.config.seed)
-        use_kernels(model, self.runtime.cpu_kernels)
-        return model.to(self.runtime.device)
+        config, runtime = self.config, self.runtime
+        model = build_model(config.model, self.classes, config.seed)
+        use_kernels(model, "compiled" if config.compile and runtime.is_gpu else runtime.cpu_kernels)
+        if config.weights == "amp" and runtime.dtype != torch.float32:
+            cast_weights(model, runtime.dtype)
+        return model.to(runtime.device)
 
     def init_from_data(self, model: nn.Module, loader: Loader) -> None:
         """Lets the network take statistics from the training images of `loader`, if it wants to."""

@@ -52,6 +52,7 @@ class GraphPredict:
         self._predict, self._capture, self.recording = predict, capture, True
         self._graphs: dict[torch.Size, tuple[Work, Tensor, Tensor]] = {}
 
+    @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """Logits (b, classes) of `images` (b, 3, s, s) on the device, in new memory."""
         if images.shape not in self._graphs:

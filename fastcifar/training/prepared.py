@@ -16,7 +16,7 @@ from fastcifar.config.registry import AUGMENT_OPS
 from fastcifar.data.cifar10 import CHANNELS, IMAGE_SHAPE, IMAGE_SIZE
 from fastcifar.errors import RunFailedError, reason
 from fastcifar.evaluation import tta_of
-from fastcifar.evaluation.logits import accuracy, evaluate_logits, predict_logits, predictor
+from fastcifar.evaluation.logits import Predict, accuracy, evaluate_logits, predict_logits, predictor
 from fastcifar.models.hooks import InitFromData
 from fastcifar.optim.rates import is_capturable
 from fastcifar.optim.state import state_tensors
@@ -43,7 +43,7 @@ class PreparedTraining:
         """What the self-check found, a sentence each; empty if all is well."""
         self.storage: tuple[Tensor, Tensor] | None = None
         """Where a resident loader puts the training set, because graphs read it there; None without graphs."""
-        self.predict: Callable[[Tensor], Tensor] | None = None
+        self.predict: Predict | None = None
         """The logits of a batch by replays; None without graphs."""
         self._graph_steps: GraphSteps | None = None
         self._check_images()
@@ -113,10 +113,10 @@ class PreparedTraining:
         self._reset(steps, context.new_model())
         if difference := steps_difference(steps):
             return difference
-        self.predict = GraphPredict(predictor(model, context.runtime), capture)
-        _warm_up_evaluation(context, model, self.predict)
-        self.predict.recording = False
-        self._graph_steps = steps
+        predict = GraphPredict(predictor(model, context.runtime), capture)
+        _warm_up_evaluation(context, model, predict)
+        predict.recording = False
+        self._graph_steps, self.predict = steps, predict
         return None
 
     def _feed(self) -> Feed:
@@ -186,7 +186,7 @@ def _warm_up_steps(context: RunContext) -> None:
     _warm_up_evaluation(context, train_step.model, predictor(train_step.model, context.runtime))
 
 
-def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: Callable[[Tensor], Tensor]) -> None:
+def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: Predict) -> None:
     """Evaluates random images, in all shapes of batch of the test set, and takes statistics from random images."""
     config, device, count = context.config, context.runtime.device, context.manifest.splits["test"].samples
     size = min(config.evaluation_batch_size, count)
@@ -194,8 +194,8 @@ def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: Callable
     labels = torch.zeros(size, dtype=torch.int64, device=device)
     sizes = [size] * (count // size) + ([count % size] if count % size else [])
     batches = [(images[:part], labels[:part]) for part in sizes]
-    logits, all_labels = predict_logits(model, batches, context.runtime, predict)
-    tta = evaluate_logits(tta_of(config.evaluation), model, batches, context.runtime, logits, predict)
+    logits, all_labels = predict_logits(predict, batches)
+    tta = evaluate_logits(tta_of(config.evaluation), predict, batches, logits)
     accuracy(tta, all_labels)
     if isinstance(model, InitFromData):
         plain = TorchTransform(Transform(NO_AUGMENTATION, (0.5,) * CHANNELS, (0.5,) * CHANNELS), device)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.files import write_json
 from fastcifar.runs.record import RECORD_NAME, WEIGHTS_NAME, save_tensors, weights_sha256
@@ -11,11 +13,17 @@ from fastcifar.training.flops import training_flops
 from fastcifar.training.state import TrainingState
 
 
+def final_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of a trained network on the CPU, in float32 even where the training kept 16 bits."""
+    state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+
+
 def write_results(context: RunContext, folder: Path, state: TrainingState, measured: dict[str, Any]) -> dict[str, Any]:
     """Writes the weights and the record; returns the record, which ends with `measured`. Raises OSError."""
     config, manifest = context.config, context.manifest
     model = state.train_step.model
-    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    weights = final_weights(model)
     save_tensors(folder / WEIGHTS_NAME, weights)
     record = {
         "recipe": config.recipe,

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from torch import Tensor
-
 from fastcifar.config import Config
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import check_round_trip, to_toml
 from fastcifar.errors import InterruptedRunError, UserError
 from fastcifar.evaluation import SINGLE_VIEW, tta_of
-from fastcifar.evaluation.logits import accuracy, cross_entropy, evaluate_logits, predict_logits
+from fastcifar.evaluation.logits import Predict, accuracy, cross_entropy, evaluate_logits, predict_logits, predictor
 from fastcifar.files import write_text
 from fastcifar.loader.base import Loader
 from fastcifar.rng import Purpose, seeded
@@ -92,8 +90,8 @@ class _Run:
     """What the functions below share; everything that training changes is in `state`."""
 
     context: RunContext
-    prepared: PreparedTraining
     steps: Steps
+    predict: Predict
     folder: Path
     environment: dict[str, Any]
     train_loader: Loader
@@ -126,8 +124,9 @@ def _train(context: RunContext, prepared: PreparedTraining, folder: Path, is_pro
         state = TrainingState(steps.train_step, history, clock)
         if saved is not None:
             state.restore(saved, config)
+        predict = prepared.predict or predictor(steps.train_step.model, runtime)
         run = _Run(
-            context, prepared, steps, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts
+            context, steps, predict, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts
         )
         _take_steps(run, 0 if saved is None else saved.step)
         clock.train.stop()
@@ -181,7 +180,7 @@ def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
     facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
     if config.evaluate_every and epoch % config.evaluate_every == 0 and done < context.total:
         with state.clock.evaluation():
-            predictions = _predict(run)
+            predictions = predict_logits(run.predict, run.test_loader.epoch(0))
             facts["test_accuracy"] = accuracy(*predictions)
             facts["test_loss"] = cross_entropy(*predictions, config.label_smoothing)
         shown.show_test_accuracy(facts["test_accuracy"])
@@ -210,21 +209,15 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
         print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
 
 
-def _predict(run: _Run) -> tuple[Tensor, Tensor]:
-    model, batches = run.steps.train_step.model, run.test_loader.epoch(0)
-    return predict_logits(model, batches, run.context.runtime, run.prepared.predict)
-
-
 def _evaluate(run: _Run) -> dict[str, float]:
     """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
-    context, model, clock = run.context, run.steps.train_step.model, run.state.clock
-    evaluation, batches = tta_of(context.config.evaluation), run.test_loader.epoch(0)
-    is_single = EVALUATIONS.name_of(context.config.evaluation) == SINGLE_VIEW
-    single, labels = _predict(run)
+    evaluation, clock = run.context.config.evaluation, run.state.clock
+    is_single = EVALUATIONS.name_of(evaluation) == SINGLE_VIEW
+    single, labels = predict_logits(run.predict, run.test_loader.epoch(0))
     if is_single:
         accuracy(single, labels)
         clock.run.stop()
-    tta = evaluate_logits(evaluation, model, batches, context.runtime, single, run.prepared.predict)
+    tta = evaluate_logits(tta_of(evaluation), run.predict, run.test_loader.epoch(0), single)
     tta_accuracy = accuracy(tta, labels)
     if not is_single:
         clock.run.stop()

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from fastcifar.config.registry import REGISTRIES
 from fastcifar.data.cifar10 import CHANNELS, IMAGE_SIZE
 from fastcifar.errors import UserError, reason
-from fastcifar.evaluation.logits import evaluate_logits, predict_logits
+from fastcifar.evaluation.logits import evaluate_logits, predict_logits, predictor
 from fastcifar.models.build import build_model
 from fastcifar.models.hooks import before_step
 from fastcifar.optim.rates import set_lr
@@ -29,7 +29,8 @@ def try_components(context: RunContext) -> None:
     """Raises UserError, naming the component, if one of the user's cannot take its part in the run.
 
     Does nothing if all components are ours. Else it tries a small copy of the run on the CPU: forward and backward at
-    every image size, two steps of the optimiser, its state, the evaluation, some steps of the schedule, the FLOPs.
+    every image size, two steps of the optimiser, its state, some steps of the schedule, the FLOPs; and the evaluation,
+    on the device of the run.
     Leaves torch's random numbers as they were.
     """
     config = context.config
@@ -127,10 +128,12 @@ def _try_steps(context: RunContext, model: nn.Module, images: list[Tensor]) -> N
 
 
 def _try_evaluation(context: RunContext, model: nn.Module) -> None:
-    runtime = Runtime(torch.device("cpu"), torch.float32, 1)
     images, labels = torch.randn(IMAGES, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), torch.zeros(IMAGES, dtype=torch.int64)
     with _explained(context, "model"), torch.inference_mode():
         _logits(context, model.eval(), images)
+    device = context.runtime.device  # an evaluation that mixes it with the CPU would fail at the end of the run
+    predict = predictor(copy.deepcopy(model).to(device), Runtime(device, torch.float32, 1))
+    batches = [(images.to(device), labels.to(device))]
     with _explained(context, "evaluation"):
-        logits, _ = predict_logits(model, [(images, labels)], runtime)
-        evaluate_logits(context.config.evaluation, model, [(images, labels)], runtime, logits)
+        logits, _ = predict_logits(predict, batches)
+        evaluate_logits(context.config.evaluation, predict, batches, logits)

@@ -19,6 +19,7 @@ from fastcifar.training.context import RunContext
 from fastcifar.training.fingerprint import fingerprints
 from fastcifar.training.loop import Steps, training_steps
 from fastcifar.training.prepared import PreparedTraining
+from fastcifar.training.results import final_weights
 
 
 def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) -> str:
@@ -93,7 +94,7 @@ def _training_difference(steps: Steps, loader: Loader, losses: list[float], weig
             if loss != before:
                 return f"the loss of step {step.number} is {loss!r}, was {before!r}"
             bar.update(step.number + 1)
-    found = weights_sha256(model.state_dict())
+    found = weights_sha256(final_weights(model))
     if len(losses) < context.total or found == weights:
         return None
     return f"the weights are {found[:12]}, were {weights[:12]}, though no loss differs"

@@ -56,6 +56,31 @@ def test_whitening_equals_a_patch_by_patch_reference(model: SpeedNet) -> None:
     assert torch.equal(model.stem.weight[:12], -model.stem.weight[12:])
 
 
+def test_sums_of_chunks_keep_their_bits(model: SpeedNet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded runs rest on them: products of 500 images in float32, summed in order in float64."""
+    seen: list[torch.Tensor] = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: seen.append(matrix.clone()) or eigh(matrix))
+    images = random_images(1200, 6)
+    model.whiten(images)
+    expected = torch.zeros(12, 12, dtype=torch.float64)
+    for chunk in (images[:500], images[500:1000], images[1000:]):
+        patches = F.unfold(chunk, 2).transpose(1, 2).reshape(-1, 12)
+        expected += patches.T @ patches
+    assert torch.equal(seen[0], expected / (1200 * 25))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("of_model", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_images_for_whitening_may_be_on_any_device(model: SpeedNet, device: str, of_model: str) -> None:
+    images = random_images()
+    model.whiten(images)
+    expected = model.stem.weight.clone()
+    model.to(of_model).whiten(images.to(device))
+    covariances = [w.flatten(1).T.cpu() @ w.flatten(1).cpu() for w in (model.stem.weight, expected)]  # signs may differ
+    torch.testing.assert_close(*covariances, rtol=1e-3, atol=1e-3)
+
+
 def test_whitened_patches_are_uncorrelated_with_unit_variance(model: SpeedNet) -> None:
     images = random_images()
     before = np.cov(all_patches(images), rowvar=False)

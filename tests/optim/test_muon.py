@@ -2,16 +2,18 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastcifar.models.build import build_model
 from fastcifar.models.resnet import ResNetConfig
 from fastcifar.models.speednet import SpeedNetConfig
-from fastcifar.optim.muon import Muon, MuonConfig, orthogonalise
+from fastcifar.optim.muon import Muon, MuonConfig, _orthogonalised, orthogonalise, products_dtype
 from fastcifar.optim.rates import set_lr
 from fastcifar.optim.sgd import SgdConfig
 
@@ -46,6 +48,92 @@ def test_large_singular_values_end_in_the_stated_band(rows: int, columns: int, s
     large = relative > {3: 0.017, 5: 0.0015}[steps]
     assert ((found > 0.64) & (found < 1.21))[large].all()
     assert (found <= relative * 3.4445**steps + 1e-3).all()
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("steps", [3, 5])
+@pytest.mark.parametrize("shape", [(2, 64, 576), (1, 128, 128), (3, 96, 24)])
+def test_products_in_bfloat16_stay_in_the_band(shape: tuple[int, int, int], steps: int, device: str) -> None:
+    """Singular values from 1 down to 1e-4 of the largest: rounding must not make the small ones explode."""
+    u, _, vt = torch.linalg.svd(noise(*shape), full_matrices=False)
+    s = torch.logspace(0, -4, min(shape[1:]))
+    updates = ((u * s) @ vt).to(device)
+    turned = orthogonalise(updates, steps, torch.bfloat16)
+    assert turned.dtype == torch.float32
+    inner = (u.mT @ turned.cpu() @ vt.mT).diagonal(dim1=1, dim2=2)
+    large = s / s.norm() > {3: 0.1, 5: 0.02}[steps]
+    assert ((inner > 0.55) & (inner < 1.25))[:, large].all()
+    assert torch.linalg.matrix_norm(turned, 2).max() < 1.25
+    exact = orthogonalise(updates, steps, torch.float32)
+    assert torch.cosine_similarity(turned.flatten(1), exact.flatten(1)).min() > 0.98
+
+
+def test_where_products_are_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda:1")
+    capabilities = {cuda: (8, 0)}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capabilities.__getitem__)
+    assert products_dtype(torch.float32, cuda) == torch.bfloat16
+    assert products_dtype(torch.float32, cpu) == products_dtype(torch.bfloat16, cpu) == torch.float32
+    assert products_dtype(torch.float64, cpu) == torch.float64
+    capabilities[cuda] = (7, 5)
+    assert products_dtype(torch.float16, cuda) == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_filters_in_half_follow_those_in_float32(dtype: torch.dtype, device: str) -> None:
+    shapes = [(8, 4, 3, 3), (8, 4, 3, 3), (40, 3, 3, 3)]
+    start = [noise(*shape, seed=i).to(device, memory_format=torch.channels_last) for i, shape in enumerate(shapes)]
+    found: list[list[torch.Tensor]] = []
+    for kind in (dtype, torch.float32):
+        filters = [w.to(kind).requires_grad_() for w in start]
+        muon = Muon(filters, lr=torch.tensor(0.3, device=device), momentum=0.6, steps=3)
+        for step in range(3):
+            for i, w in enumerate(filters):
+                w.grad = noise(*w.shape, seed=10 * step + i).to(w)
+            muon.step()
+        assert {muon.state[w]["velocity"].dtype for w in filters} == {kind}
+        assert {w.dtype for w in filters} == {kind}
+        found.append([w.detach().float() for w in filters])
+    for half, full in zip(*found, strict=True):
+        assert (half - full).norm() < 0.02 * full.norm()
+
+
+class Calls(TorchDispatchMode):
+    """Counts the operations that compute something, each of which is a kernel or a few on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_operations_does_not_grow_with_that_of_the_filters(dtype: torch.dtype) -> None:
+    counts = []
+    for number in (2, 5):
+        filters = [noise(4, 4, 3, 3).to(dtype, memory_format=torch.channels_last) for _ in range(number)]
+        muon = Muon([w.requires_grad_() for w in filters], lr=torch.tensor(0.1))
+        for w in filters:
+            w.grad = torch.ones_like(w)
+        muon.step()
+        with Calls() as calls:
+            muon.step()
+        assert not any("_local_scalar_dense" in name for name in calls.names)  # nothing is read on the host
+        counts.append(len(calls.names))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 3, 3), (64, 3, 3, 3)])
+def test_updates_have_the_memory_order_of_channels_last_filters(shape: tuple[int, ...]) -> None:
+    """Where it differs torch._foreach_* starts a kernel for each tensor."""
+    updates = [noise(*shape, seed=i).contiguous(memory_format=torch.channels_last) for i in range(2)]
+    for several in (updates, updates[:1]):
+        assert [u.stride() for u in _orthogonalised(several, 3)] == [u.stride() for u in several]
 
 
 def test_a_batch_equals_one_matrix_at_a_time() -> None:
