@@ -39,7 +39,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
     """Timed repetitions of each case, after one warm-up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -202,7 +202,7 @@ def main(arguments: list[str]) -> None:
         "outputs": OUTPUTS,
         "cases": found,
     }
-    m.finish(result, table_of(result), options.out or m.result_path(result, manifest.dataset))
+    m.finish(result, table_of(result), m.result_path(result, manifest.dataset, options.out))
 
 
 def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:

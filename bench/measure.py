@@ -102,9 +102,11 @@ def device_name(result: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", result["hardware"]["gpu"].lower()).strip("-")
 
 
-def result_path(result: dict[str, Any], subject: str) -> Path:
-    """`<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/."""
-    return RESULTS / f"{result['what']}-{subject}-{device_name(result)}-n{result['n']}.json"
+def result_path(result: dict[str, Any], subject: str, out: Path | None = None) -> Path:
+    """`out`, or `<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/ or in the folder `out`."""
+    if out is not None and not out.is_dir():
+        return out
+    return (out or RESULTS) / f"{result['what']}-{subject}-{device_name(result)}-n{result['n']}.json"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

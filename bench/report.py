@@ -105,9 +105,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _time_to_accuracy_note(result: dict[str, Any]) -> str:
     clock = ", ".join(f"{name.removesuffix('_s')} {ranged(one)} s" for name, one in result["clock"].items())
     flops = f", {result['flops'] / 1e12:,.1f} TFLOP per run" if result.get("flops") else ""
+    sources = ""
+    if "clock_from" in result:
+        places = ", ".join(f"{name.removesuffix('_s')} {place}" for name, place in result["clock_from"].items())
+        same = {True: "equal", False: "DIFFERENT", None: "not compared"}[result["same_bits"]]
+        sources = f" Clocks from: {places}; weights of a seed are {same} in both."
     return (
         f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Median clocks: {clock}. "
-        f"{result['fraction_at_target']:.0%} of the runs reach {result['target']:.0%}."
+        f"{result['fraction_at_target']:.0%} of the runs reach {result['target']:.0%}.{sources}"
     )
 
 
