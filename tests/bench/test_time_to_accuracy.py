@@ -18,8 +18,8 @@ def record(seed: int, single: float, tta: float, evaluation: str = "flip_tta", r
     return {
         "recipe": "cpu90", "seed": seed, "dataset": "cifar10", "dataset_sha256": "f" * 64, "epochs": 5, "steps": 500,
         "parameters": 1000, "flops": 2e13, "device": "cpu", "amp": "float32", "cpu_kernels": "winograd",
-        "hardware": {"cpu": "x", "threads": 2}, "versions": {"torch": "2"}, "code_revision": "abc", "evaluation": evaluation,
-        "test_accuracy": single, "test_accuracy_tta": tta,
+        "hardware": {"cpu": "x", "threads": 2}, "versions": {"torch": "2"}, "code_revision": "abc",
+        "evaluation": evaluation, "test_accuracy": single, "test_accuracy_tta": tta,
         "clock": {"train_s": run_s - 1, "run_s": run_s, "process_s": run_s + 1},
     }  # fmt: skip
 
