@@ -10,7 +10,8 @@ from fastcifar.config.toml import to_toml
 
 WIDTH_STEP = 32
 """Widths are multiples of it, as tensor cores and our kernels want."""
-SMALLEST, LARGEST = 16, 32
+SMALLEST = 16
+"""Side of an image, as in `Config.resolution`."""
 
 
 def _epochs(config: Config) -> Iterator[Config]:
@@ -20,17 +21,17 @@ def _epochs(config: Config) -> Iterator[Config]:
 
 def _resolution(config: Config) -> Iterator[Config]:
     """The small images for longer or shorter, the smallest left out, and the last stage smaller."""
-    stages = config.resolution
+    *small, (end, size) = config.resolution
     for factor in (1.2, 0.8):
-        ends = [min(0.95, round(end * factor, 3)) for end, _ in stages[:-1]]
-        if all(a < b for a, b in pairwise(ends)):
-            yield _with_stages(config, [*zip(ends, (size for _, size in stages), strict=False), stages[-1]])
-    if len(stages) > 1:
-        yield _with_stages(config, stages[1:])
-    for smaller in (4, 8):
-        size = stages[-1][1] - smaller
-        if size >= max(SMALLEST, config.model.min_image_size) and all(side < size for _, side in stages[:-1]):
-            yield _with_stages(config, [*stages[:-1], (1.0, size)])
+        ends = [min(0.95, round(end * factor, 3)) for end, _ in small]
+        if small and all(a < b for a, b in pairwise(ends)):
+            yield _with_stages(config, [*zip(ends, (side for _, side in small), strict=True), (end, size)])
+    if small:
+        yield _with_stages(config, [*small[1:], (end, size)])
+    for fewer in (4, 8):
+        last = size - fewer
+        if last >= max(SMALLEST, config.model.min_image_size) and all(side < last for _, side in small):
+            yield _with_stages(config, [*small, (end, last)])
 
 
 def _with_stages(config: Config, stages: Any) -> Config:
@@ -51,7 +52,8 @@ def _width(wanted: float) -> int:
     return max(WIDTH_STEP, round(wanted / WIDTH_STEP) * WIDTH_STEP)
 
 
-def _with_widths(config: Config, *widths: int) -> Config:
+def _with_widths(config: Config, first: int, *others: int) -> Config:
+    widths: tuple[int, ...] = (first, *others)
     model: Any = config.model
     return replace(config, model=replace(model, widths=widths, logit_scale=1 / widths[-1]))
 

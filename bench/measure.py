@@ -1,5 +1,6 @@
 """Shared by all benchmarks: statistics of repetitions, the machine's description, tables, result files."""
 
+import hashlib
 import json
 import re
 import statistics
@@ -84,6 +85,14 @@ def power_cap() -> float | None:
         return float(printed.splitlines()[torch.cuda.current_device()])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None
+
+
+def source_digest(*folders: str) -> str:
+    """SHA-256 of the Python files in these folders of the project; unlike the revision it sees uncommitted changes."""
+    root, found = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def described(runtime: Runtime) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Options:
     device: Device = "auto"
     """Device to train on."""
     quick: bool = False
-    """A small network and two steps, to check that the benchmark works."""
+    """A small network, one image size and two steps, to check that the benchmark works."""
 
 
 def main(arguments: list[str]) -> None:
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     steps = 2 if options.quick else options.steps
     check_out(options.out)
     runtime = select_runtime(config)
-    sizes = sorted({size for _, size in config.resolution})
+    sizes = sorted({size for _, size in config.resolution})[: 1 if options.quick else None]
     result = {
         "what": "profile",
         "dataset": load_manifest(options.data).dataset,

@@ -28,6 +28,8 @@ from fastcifar.runtime.device import select_runtime
 FINALISTS = 3
 """Candidates that are trained with more seeds in the time that is left."""
 MOST_SEEDS = 20
+SLACK = 1.05
+"""How much slower than the best a candidate must be to be dropped: a single run varies by a few percent."""
 Train = Callable[[Config, int], dict[str, Any]]
 
 
@@ -131,7 +133,7 @@ class Search:
         for seed in range(self.options.seeds):
             if not self._train(one, seed, train):
                 return
-            if best is not None and one.seconds >= best.seconds and one.mean <= best.mean:
+            if best is not None and one.seconds > SLACK * best.seconds and one.mean <= best.mean:
                 one.state = "dropped"
                 break
         self._report(one)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.measure import Table, check_out, check_runs, mean_interval, result_path
+from bench.measure import Table, check_out, check_runs, mean_interval, result_path, source_digest
 from bench.training import Device, Train, in_one_process, in_own_processes, recipe_config
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
@@ -130,7 +130,8 @@ def partial_path(subject: str, data: Path) -> Path:
     Raises UserError if `data` is not prepared.
     """
     digests = "-".join(split.sha256[:12] for split in load_manifest(data).splits.values())
-    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{digests}-{code_revision()}.json"
+    code = f"{code_revision()}-{source_digest('fastcifar')[:12]}"  # the revision may be unknown
+    return Path(tempfile.gettempdir()) / f"fastcifar-{subject}-{digests}-{code}.json"
 
 
 def load_partial(path: Path, kind: str = "runs") -> list[dict[str, Any]]:
