@@ -71,10 +71,17 @@ def main(arguments: list[str]) -> None:
     options = parse(Options, arguments, prog="python -m bench gpu")
     names = _chosen(options)
     deadline = time.monotonic() + 60 * options.minutes
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the stage as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends the stage as Ctrl-C does
+    try:
+        _end(_run(options, names, deadline))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(options: Options, names: Sequence[str], deadline: float) -> StageRunner:
     print(table_line("stage", "state", "seconds", "result"), flush=True)
     scale = options.minutes / PLANNED_MINUTES
-    found = execute(_environment(options), min(deadline - time.monotonic(), max(30.0, scale * LIMITS_S["environment"])))
+    found = execute(_environment(options), min(60 * options.minutes, max(30.0, scale * LIMITS_S["environment"])))
     facts = found["result"]
     if found["exit_code"] == EXIT_USER:
         raise UserError(found["headline"].removeprefix("error: "))
@@ -85,19 +92,17 @@ def main(arguments: list[str]) -> None:
     identity = {
         "device_name": facts.get("device_name"),
         "code_revision": facts.get("code_revision"),
-        "source_sha256": source_digest(
-            "fastcifar", "bench", "tests"
-        ),  # the revision is unknown outside a checkout and ignores changes
+        "source_sha256": source_digest("fastcifar", "bench", "tests"),  # the revision may be unknown
         "dataset_sha256": load_manifest(data).content_sha256,
         "quick": quick,
     }
     runner = StageRunner(out / f"gpu-{identity['device_name'] or 'unknown'}", deadline, identity)
     runner.keep(found)
-    stages = planned(setting, deadline)
+    stages = planned(setting)
     for name in names:
         if name != found["stage"]:
             runner.run(stages[name])
-    _end(runner)
+    return runner
 
 
 def _end(runner: StageRunner) -> None:
@@ -152,7 +157,7 @@ def _data(options: Options, quick: bool, deadline: float) -> Path:
     return folder
 
 
-def planned(setting: Setting, deadline: float) -> dict[str, Stage]:
+def planned(setting: Setting) -> dict[str, Stage]:
     """The stages by name; the arguments of some depend on the seconds that they get."""
     commands: dict[str, Callable[[float], Sequence[object]]] = {
         "kernel-bits": _bench(setting, "kernel_bits"),
