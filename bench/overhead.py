@@ -31,7 +31,7 @@ from fastcifar.runtime.device import Runtime, default_recipe, select_runtime
 from fastcifar.runtime.threads import apply_threads
 from fastcifar.training import trainer
 from fastcifar.training.context import RunContext
-from fastcifar.training.loop import Step, training_steps
+from fastcifar.training.loop import EagerSteps, Step, Steps, training_steps
 from fastcifar.training.step import TrainStep
 
 WARM_UP = 2  # steps before the timed ones
@@ -129,8 +129,9 @@ def _empty_training_steps() -> Iterator[None]:
         trainer.training_steps = original
 
 
-def _empty_steps(context: RunContext, step_once: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
+def _empty_steps(steps: Steps, loader: Loader, first: int = 0) -> Iterator[Step]:
     """Steps without training, with half of the predictions correct, so that the trainer does not stop the run."""
+    context, step_once = steps.context, steps.train_step
     device, schedule = context.runtime.device, context.config.schedule
     loss, num_correct = torch.ones((), device=device), torch.tensor(context.config.batch_size // 2, device=device)
     for number in range(first, context.total):
@@ -144,9 +145,10 @@ def step_seconds(config: Config, runtime: Runtime, size: int, runs: int) -> list
     context = RunContext(dataclasses.replace(config, resolution=((1.0, size),)), runtime)
     taken: list[float] = []
     with apply_threads(runtime), context.open("train") as loader:
-        model = context.new_model(loader)
+        model = context.initial_model(loader)
         optimizer = config.optimizer.build(model, config.batch_size)
-        steps = training_steps(context, TrainStep(model, optimizer, runtime, config.label_smoothing), loader)
+        train_step = TrainStep(model, optimizer, runtime, config.label_smoothing)
+        steps = training_steps(EagerSteps(context, train_step), loader)
         for number in range(WARM_UP + runs):
             runtime.synchronise()
             start = time.perf_counter()

@@ -43,13 +43,17 @@ def hash64(key, counter):
     return x ^ (x >> SHIFT_31)
 
 
-def hash64_tensor(key: int, counter: Tensor) -> Tensor:
-    """`hash64` by tensor operations, on any device; `key` in [0, 2**64). An int64 tensor holds the bits of uint64."""
+def hash64_tensor(key: int | Tensor, counter: Tensor) -> Tensor:
+    """`hash64` by tensor operations, on any device, without a copy from the host; an int64 tensor of `counter`'s bits.
+
+    `counter` int64, and `key` an int in [0, 2**64) or int64, of shapes that broadcast: int64 holds the bits of uint64.
+    """
 
     def mixed(x: Tensor, shift: int) -> Tensor:
         return x ^ ((x >> shift) & ((1 << (64 - shift)) - 1))  # torch shifts the sign in; the mask takes it out
 
-    golden, mix_1, mix_2, start = np.array([GOLDEN, MIX_1, MIX_2, key], np.uint64).view(np.int64).tolist()
+    golden, mix_1, mix_2 = np.array([GOLDEN, MIX_1, MIX_2]).view(np.int64).tolist()
+    start = key if isinstance(key, Tensor) else int(np.array(key, np.uint64).view(np.int64))
     return mixed(mixed(mixed((counter + 1) * golden + start, 30) * mix_1, 27) * mix_2, 31)
 
 
@@ -63,6 +67,11 @@ def stream_key(seed: int, purpose: Purpose, epoch: int = 0) -> np.uint64:
     for part in (seed, int(purpose), epoch):
         key = hash64(key, np.full(1, part, np.uint64))
     return key[0]
+
+
+def stream_key_tensor(seed: Tensor, purpose: Tensor, epoch: Tensor) -> Tensor:
+    """`stream_key` by tensor operations: int64 tensors on one device, of shapes that broadcast, with uint64 bits."""
+    return hash64_tensor(hash64_tensor(hash64_tensor(0, seed), purpose), epoch)
 
 
 def random_order(samples: int, seed: int, epoch: int) -> np.ndarray:

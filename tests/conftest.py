@@ -1,12 +1,14 @@
-"""A prepared synthetic set, a configuration that learns it in a second, a finished run, and the command line."""
+"""A prepared synthetic set, a configuration that learns it in a second, a finished run, GPUs, the command line."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fastcifar.__main__ import main
 from fastcifar.cli.console import run_command
@@ -67,6 +69,54 @@ def finished(tiny: Config) -> Run:
     config = replace(tiny, evaluate_every=2, evaluation=FlipTta())
     folder, record = train(config)
     return Run(config, folder, record)
+
+
+@dataclass(frozen=True)
+class FakeGpu:
+    """What torch says of a GPU that is not there."""
+
+    name: str = "NVIDIA H100"
+    capability: tuple[int, int] = (9, 0)
+    free: int = 70 * 2**30
+    total: int = 80 * 2**30
+    reserved: int = 0
+    has_bfloat16: bool = True
+
+
+@pytest.fixture
+def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes torch see GPUs, given as fields of `FakeGpu`, the first as the current one. They compute nothing."""
+
+    def install(*fields: dict[str, Any], built_for: str = "sm_75 sm_80 sm_86 sm_90a sm_100 compute_120") -> None:
+        gpus, current = [FakeGpu(**each) for each in fields], 0
+
+        def of(device: Any = None) -> FakeGpu:
+            index = device if isinstance(device, int) else torch.device(device or "cuda").index
+            return gpus[current if index is None else index]
+
+        @contextlib.contextmanager
+        def use(device: torch.device) -> Iterator[None]:
+            nonlocal current
+            before, current = current, device.index
+            yield
+            current = before
+
+        functions = {
+            "is_available": lambda: bool(gpus),
+            "device_count": lambda: len(gpus),
+            "current_device": lambda: current,
+            "device": use,
+            "get_arch_list": built_for.split,
+            "get_device_name": lambda device=None: of(device).name,
+            "get_device_capability": lambda device=None: of(device).capability,
+            "is_bf16_supported": lambda: of().has_bfloat16,
+            "mem_get_info": lambda device=None: (of(device).free, of(device).total),
+            "memory_reserved": lambda device=None: of(device).reserved,
+        }
+        for name, function in functions.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+    return install
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastcifar.rng import Purpose, generator, hash64, random_order, seeded, stream_key, torch_seed
+from fastcifar.rng import (
+    Purpose,
+    generator,
+    hash64,
+    hash64_tensor,
+    random_order,
+    seeded,
+    stream_key,
+    stream_key_tensor,
+    torch_seed,
+)
 
 uint64 = st.integers(0, 2**64 - 1)
 
@@ -25,6 +35,22 @@ def published_splitmix64(state: int, steps: int) -> int:
 def test_hash_is_splitmix64(key: int, counter: int):
     hashed = hash64(np.array([key], np.uint64), np.array([counter], np.uint64))
     assert int(hashed[0]) == published_splitmix64(key, counter + 1)
+
+
+def tensor(*values: int) -> torch.Tensor:
+    """int64 with the bits of `values`."""
+    return torch.from_numpy(np.array(values, np.uint64).view(np.int64))
+
+
+@given(st.lists(uint64, min_size=2, max_size=2), st.lists(uint64, min_size=3, max_size=3))
+def test_hashes_and_keys_as_tensors(keys: list[int], counters: list[int]):
+    expected = [hash64(np.array([key], np.uint64), np.array(counters, np.uint64)).view(np.int64) for key in keys]
+    found = hash64_tensor(tensor(*keys)[:, None], tensor(*counters))
+    assert found.tolist() == np.stack(expected).tolist()
+    assert torch.equal(hash64_tensor(keys[0], tensor(*counters)), found[0])
+    for purpose in Purpose:
+        of_epochs = stream_key_tensor(tensor(keys[0])[0], torch.tensor(purpose), tensor(*counters))
+        assert torch.equal(of_epochs, tensor(*(int(stream_key(keys[0], purpose, epoch)) for epoch in counters)))
 
 
 def test_first_outputs_for_seed_0_are_the_published_ones():

@@ -24,12 +24,12 @@ from fastcifar.optim.rates import set_lr
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
-from fastcifar.runtime.threads import apply_threads
+from fastcifar.runtime.threads import run_settings
 from fastcifar.training.clock import Stopwatch
 from fastcifar.training.context import RunContext
+from fastcifar.training.prepared import PreparedTraining
 from fastcifar.training.step import TrainStep
 from fastcifar.training.steps import lr_scale, resolution
-from fastcifar.training.warm_up import compile_kernels
 
 Kind = Literal["exponential", "linear"]
 DIVERGED = 4.0
@@ -85,11 +85,11 @@ def lr_range_test(
     """
     rates = rates_of(kind, start, end, iterations)
     size = _size_at_peak(config)
-    config = replace(config, resolution=((1.0, size),))
+    config = replace(config, resolution=((1.0, size),), graph=False)
     runtime = select_runtime(config)
-    with apply_threads(runtime), seeded(config.seed, Purpose.DROPOUT):
+    with run_settings(runtime, deterministic=config.deterministic), seeded(config.seed, Purpose.DROPOUT):
         context = RunContext(config, runtime)
-        compile_kernels(runtime, {size})
+        PreparedTraining(context)  # compiles and checks the kernels
         watch = Stopwatch(runtime.synchronise)
         watch.start()
         losses, diverged = _train(context, rates)
@@ -110,7 +110,7 @@ def _train(context: RunContext, rates: np.ndarray) -> tuple[np.ndarray, bool]:
     """Losses of a new network at one batch per rate, as `sweep` returns them."""
     config = context.config
     with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
-        model = context.new_model(loader)
+        model = context.initial_model(loader)
         before_step(model, 0, context.steps_per_epoch)
         optimizer = config.optimizer.build(model, config.batch_size)
         train_step = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)

@@ -8,28 +8,26 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import config, types
-from numba.core import cgutils
 
 from fastcifar.runtime.numba_cuda import import_numba_cuda
 
 PAIR, WORD = ir.VectorType(ir.IntType(64), 2), ir.IntType(32)
 
 load16: Any
-"""load16(words, index): the tuple (words[index], words[index + 1]) of a uint64 array, at a multiple of 16 bytes."""
+"""load16(words, index): the tuple (words[index], words[index + 1]) of a uint64 pointer, at a multiple of 16 bytes."""
 store16: Any
 """store16(words, index, low, high): sets words[index] and words[index + 1], at a multiple of 16 bytes."""
 float_bits: Any
 """float_bits(value): the bit pattern of a float32 as uint32."""
 
 
-def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    data = cgutils.create_struct_proxy(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [index]), PAIR.as_pointer())
+def _address(builder: Any, words: Any, index: Any) -> Any:
+    return builder.bitcast(builder.gep(words, [index]), PAIR.as_pointer())
 
 
 def _load16(typing_context: Any, words: Any, index: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pair = builder.load(_address(context, builder, signature.args[0], *arguments), align=16)
+        pair = builder.load(_address(builder, *arguments), align=16)
         parts = [builder.extract_element(pair, WORD(i)) for i in range(2)]
         return context.make_tuple(builder, signature.return_type, parts)
 
@@ -38,11 +36,11 @@ def _load16(typing_context: Any, words: Any, index: Any) -> Any:
 
 def _store16(typing_context: Any, words: Any, index: Any, low: Any, high: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index, low, high = arguments
+        words, index, low, high = arguments
         pair = ir.Constant(PAIR, ir.Undefined)
         for i, word in enumerate((low, high)):
             pair = builder.insert_element(pair, word, WORD(i))
-        builder.store(pair, _address(context, builder, signature.args[0], array, index), align=16)
+        builder.store(pair, _address(builder, words, index), align=16)
         return context.get_dummy_value()
 
     return types.void(words, types.int64, types.uint64, types.uint64), code

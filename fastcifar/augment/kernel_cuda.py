@@ -4,33 +4,27 @@ A block produces one image. Its 192 threads load the 3072 bytes into shared memo
 16 bytes of the output at a time. The arithmetic, integers and one fused multiply-add, is the same as on the CPU, so the
 bits equal those of `reference.py`.
 
-Everything that changes from step to step is read from GPU memory, so one captured launch serves a whole run. Every
-function the kernel calls is inlined before numba types it, so that compiling to PTX needs no driver.
+What changes from step to step, and the seed, are read from GPU memory, so one captured launch serves several runs.
+Every function the kernel calls is inlined before numba types it, so that compiling to PTX needs no driver.
+`launch_cuda.py` loads and launches it.
 """
 
-import warnings
 from collections.abc import Callable
-from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from fastcifar import rng
 from fastcifar.augment import pixel
 from fastcifar.augment.cuda_intrinsics import float_bits, load16, store16
+from fastcifar.augment.launch_cuda import ALTERNATING, NONE, RANDOM, THREADS
 from fastcifar.augment.pixel import BFLOAT16, FLOAT16, FLOAT32
-from fastcifar.augment.transform import DTYPE_CODES, crop_size
-from fastcifar.config import AugmentConfig
+from fastcifar.augment.transform_device import EPOCH, POSITION, SEED
 from fastcifar.data.cifar10 import CHANNELS, IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.rng import Purpose
 from fastcifar.runtime.numba_cuda import import_numba_cuda
 
 WORDS = IMAGE_BYTES // 8  # 64-bit words of an image
-THREADS = WORDS // 2
-NONE, RANDOM, ALTERNATING = 0, 1, 2
-FLIPS = {"none": NONE, "random": RANDOM, "alternating": ALTERNATING}
 AUGMENT, FLIP = np.uint64(Purpose.AUGMENT), np.uint64(Purpose.FLIP)
 ZERO, ONE, TWO, THIRTY_TWO = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(32)
 LOW_HALF, LOW_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFF)
@@ -110,12 +104,14 @@ def _average(tile, y, x, channel, size, shift_y, shift_x, flipped, reflect):
 
 
 @inlined
-def _load(thread, position, tile, geometry, stored, indices, sample_ids, state, seed, pad, crop_size, flip, cutout):
+def _load(thread, image, tile, geometry, stored, indices, sample_ids, state, pad, crop_size, flip, cutout):
     """A thread's load: 16 bytes of the stored image into `tile`. Thread 0 also draws the augmentation."""
+    position = state[POSITION] + image
     low, high = load16(stored, indices[position] * WORDS + 2 * thread)
     tile[2 * thread], tile[2 * thread + 1] = low, high
     if thread == 0:  # hashing costs as much as a few pixels, so one thread does it for the block
-        _draw(geometry, seed, np.uint64(state[0]), np.uint64(sample_ids[position]), pad, crop_size, flip, cutout)
+        epoch, seed, sample = np.uint64(state[EPOCH]), np.uint64(state[SEED]), np.uint64(sample_ids[position])
+        _draw(geometry, seed, epoch, sample, pad, crop_size, flip, cutout)
 
 
 def _build_store(dtype: int, wide: bool) -> Any:
@@ -163,84 +159,34 @@ def _build_store(dtype: int, wide: bool) -> Any:
     return store
 
 
-def _build(dtype: int, wide: bool) -> Callable[..., None]:
+def build(dtype: int, wide: bool) -> Callable[..., None]:
+    """The kernel, not compiled; launch it with one block of THREADS per image."""
     store = _build_store(dtype, wide)
 
     def augment(
         stored,  # uint64 (n * 384,): the images, at an address that is a multiple of 16
-        indices, sample_ids,  # int64 (at least state[1] + b,): positions in `stored`; data-set indices for the draws
-        state,  # int64 (2,): the epoch, and the position in `indices` and `sample_ids` of the first image
-        seed,  # uint64
-        pad, reflect,  # int32: 0 to 16 pixels on each side; bool: by reflection instead of with zeros
-        crop_size,  # int32: `size`, or 32 for area averages
-        flip, cutout, size,  # int32: one of FLIPS; side of the hole in pixels at 32, or 0; side of the output
+        indices, sample_ids,  # int64 (at least b after the position,): positions in `stored`; data-set indices
+        state,  # int64 (3,): epoch, position in `indices` and `sample_ids` of the first image, seed (bits of uint64)
         scale_and_bias,  # float32 (6,): three of each
         out,  # b * 3 * size**2 values: uint64, at a multiple of 16 bytes, if `wide`; else bits as uint32 or uint16
+        pad, reflect,  # 0 to 16 pixels on each side; 1: by reflection, 0: with zeros
+        crop_size,  # `size`, or 32 for area averages
+        flip, cutout, size,  # one of FLIPS; side of the hole in pixels at 32, or 0; side of the output
     ):  # fmt: skip
         tile = cuda.shared.array(WORDS, np.uint64)
         geometry = cuda.shared.array(5, np.int32)
         thread, image = np.int32(cuda.threadIdx.x), cuda.blockIdx.x
-        first = state[1]
-        _load(
-            thread,
-            first + image,
-            tile,
-            geometry,
-            stored,
-            indices,
-            sample_ids,
-            state,
-            seed,
-            pad,
-            crop_size,
-            flip,
-            cutout,
-        )
+        _load(thread, image, tile, geometry, stored, indices, sample_ids, state, pad, crop_size, flip, cutout)
         cuda.syncthreads()
         store(thread, image, tile, geometry, reflect, crop_size, cutout, size, scale_and_bias, out)
 
     return augment
 
 
-@cache
-def kernel(dtype: int, wide: bool) -> Any:
-    """The kernel `augment`, compiled at its first launch. Launch it with one block of THREADS per image."""
-    return cuda.jit(_build(dtype, wide))
+def signature(dtype: int, wide: bool) -> tuple[Any, ...]:
+    """The numba types of the kernel's parameters: plain pointers for the arrays, and int32."""
+    from numba import types
 
-
-def is_wide(dtype: int, size: int) -> bool:
-    """Whether an image is a multiple of 16 bytes, so that it can be stored 16 bytes at a time."""
-    return CHANNELS * size * size * (4 if dtype == FLOAT32 else 2) % 16 == 0
-
-
-@lru_cache(maxsize=64)
-def _configured(dtype: int, wide: bool, blocks: int, stream: int) -> Any:
-    # cached, because numba's new stream object and launch configuration take longer than the launch
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Grid size")  # of less than 128 images
-        return kernel(dtype, wide)[blocks, THREADS, cuda.external_stream(stream)]
-
-
-def launch(
-    out: Tensor, images: Tensor, indices: Tensor, sample_ids: Tensor, state: Tensor, scale_and_bias: Tensor, *,
-    config: AugmentConfig, seed: int,
-) -> None:  # fmt: skip
-    """Queues the kernel on torch's current stream. It allocates nothing, does not wait, and can be captured.
-
-    CUDA tensors, all C-contiguous: `out` (b, size, size, 3) in float32, bfloat16 or float16; `images` uint8 (n, 32, 32,
-    3) at an address that is a multiple of 16; `indices`, `sample_ids`, `state` and `scale_and_bias` as in `_build`. The
-    indices are not checked: an index outside [0, n) reads foreign memory.
-    """
-    count, size = out.shape[:2]
-    if not count:
-        return
-    dtype = DTYPE_CODES[out.dtype]
-    wide = is_wide(dtype, size)
-    words = torch.uint64 if wide else (torch.uint32 if dtype == FLOAT32 else torch.uint16)
-    tensors = (images.view(-1).view(torch.uint64), indices, sample_ids, state, scale_and_bias, out.view(-1).view(words))
-    stored, rows_, samples_, state_, normalise, bits = (cuda.as_cuda_array(tensor, sync=False) for tensor in tensors)
-    _configured(dtype, wide, count, torch.cuda.current_stream().cuda_stream)(
-        stored, rows_, samples_, state_,
-        np.uint64(seed), np.int32(config.pad), config.pad_mode == "reflect", np.int32(crop_size(config, size)),
-        np.int32(FLIPS[config.flip]), np.int32(config.cutout), np.int32(size), normalise, bits,
-    )  # fmt: skip
+    word = types.uint64 if wide else types.uint32 if dtype == FLOAT32 else types.uint16
+    items = (types.uint64, types.int64, types.int64, types.int64, types.float32, word)
+    return (*map(types.CPointer, items), *[types.int32] * 6)

@@ -1,6 +1,7 @@
 """`Transform` for images in a device's memory: the same bits, queued on the device, without work on the host."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -17,17 +18,20 @@ EPOCH, POSITION, SEED = 0, 1, 2
 class DeviceTransform(ABC):
     """A `Transform` on a device. It queues all its work on torch's current stream and never waits for the device."""
 
+    title: ClassVar[str]
+    """What does the work, in messages and records."""
+
     def __init__(self, transform: Transform, device: torch.device) -> None:
         """Takes its configuration, normalisation, seed and output dtype from `transform`."""
         self.config, self.seed, self.dtype, self.device = transform.config, transform.seed, transform.dtype, device
         self._scale_and_bias = torch.from_numpy(np.concatenate([transform.scale, transform.bias])).to(device)
-        self._start = self.new_state()
+        start = np.zeros(3, np.uint64)
+        start[SEED] = self.seed
+        self._start = torch.from_numpy(start.view(np.int64)).to(device)
 
     def new_state(self) -> Tensor:
         """A state int64 (3,) on the device: epoch 0, position 0, and the bits of the transform's seed."""
-        state = np.zeros(3, np.uint64)
-        state[SEED] = self.seed
-        return torch.from_numpy(state.view(np.int64)).to(self.device)
+        return self._start.clone()
 
     def __call__(
         self, images: Tensor, indices: Tensor, sample_ids: Tensor, epoch: int, size: int = IMAGE_SIZE
@@ -38,7 +42,7 @@ class DeviceTransform(ABC):
         [0, 2**63). Raises UserError for another shape, dtype, device or size. The values of `indices` and `sample_ids`
         are not checked, because that would wait for the device: an index outside [0, n) reads foreign memory.
         """
-        state = self._start.clone()
+        state = self.new_state()
         state[:1].fill_(epoch)
         out = torch.empty((len(indices), size, size, CHANNELS), dtype=self.dtype, device=self.device)
         self.into(out, images, indices, sample_ids, state)
@@ -67,3 +71,13 @@ class DeviceTransform(ABC):
         for tensor in (out, images, indices, sample_ids, state):
             if tensor.device.type != self.device.type or not tensor.is_contiguous():
                 raise UserError(f"tensors must be contiguous and on {self.device}, got one on {tensor.device}")
+
+
+def default_transform(device: torch.device) -> type[DeviceTransform] | None:
+    """The CUDA kernel on NVIDIA's GPUs, tensor operations on other devices; None on a CPU, which has its own kernel."""
+    from fastcifar.augment.transform_cuda import CudaTransform
+    from fastcifar.augment.transform_torch import TorchTransform
+
+    if device.type == "cpu":
+        return None
+    return CudaTransform if device.type == "cuda" and torch.version.hip is None else TorchTransform

@@ -10,7 +10,7 @@ import tyro
 
 import fastcifar
 from fastcifar.cli.parsing import parse
-from fastcifar.errors import UserError
+from fastcifar.errors import UserError, reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,21 +30,18 @@ def main(arguments: list[str]) -> None:
 
 def facts(data: Path) -> list[tuple[str, str]]:
     """The lines of the report as (name, value)."""
-    import torch
-
     from fastcifar.config import KERNEL_NAMES, Config
     from fastcifar.runs.record import PACKAGES, code_revision, package_version
     from fastcifar.runtime.device import cpu_name, default_recipe, select_runtime
 
     runtime = select_runtime(Config())
-    gpu = torch.cuda.get_device_name() if runtime.device.type == "cuda" else "none found by torch"
     return [
         ("fastcifar", f"{fastcifar.__version__}, revision {code_revision() or 'unknown'}"),
         ("python", f"{platform.python_version()} in {sys.prefix}"),
         ("system", platform.platform()),
         *((name, package_version(name) or "not installed") for name in PACKAGES),
         ("cpu", f"{cpu_name()}, {os.cpu_count()} cores"),
-        ("gpu", gpu),
+        *(("gpu", gpu) for gpu in gpu_lines()),
         ("device", str(runtime.device)),
         ("amp", str(runtime.dtype).removeprefix("torch.")),
         ("cpu layers", KERNEL_NAMES[runtime.cpu_kernels]),
@@ -52,9 +49,30 @@ def facts(data: Path) -> list[tuple[str, str]]:
         ("recipe", f"{default_recipe()} by default"),
         ("ffcv import", _ffcv()),
         ("cpu kernel", _cpu_kernel()),
-        ("cuda kernel", _cuda_kernel()),
+        ("self-check", _gpu_check()),
         ("data", _data(data)),
     ]
+
+
+def gpu_lines() -> list[str]:
+    """A line for each GPU that torch sees, whether or not it supports it."""
+    import torch
+
+    from fastcifar.runtime.device import gpu_name
+
+    if torch.backends.mps.is_available():
+        return ["mps"]
+    lines = []
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        device = torch.device("cuda", i)
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        try:
+            free, total = (size / 2**30 for size in torch.cuda.mem_get_info(device))
+            memory = f"{free:.1f} of {total:.1f} GiB free"
+        except RuntimeError as error:  # such as a GPU that another process has to itself
+            memory = f"memory unknown: {reason(error)}"
+        lines.append(f"{gpu_name(device)}, compute capability {capability}, {memory}")
+    return lines or ["none found by torch"]
 
 
 def _ffcv() -> str:
@@ -82,14 +100,22 @@ def _cpu_kernel() -> str:
     return "equal to the NumPy reference" if equal else "DIFFERS from the NumPy reference"
 
 
-def _cuda_kernel() -> str:
-    from fastcifar.runtime.numba_cuda import import_numba_cuda
+def _gpu_check() -> str:
+    from fastcifar.errors import RunFailedError
+    from fastcifar.recipes import load_config
+    from fastcifar.runtime.device import select_runtime
+    from fastcifar.training.self_check import self_check
 
+    config = load_config()
+    if not select_runtime(config).is_gpu:
+        return "nothing to check without a GPU"
     try:
-        cuda = import_numba_cuda()
-    except ImportError as error:
-        return f"numba-cuda does not import: {error}"
-    return "numba-cuda sees a GPU" if cuda.is_available() else "numba-cuda is installed, but sees no GPU"
+        findings, paths = self_check(config)
+    except (RunFailedError, RuntimeError) as error:
+        return f"FAILED: {reason(error)}"
+    return (
+        f"FAILED: {'; '.join(findings)}" if findings else f"images by {paths['augmentation']}, steps by {paths['step']}"
+    )
 
 
 def _data(folder: Path) -> str:

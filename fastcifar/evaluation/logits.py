@@ -1,7 +1,7 @@
 """Logits of a network on a whole split, and what is computed from them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -15,7 +15,10 @@ from fastcifar.runtime.device import Runtime
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], runtime: Runtime
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    runtime: Runtime,
+    predict: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Single-view logits float32 (n, classes) and labels int64 (n,), on the CPU.
 
@@ -25,7 +28,7 @@ def predict_logits(
     logits: list[Tensor] = []
     labels: list[Tensor] = []
     for images, batch_labels in batches:
-        logits.append(_predict(model, runtime, images))
+        logits.append((predict or predictor(model, runtime))(images))
         labels.append(batch_labels)
     return torch.cat(logits).cpu(), torch.cat(labels).cpu()
 
@@ -37,18 +40,24 @@ def evaluate_logits(
     batches: Iterable[tuple[Tensor, Tensor]],
     runtime: Runtime,
     single_view: Tensor,
+    predict: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Logits float32 (n, classes) by `evaluation`, on the CPU; `single_view` are those of `predict_logits`.
 
     Raises UserError for logits of another shape and for NaN.
     """
     model.eval()
-    logits = torch.as_tensor(evaluation.logits(partial(_predict, model, runtime), batches, single_view.clone()))
+    logits = torch.as_tensor(evaluation.logits(predict or predictor(model, runtime), batches, single_view.clone()))
     if logits.shape != single_view.shape or (logits.isnan().any() and not single_view.isnan().any()):
         found = "NaN" if logits.shape == single_view.shape else f"logits {tuple(logits.shape)}"
         name, wanted = type(evaluation).__name__, tuple(single_view.shape)
         raise UserError(f"the evaluation {name} gives {found}, but must give numbers {wanted}")
     return logits.float().cpu()
+
+
+def predictor(model: nn.Module, runtime: Runtime) -> Callable[[Tensor], Tensor]:
+    """The logits of a batch."""
+    return partial(_predict, model, runtime)
 
 
 def _predict(model: nn.Module, runtime: Runtime, images: Tensor) -> Tensor:

@@ -27,10 +27,10 @@ def open_loader(
     """
     if kind not in LOADERS:
         raise UserError(f"no loader is called {kind!r}: {choose_one(kind, LOADERS)}")
-    if options.device is not None and options.device.type == "cuda":
-        from fastcifar.loader import cuda
+    if options.on_device:
+        from fastcifar.loader import device
 
-        loader = cuda.CudaStreamLoader if kind == "stream" else cuda.CudaResidentLoader
+        loader = device.DeviceStreamLoader if kind == "stream" else device.DeviceResidentLoader
     else:
         from fastcifar.loader import resident, stream
 

@@ -8,7 +8,9 @@ from fastcifar.errors import UserError
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
+    from fastcifar.augment.transform_device import DeviceTransform
     from fastcifar.config import AugmentOp
 
 LoaderKind = Literal["stream", "resident"]
@@ -32,7 +34,16 @@ class LoaderOptions:
     op: "AugmentOp | None" = None
     """Applied to the batches after the transform; its random draws depend on `seed`."""
     device: "torch.device | None" = None
-    """A CUDA device makes the batches itself, in its own memory. None is the CPU."""
+    """A device other than the CPU makes the batches itself, in its own memory. None is the CPU."""
+    transform: "type[DeviceTransform] | None" = None
+    """What makes the batches on the device. None: the CUDA kernel, or tensor operations where there is no CUDA."""
+    storage: "tuple[Tensor, Tensor] | None" = None
+    """Images uint8 (n, 32, 32, 3) and labels int64 (n,) on the device for a resident loader to fill. None: new ones."""
+
+    @property
+    def on_device(self) -> bool:
+        """Whether a device makes the batches; with `transform` even the CPU does so as if it were one."""
+        return self.transform is not None or (self.device is not None and self.device.type != "cpu")
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

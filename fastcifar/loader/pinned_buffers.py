@@ -50,10 +50,24 @@ class PinnedBuffer:
         return part.to(self._device, non_blocking=True)
 
 
+class PlainBuffer:
+    """Stands in for `PinnedBuffer` on a device without pinned memory: the host waits for each copy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def wait(self) -> None:
+        """Nothing to wait for."""
+
+    def send(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Copies of both on the device."""
+        return to_device(images, self._device), to_device(labels, self._device)
+
+
 class BufferRing:
     """Buffers that are used one after the other."""
 
-    def __init__(self, buffers: Sequence[PinnedBuffer]) -> None:
+    def __init__(self, buffers: Sequence[PinnedBuffer | PlainBuffer]) -> None:
         self._buffers = cycle(buffers)
 
     def to_device(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -65,11 +79,15 @@ class BufferRing:
 
 def pinned_ring(batch_size: int, device: torch.device) -> BufferRing:
     """A ring for batches of up to `batch_size`."""
+    if device.type != "cuda":
+        return BufferRing([PlainBuffer(device)])
     stream = torch.cuda.Stream(device)
     return BufferRing([PinnedBuffer(batch_size, device, stream) for _ in range(RING_SIZE)])
 
 
 def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """A copy of `array` on the GPU, queued on the current stream. `array` may be overwritten afterwards."""
+    """A copy of `array` on the device, queued on the current stream. `array` may be overwritten afterwards."""
+    if device.type != "cuda":
+        return torch.from_numpy(array.copy()).to(device)
     # torch does not reuse the pinned memory before the copy has run
     return torch.from_numpy(array).pin_memory().to(device, non_blocking=True)

@@ -16,23 +16,29 @@ class Rates(NamedTuple):
     momentum: dict[str, float]
 
 
-def set_lr(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
-    """Sets every group to `lr_scale` times its peak rate. Does not wait for the device."""
+def rates_at(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
+    """The rates of every group at `lr_scale` times its peak rate, in the order of the groups; sets nothing."""
     rates: dict[str, float] = {}
     momenta: dict[str, float] = {}
     for number, group in enumerate(optimizer.param_groups):
-        lr = group.setdefault(PEAK, float(group["lr"])) * lr_scale
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
         name = str(group.get("name", "all" if len(optimizer.param_groups) == 1 else f"group {number}"))
         name = name if name not in rates else f"{name} {number}"
-        rates[name] = lr
+        rates[name] = group.setdefault(PEAK, float(group["lr"])) * lr_scale
         momentum = group["betas"][0] if "betas" in group else group.get("momentum")
         if momentum is not None:
             momenta[name] = float(momentum)
     return Rates(rates, momenta)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr_scale: float) -> Rates:
+    """Sets every group to `lr_scale` times its peak rate. Does not wait for the device."""
+    rates = rates_at(optimizer, lr_scale)
+    for group, lr in zip(optimizer.param_groups, rates.lr.values(), strict=True):
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
+    return rates
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
@@ -40,13 +46,15 @@ def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
     return all("capturable" in group or group.get("fused") for group in optimizer.param_groups)
 
 
-def prepare_for_capture(optimizer: torch.optim.Optimizer, device: torch.device) -> None:
-    """Makes the learning rates 0-d tensors on `device`, so that a recorded step reads the current ones.
+def prepare_for_capture(optimizer: torch.optim.Optimizer, device: torch.device) -> Tensor:
+    """Makes the learning rates entries of a tensor (groups,) on `device`, which a recorded step reads; returns it.
 
     Must be called before the first step: it also moves step counters, which are part of the state, to the device.
     """
-    for group in optimizer.param_groups:
-        group.setdefault(PEAK, float(group["lr"]))
-        group["lr"] = torch.tensor(float(group["lr"]), device=device)
+    rates = torch.tensor([group.setdefault(PEAK, float(group["lr"])) for group in optimizer.param_groups])
+    rates = rates.to(device)
+    for group, lr in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = lr
         if "capturable" in group and device.type == "cuda":
             group["capturable"] = True
+    return rates

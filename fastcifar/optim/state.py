@@ -36,11 +36,13 @@ def load_state_tensors(
     for key, tensor in saved.items():
         if key not in expected or (tensor.dtype, tensor.shape) != (expected[key].dtype, expected[key].shape):
             raise UserError(f"the checkpoint has another optimiser state: {key}, {tensor.dtype} {tuple(tensor.shape)}")
-    parameters = _parameters(optimizer)
+    parameters, present = _parameters(optimizer), state_tensors(optimizer)
     for key, tensor in saved.items():
         number, _, name = key.partition(".")
-        # on the device and in the memory order of the optimiser's own
-        optimizer.state[parameters[int(number)]][name] = torch.empty_like(expected[key]).copy_(tensor)
+        if key in present:
+            present[key].copy_(tensor)  # in place, because a CUDA graph has its address
+        else:  # on the device and in the memory order of the optimiser's own
+            optimizer.state[parameters[int(number)]][name] = torch.empty_like(expected[key]).copy_(tensor)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Any]:

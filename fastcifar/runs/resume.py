@@ -17,7 +17,7 @@ from fastcifar.runs.record import CONFIG_NAME, RECORD_NAME, find_run
 
 LOCK_NAME = ".lock"
 AUTO = "auto"
-CHANGEABLE = {"loader", "data", "runs", "evaluation_batch_size", "checkpoint_every", "checkpoint_keep"}
+CHANGEABLE = {"loader", "data", "runs", "evaluation_batch_size", "checkpoint_every", "checkpoint_keep", "strict"}
 """Settings that may change on resuming: none affects the weights (of the data, the digest is compared)."""
 
 

@@ -1,9 +1,15 @@
 """The device, dtype, threads and CPU kernels of a run, selected when the run starts and never at import."""
 
 import contextlib
+import os
 import platform
+import re
+import sys
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +25,7 @@ class Runtime:
     """What a run computes on, and how."""
 
     device: torch.device
+    """A GPU of CUDA or ROCm with its index, "mps" or "cpu"."""
     dtype: torch.dtype
     """Of the network's arithmetic."""
     threads: int
@@ -27,22 +34,33 @@ class Runtime:
     """Of the network's layers; never "auto"."""
 
     @property
+    def is_gpu(self) -> bool:
+        """Whether the device is a GPU of CUDA, ROCm or an Apple chip."""
+        return self.device.type != "cpu"
+
+    @property
     def autocast(self) -> torch.autocast:
         """A new autocast context; disabled for float32."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def current(self) -> AbstractContextManager[Any]:
+        """Makes the GPU the one that torch uses for "cuda" inside the context; nothing changes on other devices."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def synchronise(self) -> None:
         """Waits until the device has finished all queued work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
 
 
 def select_runtime(config: Config) -> Runtime:
-    """The runtime that `config` asks for; raises UserError for a missing device or a dtype that it lacks."""
-    has_gpu = torch.cuda.is_available()
-    if config.device == "cuda" and not has_gpu:
-        raise UserError("device is cuda, but torch sees no GPU here; use --device cpu, or check the driver")
-    device = torch.device("cuda" if config.device == "cuda" or (config.device == "auto" and has_gpu) else "cpu")
+    """The runtime that `config` asks for; raises UserError for a device or a dtype that is missing here.
+
+    Device "auto" is the current GPU of CUDA or ROCm if this torch supports it, else the CPU; "mps" has to be asked for.
+    """
+    device = _auto_device() if config.device == "auto" else _named_device(config.device)
     needs_float32 = device.type == "cpu" and config.cpu_kernels.startswith("winograd")
     if needs_float32 and config.amp not in ("auto", "float32"):
         raise UserError(
@@ -50,10 +68,68 @@ def select_runtime(config: Config) -> Runtime:
         )
     auto = torch.float32 if needs_float32 else fastest_dtype(device)
     dtype = auto if config.amp == "auto" else DTYPES[config.amp]
-    if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported():
-        raise UserError(f"amp is bfloat16, but {torch.cuda.get_device_name()} lacks it; use --amp float16")
     threads = torch.get_num_threads() if config.threads is None else config.threads
-    return Runtime(device, dtype, threads, _cpu_kernels(config, device, dtype))
+    runtime = Runtime(device, dtype, threads, _cpu_kernels(config, device, dtype))
+    if device.type == "cuda" and dtype == torch.bfloat16:
+        with runtime.current():
+            if not torch.cuda.is_bf16_supported():
+                raise UserError(f"amp is bfloat16, but {gpu_name(device)} lacks it; use --amp float16")
+    return runtime
+
+
+def _auto_device() -> torch.device:
+    """The current GPU, or the CPU if there is none or one that this torch does not support; says the latter once."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", torch.cuda.current_device())
+    if reason := _too_old(device):
+        _say_once(f"device cpu: {reason}")
+        return torch.device("cpu")
+    return device
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _named_device(name: str) -> torch.device:
+    """The device of a name other than "auto"; "cuda" is the current GPU. Raises UserError unless torch can use it."""
+    device = torch.device(name)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device is mps, but torch finds no GPU of an Apple chip here; use --device auto")
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if hidden is not None and hidden.strip() in ("", "-1"):
+            raise UserError(f"device is {name}, but CUDA_VISIBLE_DEVICES={hidden!r} hides all GPUs; unset it")
+        raise UserError(f"device is {name}, but torch sees no GPU here; use --device cpu, or check the driver")
+    found = [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    if device.index is None:
+        device = found[torch.cuda.current_device()]
+    if device not in found:
+        names = " and ".join(map(gpu_name, found))
+        raise UserError(f"device is {name}, but torch sees only {names}; choose another --device")
+    if reason := _too_old(device):
+        raise UserError(f"device is {name}, but {reason}; install a torch built for it, or use --device cpu")
+    return device
+
+
+def gpu_name(device: torch.device) -> str:
+    """The name of a GPU with its index, such as "cuda:1 (NVIDIA H100)"."""
+    return f"{device} ({torch.cuda.get_device_name(device)})"
+
+
+def _too_old(device: torch.device) -> str:
+    """Why this torch build has no code for the GPU; empty if it has, or if the build does not say (ROCm)."""
+    built = [int(number) for number in re.findall(r"\b(?:sm|compute)_(\d+)", " ".join(torch.cuda.get_arch_list()))]
+    oldest = divmod(min(built, default=0), 10)
+    capability = torch.cuda.get_device_capability(device)
+    if capability >= oldest:
+        return ""
+    has, needs = ("{}.{}".format(*version) for version in (capability, oldest))
+    return f"{gpu_name(device)} has compute capability {has}, and torch {torch.__version__} needs {needs} or more"
 
 
 def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> CpuKernels:
@@ -73,8 +149,10 @@ def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> Cp
 def fastest_dtype(device: torch.device) -> torch.dtype:
     """The dtype of the fastest multiplications: of a GPU by its compute capability, of a CPU by its feature flags."""
     if device.type == "cuda":
-        major = torch.cuda.get_device_capability()[0]
+        major = torch.cuda.get_device_capability(device)[0]
         return torch.bfloat16 if major >= 8 else torch.float16 if major >= 7 else torch.float32
+    if device.type != "cpu":
+        return torch.float32
     return torch.bfloat16 if has_fast_bfloat16(*cpu_facts()) else torch.float32
 
 
@@ -107,5 +185,5 @@ def cpu_name(path: Path = CPUINFO) -> str:
 
 
 def default_recipe() -> str:
-    """The recipe of `make train`: `fast90` where there is a GPU, else `cpu90`."""
-    return "fast90" if torch.cuda.is_available() else "cpu90"
+    """The recipe of `make train`: `fast90` where device "auto" is a GPU, else `cpu90`."""
+    return "fast90" if _auto_device().type == "cuda" else "cpu90"

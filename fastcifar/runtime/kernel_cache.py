@@ -1,4 +1,7 @@
-"""numba's on-disk cache of compiled code, which saves seconds of compilation; a broken cache is never an error."""
+"""On-disk caches of compiled code, which save seconds of compilation; a broken cache is never an error.
+
+Both lie where numba decides: the folder NUMBA_CACHE_DIR, else `__pycache__`, else the user's cache folder.
+"""
 
 import contextlib
 import hashlib
@@ -9,10 +12,16 @@ from typing import Any
 
 import numba
 
+from fastcifar.files import write_text
 
-def source_digest(*modules: ModuleType) -> str:
-    """SHA-256 of the modules' sources, for a kernel's cache key: numba misses edits of what a kernel inlines."""
-    return hashlib.sha256(b"".join(Path(module.__file__ or "").read_bytes() for module in modules)).hexdigest()
+
+def source_digest(*modules: ModuleType | Path) -> str:
+    """SHA-256 of the sources of modules, for a kernel's cache key: numba misses edits of what a kernel inlines.
+
+    A module that need not be imported can be given as its path.
+    """
+    paths = [module if isinstance(module, Path) else Path(module.__file__ or "") for module in modules]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def compiled(function: Callable[..., None], **options: Any) -> Callable[..., None]:
@@ -42,3 +51,28 @@ def compiled(function: Callable[..., None], **options: Any) -> Callable[..., Non
 
     cache.load_overload, cache.save_overload = load_or_compile, save_if_possible
     return dispatcher
+
+
+def cached_text(name: str, key: str, make: Callable[[], str]) -> str:
+    """The text `make()`, cached in a file `name` if possible.
+
+    `key` is everything that the text depends on. A file that was made with another key, or is damaged, is replaced.
+    `make` is a function of a module's file: that file's place decides on the folder.
+    """
+    try:
+        path = Path(numba.njit(cache=True)(make).stats.cache_path or "") / name
+    except RuntimeError:  # no writable folder
+        return make()
+
+    def digest(text: str) -> str:
+        return hashlib.sha256(f"{key}\n{text}".encode()).hexdigest()
+
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        found, _, text = path.read_text("utf-8").partition("\n")
+        if found == digest(text):
+            return text
+    text = make()
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, f"{digest(text)}\n{text}")
+    return text

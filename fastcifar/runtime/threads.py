@@ -50,6 +50,29 @@ def deterministic_operations(wanted: bool, device: torch.device) -> Iterator[Non
         torch.use_deterministic_algorithms(before)
 
 
+@contextlib.contextmanager
+def measured_algorithms(wanted: bool) -> Iterator[None]:
+    """If `wanted`, cuDNN times its algorithms for each new shape inside the context and keeps the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = wanted
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextlib.contextmanager
+def run_settings(runtime: Runtime, *, deterministic: bool) -> Iterator[None]:
+    """All process-wide settings of a run: threads, the current GPU, deterministic or else the fastest operations."""
+    with (
+        apply_threads(runtime),
+        runtime.current(),
+        deterministic_operations(deterministic, runtime.device),
+        measured_algorithms(runtime.device.type == "cuda" and not deterministic),
+    ):
+        yield
+
+
 def keep_freed_memory() -> None:
     """Makes glibc's malloc keep freed memory instead of returning it to the system; no effect with another libc.
 

@@ -29,5 +29,5 @@ def fingerprints(context: RunContext, loader: Loader) -> dict[str, str]:
     return {
         "order": order.hexdigest(),
         "images": pixels.hexdigest(),
-        "initial weights": weights_sha256(context.new_model(loader).state_dict()),
+        "initial weights": weights_sha256(context.initial_model(loader).state_dict()),
     }

@@ -1,9 +1,10 @@
 """The steps of a run, in order, starting at any of them. The caller decides what happens between them."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -24,18 +25,45 @@ class Step(NamedTuple):
     num_correct: Tensor
 
 
-def training_steps(context: RunContext, train_step: TrainStep, loader: Loader, first: int = 0) -> Iterator[Step]:
+class Steps(ABC):
+    """How a run takes its steps: one after the other, from the batches of its loader."""
+
+    def __init__(self, context: RunContext, train_step: TrainStep) -> None:
+        self.context, self.train_step = context, train_step
+
+    @abstractmethod
+    def batches(self, loader: Loader, epoch: int, start: int) -> Iterator[Any]:
+        """The batches of an epoch from batch `start` on, in whatever form `take` needs them."""
+
+    @abstractmethod
+    def take(self, number: int, batch: Any) -> Step:
+        """Takes step `number`; queues it if the device runs on its own."""
+
+
+class EagerSteps(Steps):
+    """Batches from the loader, and operations one after the other."""
+
+    def batches(self, loader: Loader, epoch: int, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Steps.batches`."""
+        return loader.epoch(epoch, start)
+
+    def take(self, number: int, batch: tuple[Tensor, Tensor]) -> Step:
+        """See `Steps.take`."""
+        rates = set_lr(self.train_step.optimizer, lr_scale(self.context.config, number, self.context.total))
+        loss, num_correct = self.train_step(*batch)
+        return Step(number, rates, loss, num_correct)
+
+
+def training_steps(steps: Steps, loader: Loader, first: int = 0) -> Iterator[Step]:
     """Trains from step `first` to the last and yields after each step.
 
     At the end of an epoch the caller may evaluate the network: the next epoch puts it back into training mode.
     """
-    config, per_epoch, total = context.config, context.steps_per_epoch, context.total
+    per_epoch, total, model = steps.context.steps_per_epoch, steps.context.total, steps.train_step.model
     for epoch in range(first // per_epoch, math.ceil(total / per_epoch)):
-        train_step.model.train()
+        model.train()
         start = max(first, epoch * per_epoch)
-        batches = loader.epoch(epoch, start - epoch * per_epoch)
-        for number, (images, labels) in enumerate(islice(batches, total - start), start):
-            rates = set_lr(train_step.optimizer, lr_scale(config, number, total))
-            before_step(train_step.model, number, per_epoch)
-            loss, num_correct = train_step(images, labels)
-            yield Step(number, rates, loss, num_correct)
+        batches = steps.batches(loader, epoch, start - epoch * per_epoch)
+        for number, batch in enumerate(islice(batches, total - start), start):
+            before_step(model, number, per_epoch)
+            yield steps.take(number, batch)

@@ -1,6 +1,7 @@
 """The progress of a run, as it is displayed."""
 
 import contextlib
+import time
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpy as np
 from fastcifar.runtime.progress import Progress, progress
 from fastcifar.training.context import RunContext
 from fastcifar.training.history import History
+
+SHOW_EVERY_S = 0.05
+"""Updating the display takes longer than launching a step on a GPU."""
 
 
 class RunProgress:
@@ -18,9 +22,14 @@ class RunProgress:
         self.bar, self.context, self.fractions = bar, context, fractions
         dataset = context.manifest.dataset
         self.always_shown: dict[str, str] = {} if dataset == "cifar10" else {"data": dataset}
+        self._shown = 0.0
 
     def show(self, done: int, history: History) -> None:
         """Updates the display after `done` steps, at least one, with the loss and accuracy that were read last."""
+        now = time.monotonic()
+        if now - self._shown < SHOW_EVERY_S and done < self.context.total:
+            return
+        self._shown = now
         fields = {"epoch": f"{done / self.context.steps_per_epoch:.2f}/{self.context.config.epochs:g}"}
         if history.loss is not None:
             fields |= {"loss": f"{history.loss:.3f}", "acc": f"{history.accuracy:.1%}"}

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from torch import Tensor
+
 from fastcifar.config import Config
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import check_round_trip, to_toml
@@ -19,20 +21,19 @@ from fastcifar.runs.checkpoint import Checkpoint, CheckpointSchedule, newest_che
 from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, make_run_folder
 from fastcifar.runs.resume import check_settings, environment_changes, lock_run, unfinished
 from fastcifar.runtime.device import select_runtime
-from fastcifar.runtime.threads import apply_threads, deterministic_operations
+from fastcifar.runtime.threads import run_settings
 from fastcifar.training.clock import Clock
 from fastcifar.training.context import RunContext
 from fastcifar.training.failures import resume_command, translate_failures
 from fastcifar.training.fingerprint import fingerprints
-from fastcifar.training.graph import new_train_step
 from fastcifar.training.history import History
 from fastcifar.training.interrupt import Interrupts
-from fastcifar.training.loop import training_steps
+from fastcifar.training.loop import Steps, training_steps
+from fastcifar.training.prepared import PreparedTraining
 from fastcifar.training.results import write_results
 from fastcifar.training.run_progress import RunProgress, run_progress
 from fastcifar.training.state import TrainingState
 from fastcifar.training.trial import try_components
-from fastcifar.training.warm_up import compile_kernels
 
 READS_PER_RUN = 50
 """How often a run on a CPU reads its losses. On a GPU, where a read waits for the device, once an epoch."""
@@ -42,29 +43,48 @@ def train(config: Config, resume: Path | None = None, *, is_process: bool = True
     """Trains `config` to the end, or resumes the run in the folder `resume`; returns the run's folder and record.
 
     `is_process`: whether this is all that the process does, so that the process clock is the run's.
-
-    Raises UserError for data that is missing or does not fit `config` and for a run that `config` cannot resume;
-    RunFailedError for a run that cannot finish; InterruptedRunError after Ctrl-C or SIGTERM, once a checkpoint is
-    written. After either of the last two the folder holds the metrics so far and no record.
+    Raises what `Trainer` and its `train` raise.
     """
-    runtime = select_runtime(config)
-    context = RunContext(config, runtime)
-    check_round_trip(config)
-    try_components(context)
-    if resume is None:
-        folder = make_run_folder(config)
-        write_text(folder / CONFIG_NAME, to_toml(config))
-    else:
-        folder = unfinished(str(resume), config.runs)
-        check_settings(folder, config)
-    with (
-        lock_run(folder),
-        apply_threads(runtime),
-        deterministic_operations(config.deterministic, runtime.device),
-        seeded(config.seed, Purpose.DROPOUT),
-        translate_failures(config.batch_size, folder),
-    ):
-        return folder, _train(context, folder, is_process)
+    return Trainer(config).train(config.seed, resume, is_process=is_process)
+
+
+class Trainer:
+    """Trains runs of one configuration that differ in their seed. Kernels and CUDA graphs are prepared once for all.
+
+    A run has the same bits as in a process of its own. Raises UserError for data that is missing or does not fit
+    `config`.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._context = RunContext(config, select_runtime(config))
+        check_round_trip(config)
+        try_components(self._context)
+        self._prepared: PreparedTraining | None = None
+
+    def train(self, seed: int, resume: Path | None = None, *, is_process: bool = False) -> tuple[Path, dict[str, Any]]:
+        """Trains the run with this seed to the end, or resumes the one in `resume`; returns its folder and record.
+
+        Raises UserError for a run that cannot be resumed; RunFailedError for a run that cannot finish;
+        InterruptedRunError after Ctrl-C or SIGTERM, once a checkpoint is written. After either of the last two the
+        folder holds the metrics so far and no record.
+        """
+        context = self._context.with_seed(seed)
+        config, runtime = context.config, context.runtime
+        if resume is None:
+            folder = make_run_folder(config)
+            write_text(folder / CONFIG_NAME, to_toml(config))
+        else:
+            folder = unfinished(str(resume), config.runs)
+            check_settings(folder, config)
+        with (
+            lock_run(folder),
+            translate_failures(config.batch_size, folder, runtime.device),
+            run_settings(runtime, deterministic=config.deterministic),
+        ):
+            if self._prepared is None:
+                self._prepared = PreparedTraining(self._context)
+            with seeded(seed, Purpose.DROPOUT):
+                return folder, _train(context, self._prepared, folder, is_process)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +92,8 @@ class _Run:
     """What the functions below share; everything that training changes is in `state`."""
 
     context: RunContext
+    prepared: PreparedTraining
+    steps: Steps
     folder: Path
     environment: dict[str, Any]
     train_loader: Loader
@@ -81,7 +103,7 @@ class _Run:
     interrupts: Interrupts
 
 
-def _train(context: RunContext, folder: Path, is_process: bool) -> dict[str, Any]:
+def _train(context: RunContext, prepared: PreparedTraining, folder: Path, is_process: bool) -> dict[str, Any]:
     """Trains from the newest checkpoint, or from the start, to the written record."""
     config, runtime = context.config, context.runtime
     saved = newest_checkpoint(folder)
@@ -89,27 +111,31 @@ def _train(context: RunContext, folder: Path, is_process: bool) -> dict[str, Any
     if saved is not None:
         _check_checkpoint(context, folder, saved, environment_now)
     checkpoints = CheckpointSchedule(config.checkpoint_every)
-    compile_kernels(runtime, {size for _, size in config.resolution})
+    steps = prepared.begin(context)
     clock = Clock(runtime.synchronise, is_process=is_process and saved is None)
     clock.run.start()
     clock.train.start()
     with (
-        context.open("train") as train_loader,
+        context.open("train", prepared.storage) as train_loader,
         context.open("test") as test_loader,
         _open_metrics(folder, saved) as metrics,
         Interrupts() as interrupts,
     ):
-        state = _initial_state(context, train_loader, metrics, clock)
+        context.init_from_data(steps.train_step.model, train_loader)
+        history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
+        state = TrainingState(steps.train_step, history, clock)
         if saved is not None:
             state.restore(saved, config)
-        run = _Run(context, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts)
+        run = _Run(
+            context, prepared, steps, folder, environment_now, train_loader, test_loader, state, checkpoints, interrupts
+        )
         _take_steps(run, 0 if saved is None else saved.step)
         clock.train.stop()
         accuracies = _evaluate(run)
         digests = fingerprints(context, train_loader)
         if checkpoints.enabled:
             _write_checkpoint(run, context.total, keep=1)
-    measured = {**accuracies, "fingerprints": digests, **environment_now}
+    measured = {**accuracies, "paths": prepared.paths, "fingerprints": digests, **environment_now}
     return write_results(context, folder, state, measured)
 
 
@@ -132,18 +158,12 @@ def _open_metrics(folder: Path, saved: Checkpoint | None) -> TextIO:
     return file
 
 
-def _initial_state(context: RunContext, loader: Loader, metrics: TextIO, clock: Clock) -> TrainingState:
-    config, train_step = context.config, new_train_step(context, context.new_model(loader))
-    history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
-    return TrainingState(train_step, history, clock)
-
-
 def _take_steps(run: _Run, first: int) -> None:
     """Trains from step `first` to the last, with metrics, evaluations, checkpoints and signals in between."""
     context, history = run.context, run.state.history
     read_every = max(1, context.total // READS_PER_RUN) if context.runtime.device.type == "cpu" else context.total
     with run_progress(context, first) as shown:
-        for step, rates, loss, num_correct in training_steps(context, run.state.train_step, run.train_loader, first):
+        for step, rates, loss, num_correct in training_steps(run.steps, run.train_loader, first):
             done, facts = step + 1, {"step": step, "epoch": step / context.steps_per_epoch, **rates._asdict()}
             history.add(facts, loss, num_correct)
             if done % read_every == 0:
@@ -162,7 +182,7 @@ def _end_epoch(run: _Run, done: int, shown: RunProgress) -> None:
     facts: dict[str, Any] = {"kind": "epoch", "epoch": epoch}
     if config.evaluate_every and epoch % config.evaluate_every == 0 and done < context.total:
         with state.clock.evaluation():
-            predictions = predict_logits(state.train_step.model, run.test_loader.epoch(0), context.runtime)
+            predictions = _predict(run)
             facts["test_accuracy"] = accuracy(*predictions)
             facts["test_loss"] = cross_entropy(*predictions, config.label_smoothing)
         shown.show_test_accuracy(facts["test_accuracy"])
@@ -189,17 +209,22 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
         print(f"no checkpoint after step {done}: {error}", file=sys.stderr, flush=True)
 
 
+def _predict(run: _Run) -> tuple[Tensor, Tensor]:
+    model, batches = run.steps.train_step.model, run.test_loader.epoch(0)
+    return predict_logits(model, batches, run.context.runtime, run.prepared.predict)
+
+
 def _evaluate(run: _Run) -> dict[str, float]:
     """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
-    context, state, test = run.context, run.state, run.test_loader
-    model, evaluation = state.train_step.model, context.config.evaluation
-    is_single = EVALUATIONS.name_of(evaluation) == SINGLE_VIEW
-    plain, labels = predict_logits(model, test.epoch(0), context.runtime)
-    plain_accuracy = accuracy(plain, labels)
+    context, model, clock = run.context, run.steps.train_step.model, run.state.clock
+    evaluation, batches = tta_of(context.config.evaluation), run.test_loader.epoch(0)
+    is_single = EVALUATIONS.name_of(context.config.evaluation) == SINGLE_VIEW
+    single, labels = _predict(run)
     if is_single:
-        state.clock.run.stop()
-    second = evaluate_logits(tta_of(evaluation), model, test.epoch(0), context.runtime, plain)
-    tta_accuracy = accuracy(second, labels)
+        accuracy(single, labels)
+        clock.run.stop()
+    tta = evaluate_logits(evaluation, model, batches, context.runtime, single, run.prepared.predict)
+    tta_accuracy = accuracy(tta, labels)
     if not is_single:
-        state.clock.run.stop()
-    return {"test_accuracy": plain_accuracy, "test_accuracy_tta": tta_accuracy}
+        clock.run.stop()
+    return {"test_accuracy": accuracy(single, labels), "test_accuracy_tta": tta_accuracy}

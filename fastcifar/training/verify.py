@@ -14,11 +14,11 @@ from fastcifar.runs.record import CONFIG_NAME, METRICS_NAME, load_record, weight
 from fastcifar.runs.resume import environment_changes
 from fastcifar.runtime.device import select_runtime
 from fastcifar.runtime.progress import progress
-from fastcifar.runtime.threads import apply_threads, deterministic_operations
+from fastcifar.runtime.threads import run_settings
 from fastcifar.training.context import RunContext
 from fastcifar.training.fingerprint import fingerprints
-from fastcifar.training.graph import new_train_step
-from fastcifar.training.loop import training_steps
+from fastcifar.training.loop import Steps, training_steps
+from fastcifar.training.prepared import PreparedTraining
 
 
 def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) -> str:
@@ -38,15 +38,12 @@ def verify(folder: Path, *, steps: int | None = None, data: Path | None = None) 
     if context.manifest.content_sha256 != data_digest:
         raise UserError(f"{folder} was not trained on the data in {config.data}; name its data with --data")
     runtime, last = context.runtime, context.total if steps is None else min(steps, context.total)
-    with (
-        apply_threads(runtime),
-        deterministic_operations(config.deterministic, runtime.device),
-        seeded(config.seed, Purpose.DROPOUT),
-        context.open("train") as loader,
-    ):
-        losses = _losses(folder, last)
-        difference = _start_difference(context, loader, expected)
-        difference = difference or _training_difference(context, loader, losses, weights)
+    with run_settings(runtime, deterministic=config.deterministic):
+        prepared = PreparedTraining(context)
+        with seeded(config.seed, Purpose.DROPOUT), context.open("train", prepared.storage) as loader:
+            losses = _losses(folder, last)
+            difference = _start_difference(context, loader, expected)
+            difference = difference or _training_difference(prepared.begin(context), loader, losses, weights)
     if difference is not None:
         changes = environment_changes(record, context.environment()) or ["nothing in versions, hardware or code"]
         raise RunFailedError(f"{folder} does not repeat: {difference}. Changed since: {'; '.join(changes)}")
@@ -86,12 +83,12 @@ def _start_difference(context: RunContext, loader: Loader, expected: dict[str, s
     return None
 
 
-def _training_difference(context: RunContext, loader: Loader, losses: list[float], weights: str) -> str | None:
+def _training_difference(steps: Steps, loader: Loader, losses: list[float], weights: str) -> str | None:
     """Trains a step for each of `losses` and compares; after all steps of the run, also the digest of the weights."""
-    config, model = context.config, context.new_model(loader)
-    train_step = new_train_step(context, model)
+    context, config, model = steps.context, steps.context.config, steps.train_step.model
+    context.init_from_data(model, loader)
     with progress(f"verifying {config.recipe} seed {config.seed}", len(losses), "steps") as bar:
-        for before, step in zip(losses, training_steps(context, train_step, loader), strict=False):
+        for before, step in zip(losses, training_steps(steps, loader), strict=False):
             loss = step.loss.item()
             if loss != before:
                 return f"the loss of step {step.number} is {loss!r}, was {before!r}"

@@ -1,27 +1,37 @@
-"""The CUDA kernel: compiled to PTX and run in numba's simulator everywhere, run on a GPU where there is one."""
+"""The CUDA kernel: compiled to PTX and run on the CPU in two ways everywhere, run on a GPU where there is one."""
 
+import ctypes
 import itertools
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numba import types
+from cuda_on_cpu import CpuGpu, named_ptx
 
-from fastcifar.augment.pixel import BFLOAT16, FLOAT32
+from fastcifar.augment import launch_cuda, reference
+from fastcifar.augment.launch_cuda import KINDS, is_wide
+from fastcifar.augment.pixel import BFLOAT16, FLOAT16, FLOAT32
 from fastcifar.augment.transform import DTYPE_CODES, Transform
 from fastcifar.augment.transform_cuda import CudaTransform
+from fastcifar.augment.transform_device import EPOCH, POSITION
 from fastcifar.config import AugmentConfig
 from fastcifar.errors import UserError
-from fastcifar.runtime.numba_cuda import import_numba_cuda
+from fastcifar.runtime import numba_cuda
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
+IMAGES[7] = 100
 INDICES, SAMPLE_IDS = np.array([0, 7, 39, 7]), np.array([0, 49_999, 3, 2**62])
 CONFIGS = [
     AugmentConfig(pad=pad, pad_mode=pad_mode, flip=flip, cutout=cutout, small=small)
@@ -29,20 +39,30 @@ CONFIGS = [
         ((0, 0), (4, 8), (16, 7)), ("zero", "reflect"), ("none", "random", "alternating"), ("area", "crop")
     )
 ]
-on_gpu = pytest.mark.gpu
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def gpu() -> torch.device:
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no GPU here")
-    return torch.device("cuda", torch.cuda.current_device())
+# PTX, which needs no GPU
+
+TARGETS = [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]
+OUTPUTS = [(dtype, wide) for dtype in (FLOAT32, BFLOAT16, FLOAT16) for wide in (True, False)]
+# a compilation takes seconds: every output once and every target once, and all pairs with -m slow
+PAIRS = list(itertools.product(OUTPUTS, TARGETS))
+REST = [pair for pair in PAIRS if pair[0] != (BFLOAT16, True) and pair[1] != (9, 0)]
+SOME = [pair for pair in PAIRS if pair not in REST]
+
+
+@cache
+def compiled(dtype: int, wide: bool, capability: tuple[int, int]) -> str:
+    kernel_cuda = import_module("fastcifar.augment.kernel_cuda")
+    signature = kernel_cuda.signature(dtype, wide)
+    return numba_cuda.compile_to_ptx(kernel_cuda.build(dtype, wide), signature, capability)
 
 
 @pytest.fixture
 def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel's module is imported anew, and neither the import nor what follows may look for a GPU."""
-    import_numba_cuda()
+    numba_cuda.import_numba_cuda()
     from numba.cuda.cudadrv.driver import Driver
 
     for owner, name in ((torch.cuda, "is_available"), (torch.cuda, "init"), (Driver, "ensure_initialized")):
@@ -50,45 +70,267 @@ def no_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "fastcifar.augment.kernel_cuda", raising=False)
 
 
+@pytest.mark.usefixtures("no_probe")
 @pytest.mark.parametrize(
-    ("capability", "dtype", "wide", "store"),
-    [((9, 0), BFLOAT16, True, "v2.u64"), ((8, 0), FLOAT32, False, "u32")],
+    ("output", "capability"), [*SOME, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
 )
 def test_ptx_loads_16_bytes_stores_16_bytes_if_wide_and_spills_nothing(
-    capability: tuple[int, int], dtype: int, wide: bool, store: str, no_probe: None
+    output: tuple[int, bool], capability: tuple[int, int]
 ) -> None:
-    from fastcifar.augment.kernel_cuda import _build, cuda
-
-    words, index, number = types.uint64[::1], types.int64[::1], types.int32
-    signature = (
-        words, index, index, index, types.uint64, number, types.boolean, number, number,
-        number, number, types.float32[::1], words if wide else types.uint32[::1],
-    )  # fmt: skip
-    text = cuda.compile_ptx(_build(dtype, wide), signature, cc=capability)[0]
-    assert f".target sm_{capability[0]}{capability[1]}" in text
-    assert re.findall(r"st\.global\.(\S*)", text) == [store]  # the only store to memory
+    text, (dtype, wide) = compiled(*output, capability), output
+    assert re.findall(r"\.target (\S+)", text) == [f"sm_{capability[0]}{capability[1]}"]
+    narrow = "u32" if dtype == FLOAT32 else "u16"
+    assert set(re.findall(r"st\.global\.(\S*)", text)) == {"v2.u64" if wide else narrow}
     assert len(re.findall(r"ld\.global\.v2\.u64", text)) == 1  # the image's bytes; the others are single numbers
     assert ".local" not in text
     assert "fma.rn.f32" in text
 
 
-def test_wide_images_are_multiples_of_16_bytes() -> None:
-    from fastcifar.augment.kernel_cuda import is_wide
+@pytest.mark.parametrize(("dtype", "wide"), OUTPUTS)
+def test_the_launcher_packs_what_the_ptx_takes(dtype: int, wide: bool) -> None:
+    entries = re.findall(r"\.visible \.entry (\w+)\((.*?)\)", compiled(dtype, wide, (9, 0)), re.DOTALL)
+    assert len(entries) == 1
+    taken = re.findall(r"\.param \.(\w)(\d+)(?: \.ptr \.align \d+)? \w+_param_(\d+)", entries[0][1])
+    packed = [("u", str(8 * ctypes.sizeof(kind)), str(i)) for i, kind in enumerate(KINDS)]
+    assert taken == packed
+    names = import_module("fastcifar.augment.kernel_cuda").build(dtype, wide).__code__.co_varnames[: len(KINDS)]
+    assert names == (
+        "stored", "indices", "sample_ids", "state", "scale_and_bias", "out",
+        "pad", "reflect", "crop_size", "flip", "cutout", "size",
+    )  # fmt: skip
 
+
+@pytest.mark.parametrize("row_stack", [True, False], ids=["NumPy 2.4", "NumPy 2.5"])
+def test_it_compiles_with_and_without_numpys_row_stack(row_stack: bool) -> None:
+    change = "np.row_stack = np.vstack" if row_stack else "vars(np).pop('row_stack', None)"
+    code = f"""
+import numpy as np
+{change}
+from fastcifar.augment import kernel_cuda
+from fastcifar.runtime.numba_cuda import compile_to_ptx
+assert "entry" in compile_to_ptx(kernel_cuda.build(1, True), kernel_cuda.signature(1, True), (9, 0))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# The cache of the PTX
+
+
+@pytest.fixture
+def compilations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The capabilities for which something was compiled; the cache is empty."""
+    done: list[tuple[int, int]] = []
+
+    def compile_to_ptx(function: Any, arguments: Any, capability: tuple[int, int]) -> str:
+        done.append(capability)
+        return f"PTX number {len(done)}\n"
+
+    monkeypatch.setattr(numba_cuda, "compile_to_ptx", compile_to_ptx)
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    return done
+
+
+def test_ptx_is_compiled_once_for_a_kind_of_output_and_gpu(compilations: list[tuple[int, int]]) -> None:
+    asked = [(BFLOAT16, True, (9, 0)), (FLOAT32, True, (9, 0)), (BFLOAT16, False, (9, 0)), (BFLOAT16, True, (8, 0))]
+    first = [launch_cuda.ptx(*each) for each in asked]
+    assert first == [launch_cuda.ptx(*each) for each in asked]
+    assert compilations == [(9, 0), (9, 0), (9, 0), (8, 0)]
+
+
+@pytest.mark.parametrize("what", ["source_digest", "metadata"])
+def test_other_sources_and_other_versions_are_compiled_anew(
+    what: str, compilations: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = {
+        "source_digest": lambda *_: "another",
+        "metadata": SimpleNamespace(distributions=lambda name: [SimpleNamespace(version="99")]),
+    }
+    launch_cuda.ptx(BFLOAT16, True, (9, 0))
+    launch_cuda._versions.cache_clear()
+    try:
+        monkeypatch.setattr(launch_cuda, what, changed[what])
+        launch_cuda.ptx(BFLOAT16, True, (9, 0))
+    finally:
+        launch_cuda._versions.cache_clear()
+    assert len(compilations) == 2
+
+
+def test_a_process_that_finds_the_ptx_does_not_import_the_compiler(tmp_path: Path) -> None:
+    code = """
+import sys
+from fastcifar.augment import transform_cuda
+from fastcifar.runtime import numba_cuda
+from fastcifar.augment.launch_cuda import ptx
+before = "numba.cuda" in sys.modules
+print(ptx(1, True, (9, 0)).count(".entry"), before, "numba.cuda" in sys.modules)
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = [
+        subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    ]
+    assert printed == ["1 False True\n", "1 False False\n"]
+
+
+# The kernel's results
+
+
+def test_wide_images_are_multiples_of_16_bytes() -> None:
     assert [size for size in (32, 31, 24, 20, 18, 16, 7) if is_wide(BFLOAT16, size)] == [32, 24, 20, 16]
 
 
-@pytest.mark.parametrize("mode", ["simulated", "compiled"])
-def test_kernel_equals_reference_without_a_gpu(mode: str) -> None:
-    root, script = Path(__file__).parents[2], Path(__file__).parent / "cuda_without_gpu.py"
-    environment = {"PYTHONPATH": str(root), "NUMBA_ENABLE_CUDASIM": str(int(mode == "simulated"))}
+def test_kernel_equals_reference_in_the_simulator() -> None:
+    script = Path(__file__).parent / "cuda_without_gpu.py"
     done = subprocess.run(
         # the simulator's 64-bit numbers are NumPy's, which warn where the hash wraps around
-        [sys.executable, "-W", "ignore:overflow encountered:RuntimeWarning", script, mode],
-        env=os.environ | environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-W", "ignore:overflow encountered:RuntimeWarning", script],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_ENABLE_CUDASIM": "1"},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert int(done.stdout) > 0  # cases
+
+
+class Place:
+    """A GPU, or the CPU in its place: the same tests run on both."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.is_gpu = device, device.type == "cuda"
+        self.streams: Any = torch.cuda if self.is_gpu else torch.cpu
+        self.gpu = None if self.is_gpu else CpuGpu()
+
+    def transform(self, host: Transform) -> CudaTransform:
+        return CudaTransform(host, self.device, self.gpu)
+
+    def tensors(self, *arrays: np.ndarray) -> list[torch.Tensor]:
+        return [torch.from_numpy(array.copy()).to(self.device) for array in arrays]
+
+    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        """`work` as a CUDA graph."""
+        if not self.is_gpu:
+            return work
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        return graph.replay
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Place:
+    if request.param == "cpu":
+        monkeypatch.setattr(launch_cuda, "ptx", named_ptx)
+        return Place(torch.device("cpu"))
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    return Place(torch.device("cuda", torch.cuda.current_device()))
+
+
+def bits(images: torch.Tensor) -> torch.Tensor:
+    """The bytes of a channels_last tensor, because -0 equals 0."""
+    return images.cpu().permute(0, 2, 3, 1).view(torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", DTYPE_CODES, ids=str)
+@pytest.mark.parametrize("size", [32, 31, 24, 20, 18, 16, 7, 1])
+def test_equals_the_cpu_kernel_for_every_option(place: Place, dtype: torch.dtype, size: int) -> None:
+    """test_transform.py compares the CPU kernel with the reference."""
+    images, indices, ids = place.tensors(IMAGES, INDICES, SAMPLE_IDS)
+    for config, epoch in itertools.product(CONFIGS, (0, 1, 2**40)):
+        host = Transform(config, MEAN, STD, seed=5, dtype=dtype)
+        found = place.transform(host)(images, indices, ids, epoch, size)
+        assert found.is_contiguous(memory_format=torch.channels_last)
+        expected = host(IMAGES, INDICES, SAMPLE_IDS, epoch, size)
+        assert torch.equal(bits(found), bits(expected)), (config, epoch)
+
+
+@pytest.mark.parametrize("dtype", DTYPE_CODES, ids=str)
+@pytest.mark.parametrize("size", [32, 18])
+def test_equals_the_reference_with_the_epoch_position_and_seed_of_the_state(
+    place: Place, dtype: torch.dtype, size: int
+) -> None:
+    images, indices, ids = place.tensors(IMAGES, INDICES, SAMPLE_IDS)
+    for config, epoch, seed in itertools.product(CONFIGS[::5], (0, 1, 2**40), (0, 2**63 + 5, 2**64 - 1)):
+        host = Transform(config, MEAN, STD, seed=seed, dtype=dtype)
+        if epoch == 1:  # gives the image of the value 100 results that are too small for float16
+            host.bias = np.float32(-100) * host.scale + np.array([3e-5, -1e-6, 0], np.float32)
+        transform = place.transform(host)
+        state = transform.new_state()
+        state[EPOCH], state[POSITION] = epoch, 1
+        out = torch.full((3, size, size, 3), 77, dtype=dtype, device=place.device)
+        transform.into(out, images, indices, ids, state)
+        found = out.cpu().view(torch.int32 if dtype == torch.float32 else torch.int16).numpy()
+        for i, image in enumerate(found, 1):
+            sample_id = int(SAMPLE_IDS[i])
+            expected = reference.augment_one(IMAGES[INDICES[i]], host, epoch=epoch, sample_id=sample_id, size=size)
+            assert np.array_equal(image, expected.view(image.dtype)), (config, epoch, seed, i)
+
+
+def test_a_captured_launch_follows_its_state(place: Place) -> None:
+    count, seeds = 4, (3, 2**64 - 1)
+    hosts = {
+        seed: Transform(AugmentConfig(flip="random"), MEAN, STD, seed=seed, dtype=torch.bfloat16) for seed in seeds
+    }
+    transform = place.transform(hosts[3])
+    order = np.random.default_rng(1).permutation(len(IMAGES))
+    images, indices = place.tensors(IMAGES, order)
+    state = transform.new_state()
+    out = torch.empty((count, 32, 32, 3), dtype=torch.bfloat16, device=place.device)
+
+    def step() -> None:
+        transform.into(out, images, indices, indices, state)
+        state[POSITION : POSITION + 1].add_(count)
+
+    step()  # compiles and loads, which is not possible during capture
+    replay = place.captured(step)
+    for seed, epoch in itertools.product(seeds, (0, 3)):
+        state.copy_(place.transform(hosts[seed]).new_state())
+        state[EPOCH].fill_(epoch)
+        for first in range(0, len(order), count):
+            replay()
+            batch = order[first : first + count]
+            assert torch.equal(out.cpu().permute(0, 3, 1, 2), hosts[seed](IMAGES, batch, batch, epoch))
+
+
+def test_it_runs_on_the_current_stream(place: Place) -> None:
+    host = Transform(AugmentConfig(), MEAN, STD)
+    images, indices = place.tensors(IMAGES, np.arange(40))
+    transform = place.transform(host)
+    transform(images, indices, indices, 0)
+    stream = place.streams.Stream()
+    stream.wait_stream(place.streams.current_stream())
+    with place.streams.stream(stream):
+        if place.is_gpu:
+            torch.cuda._sleep(10**8)
+        images.add_(1)  # delayed, and only on this stream
+        found = transform(images, indices, indices, 0)
+    place.streams.synchronize()
+    expected = host(IMAGES + np.uint8(1), np.arange(40), np.arange(40), 0)
+    assert torch.equal(found.cpu(), expected)
+    if place.gpu:
+        other, own = place.gpu.driver.streams
+        assert (other, own) == (id(place.streams.current_stream()), id(stream))
+
+
+def test_a_thread_that_has_not_used_cuda_can_launch(place: Place) -> None:
+    host = Transform(AugmentConfig(), MEAN, STD)
+    images, indices, ids = place.tensors(IMAGES, INDICES, SAMPLE_IDS)
+    transform, state = place.transform(host), place.transform(host).new_state()
+    out = torch.empty((4, 32, 32, 3), device=place.device)
+    thread = threading.Thread(target=partial(transform.into, out, images, indices, ids, state))
+    thread.start()
+    thread.join()
+    place.streams.synchronize()
+    assert torch.equal(out.cpu().permute(0, 3, 1, 2), host(IMAGES, INDICES, SAMPLE_IDS, 0))
+
+
+def test_an_empty_batch_launches_nothing(place: Place) -> None:
+    images, none = place.tensors(IMAGES, INDICES[:0])
+    assert place.transform(Transform(AugmentConfig(), MEAN, STD))(images, none, none, 0).shape == (0, 3, 32, 32)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +341,7 @@ def test_kernel_equals_reference_without_a_gpu(mode: str) -> None:
         ({"indices": torch.arange(4).int()}, "indices.*int32"),
         ({"size": 33}, "size is 33"),
         ({"size": 0}, "size is 0"),
+        ({"images": torch.zeros(2 * 3072 + 8, dtype=torch.uint8)[8:].view(2, 32, 32, 3)}, "multiple of 16"),
         ({}, "cpu"),  # all is well but for the device
     ],
 )
@@ -108,55 +351,3 @@ def test_inputs_the_kernel_cannot_handle_are_rejected(change: dict[str, Any], te
     arguments = {"images": torch.from_numpy(IMAGES), "indices": indices, "sample_ids": indices, "epoch": 0} | change
     with pytest.raises(UserError, match=text):
         transform(**arguments)
-
-
-@on_gpu
-@pytest.mark.parametrize("dtype", DTYPE_CODES, ids=str)
-@pytest.mark.parametrize("size", [32, 31, 24, 20, 18, 16, 7, 1])
-def test_gpu_equals_cpu_for_every_option(gpu: torch.device, dtype: torch.dtype, size: int) -> None:
-    """test_transform.py compares the CPU kernel with the reference."""
-    images, indices, ids = (torch.from_numpy(array).to(gpu) for array in (IMAGES, INDICES, SAMPLE_IDS))
-    for config, epoch in itertools.product(CONFIGS, (0, 1, 2**40)):
-        host = Transform(config, MEAN, STD, seed=5, dtype=dtype)
-        found = CudaTransform(host, gpu)(images, indices, ids, epoch, size)
-        assert found.is_contiguous(memory_format=torch.channels_last)
-        expected = host(IMAGES, INDICES, SAMPLE_IDS, epoch, size)
-        assert torch.equal(found.cpu().view(torch.uint8), expected.view(torch.uint8)), (config, epoch)
-
-
-@on_gpu
-def test_a_captured_launch_follows_its_state(gpu: torch.device) -> None:
-    config, count = AugmentConfig(flip="random"), 4
-    host = Transform(config, MEAN, STD, seed=3, dtype=torch.bfloat16)
-    transform = CudaTransform(host, gpu)
-    order = np.random.default_rng(1).permutation(len(IMAGES))
-    images, indices = torch.from_numpy(IMAGES).to(gpu), torch.from_numpy(order).to(gpu)
-    state = torch.zeros(2, dtype=torch.int64, device=gpu)
-    out = torch.empty((count, 32, 32, 3), dtype=torch.bfloat16, device=gpu)
-    transform.into(out, images, indices, indices, state)  # compiles and loads, which is not possible during capture
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        transform.into(out, images, indices, indices, state)
-        state[1:].add_(count)
-    for epoch in (0, 3):
-        state.copy_(torch.tensor([epoch, 0]))
-        for first in range(0, len(order), count):
-            graph.replay()
-            batch = order[first : first + count]
-            assert torch.equal(out.cpu().permute(0, 3, 1, 2), host(IMAGES, batch, batch, epoch))
-
-
-@on_gpu
-def test_it_runs_on_the_current_stream(gpu: torch.device) -> None:
-    host = Transform(AugmentConfig(), MEAN, STD)
-    images, indices = torch.from_numpy(IMAGES).to(gpu), torch.arange(40, device=gpu)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        torch.cuda._sleep(10**8)
-        images.add_(1)  # delayed, and only on this stream
-        found = CudaTransform(host, gpu)(images, indices, indices, 0)
-    stream.synchronize()
-    expected = host(IMAGES + np.uint8(1), np.arange(40), np.arange(40), 0)
-    assert torch.equal(found.cpu(), expected)

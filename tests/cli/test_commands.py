@@ -10,6 +10,7 @@ import pytest
 
 from fastcifar import __version__
 from fastcifar.__main__ import COMMANDS
+from fastcifar.cli.doctor import gpu_lines
 
 Command = Callable[..., Any]
 
@@ -53,3 +54,19 @@ def test_doctor(tmp_path: Path, small_data: Path, command: Command) -> None:
     assert str(tmp_path) in facts["data"]
     data = command("doctor", small_data).out.splitlines()[-1]
     assert f"synthetic in {small_data}, 600 train + 200 test images" in data
+
+
+def test_doctor_shows_every_gpu(fake_gpus: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 2**30
+    fake_gpus({"free": 70 * gib, "total": 80 * gib}, {"name": "Tesla P100", "capability": (6, 0), "total": 16 * gib})
+    first, second = gpu_lines()
+    assert [part in first for part in ("cuda:0", "NVIDIA H100", "9.0", "70.0", "80.0")] == [True] * 5
+    assert [part in second for part in ("cuda:1", "Tesla P100", "6.0", "16.0")] == [True] * 4
+
+    def busy(device: object) -> None:
+        raise RuntimeError("CUDA error: busy or unavailable\nmore")
+
+    monkeypatch.setattr("torch.cuda.mem_get_info", busy)
+    assert ["busy or unavailable more" in line for line in gpu_lines()] == [True, True]
+    fake_gpus()
+    assert len(gpu_lines()) == 1

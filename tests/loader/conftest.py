@@ -28,9 +28,12 @@ class Prepared:
     raw: RawSet
     transform: Transform
 
-    def open(self, kind: Any, split: Any = "train", transform: Any = None, **changes: Any) -> Loader:
+    def open(
+        self, kind: Any, split: Any = "train", transform: Any = None, transform_kind: Any = None, **changes: Any
+    ) -> Loader:
         """A loader of `folder`: by default shuffled by seed 7, in batches of 128 and a last one of 107."""
         options = {"batch_size": 128, "seed": 7, "shuffle": True, "drop_last": False} | changes
+        options["transform"] = transform_kind
         return open_loader(kind, self.folder, split, transform or self.transform, LoaderOptions(**options))
 
     def batch(self, indices: np.ndarray, epoch: int, size: int = 32) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Pinned buffers whose copies are late, and the CUDA loaders with and without a GPU."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastcifar.augment.transform import Transform
-from fastcifar.loader import LOADERS, LoaderOptions, cuda
+from fastcifar.augment.transform_torch import TorchTransform
+from fastcifar.loader import LOADERS
 from fastcifar.loader.pinned_buffers import RING_SIZE, BufferRing, PinnedBuffer, pinned_ring
-
-CUDA_LOADERS = {"resident": cuda.CudaResidentLoader, "stream": cuda.CudaStreamLoader}
 
 
 class LateBuffer(PinnedBuffer):
@@ -60,60 +57,61 @@ def test_a_buffer_is_filled_again_only_after_its_copy_has_run() -> None:
     assert are_intact(found)
 
 
-@pytest.fixture
-def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the GPU of the CUDA loaders by the CPU."""
-
-    def copied(images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(images.copy()), torch.from_numpy(labels.copy())
-
-    def on_cpu(transform: Transform, device: torch.device) -> Callable[..., Tensor]:
-        def apply(images: Tensor, rows: Tensor, samples: Tensor, epoch: int, size: int = 32) -> Tensor:
-            return transform(images.numpy(), rows.numpy(), samples.numpy(), epoch, size)
-
-        return apply
-
-    monkeypatch.setattr(cuda, "pinned_ring", lambda batch_size, device: SimpleNamespace(to_device=copied))
-    monkeypatch.setattr(cuda, "to_device", lambda array, device: torch.from_numpy(array.copy()))
-    monkeypatch.setattr(cuda, "CudaTransform", on_cpu)
+GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 
 
-@pytest.mark.usefixtures("simulated_gpu")
+@pytest.fixture(params=["cpu", GPU])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """A device that makes its own batches: the CPU by tensor operations, or a real GPU by the kernel."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    return torch.device(request.param)
+
+
+def opened(prepared: Any, kind: Any, device: torch.device, **changes: Any) -> Any:
+    return prepared.open(
+        kind, device=device, transform_kind=TorchTransform if device.type == "cpu" else None, **changes
+    )
+
+
 @pytest.mark.parametrize("kind", LOADERS)
-def test_cuda_loaders_give_the_batches_of_the_others(prepared: Any, same: Any, kind: str) -> None:
-    options = LoaderOptions(batch_size=128, seed=7, shuffle=True, drop_last=False)
-    with CUDA_LOADERS[kind](prepared.folder, "train", prepared.transform, options) as loader:
-        same(loader.epoch(3), prepared.epoch(3))
-        same(loader.epoch(1, 5), prepared.epoch(1)[5:])
+def test_the_device_loaders_give_the_batches_of_the_others(
+    kind: Any, prepared: Any, same: Any, device: torch.device
+) -> None:
+    def on_cpu(batches: Any) -> list[tuple[Tensor, Tensor]]:
+        return [(images.cpu(), labels.cpu()) for images, labels in batches]
+
+    with opened(prepared, kind, device) as loader:
+        assert type(loader).__name__.startswith("Device")
+        if device.type == "cuda":
+            torch.cuda._sleep(10**8)  # the host runs ahead of the GPU
+        same(on_cpu(loader.epoch(3)), prepared.epoch(3))
+        same(on_cpu(loader.epoch(1, 5)), prepared.epoch(1)[5:])
         first, second = zip(*zip(loader.epoch(0), loader.epoch(1), strict=True), strict=True)
-        same(first, prepared.epoch(0))
-        same(second, prepared.epoch(1))
+        assert all(images.device.type == labels.device.type == device.type for images, labels in first)
+        same(on_cpu(first), prepared.epoch(0))
+        same(on_cpu(second), prepared.epoch(1))
         with prepared.open(kind) as other:
             expected = other.plain_images(200, prepared.transform)
-        assert torch.equal(loader.plain_images(200, prepared.transform), expected)
+        assert torch.equal(loader.plain_images(200, prepared.transform).cpu(), expected)
 
 
-@pytest.fixture
-def gpu() -> torch.device:
-    if not torch.cuda.is_available():
-        pytest.skip("torch sees no GPU here")
-    return torch.device("cuda")
+def test_a_resident_loader_fills_the_memory_it_is_given(prepared: Any, same: Any, device: torch.device) -> None:
+    samples = len(prepared.raw.train.labels)
+    images = torch.zeros((samples, 32, 32, 3), dtype=torch.uint8, device=device)
+    labels = torch.zeros(samples, dtype=torch.int64, device=device)
+    with opened(prepared, "resident", device, storage=(images, labels)) as loader:
+        assert torch.equal(images.cpu(), torch.from_numpy(prepared.raw.train.images_nhwc))
+        assert torch.equal(labels.cpu(), torch.from_numpy(prepared.raw.train.labels))
+        same([(batch.cpu(), its_labels.cpu()) for batch, its_labels in loader.epoch(0)], prepared.epoch(0))
+        order = loader.order(2)
+    assert sorted(order) == list(range(samples))
+    assert images.any()  # which the loader that was closed leaves to its owner
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("kind", LOADERS)
-def test_batches_on_a_gpu_are_those_of_the_cpu(gpu: torch.device, prepared: Any, same: Any, kind: Any) -> None:
-    with prepared.open(kind, batch_size=50, device=gpu) as loader:
-        for epoch in (0, 1):
-            torch.cuda._sleep(10**8)  # the host runs ahead of the GPU
-            kept = list(loader.epoch(epoch))
-            assert all(images.device.type == labels.device.type == "cuda" for images, labels in kept)
-            same([(images.cpu(), labels.cpu()) for images, labels in kept], prepared.epoch(epoch, 50))
-
-
-@pytest.mark.gpu
-def test_pinned_buffers_keep_batches_intact_when_the_gpu_is_late(gpu: torch.device) -> None:
-    ring, source, found = pinned_ring(500, gpu), np.zeros((500, 32, 32, 3), np.uint8), []
+@pytest.mark.parametrize("device", [GPU], indirect=True)
+def test_pinned_buffers_keep_batches_intact_when_the_gpu_is_late(device: torch.device) -> None:
+    ring, source, found = pinned_ring(500, device), np.zeros((500, 32, 32, 3), np.uint8), []
     torch.cuda._sleep(10**9)
     for number in range(40):
         source[:] = number + 1

@@ -1,6 +1,8 @@
-"""The device, dtype, threads and CPU kernels of a run. The CPU's flags are given, so that any machine can run this."""
+"""The device, dtype, threads and CPU kernels of a run. CPU flags and GPUs are given: any machine can run this."""
 
 import contextlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +74,115 @@ def test_fp16_kernels_are_rejected_without_the_instructions(monkeypatch: pytest.
         select_runtime(Config(device="cpu", cpu_kernels="winograd-fp16"))
 
 
-def test_a_missing_gpu_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="device is cuda"):
-        select_runtime(Config(device="cuda"))
+CUDA_0, CUDA_1 = torch.device("cuda", 0), torch.device("cuda", 1)
+HOPPER, TURING = {"name": "NVIDIA H100"}, {"name": "Tesla T4", "capability": (7, 5), "has_bfloat16": False}
+PASCAL = {"name": "Tesla P100", "capability": (6, 0)}
+FakeGpus = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def said_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device, "_say_once", cache(device._say_once.__wrapped__))
+
+
+@pytest.mark.parametrize(
+    ("hidden", "text"),
+    [(None, "device is {}, .*--device cpu"), ("0", "no GPU here"), ("", "DEVICES='' hides"), ("-1", "DEVICES='-1'")],
+)
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_missing_gpu_is_rejected(
+    name: str, hidden: str | None, text: str, fake_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_gpus()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    with pytest.raises(UserError, match=text.format(name)):
+        select_runtime(Config(device=name))
     assert select_runtime(Config()).device == CPU
     assert default_recipe() == "cpu90"
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "dtype"),
+    [
+        ("auto", CUDA_0, torch.bfloat16),
+        ("cuda", CUDA_0, torch.bfloat16),
+        ("cuda:0", CUDA_0, torch.bfloat16),
+        ("cuda:1", CUDA_1, torch.float16),
+    ],
+)
+def test_the_gpu_is_the_named_one_and_has_an_index(
+    name: str, found: torch.device, dtype: torch.dtype, fake_gpus: FakeGpus
+) -> None:
+    fake_gpus(HOPPER, TURING)
+    runtime = select_runtime(Config(device=name))
+    assert (runtime.device, runtime.dtype, runtime.cpu_kernels) == (found, dtype, "torch")
+    assert runtime.is_gpu
+    with runtime.current():
+        assert torch.cuda.current_device() == found.index
+    assert torch.cuda.current_device() == 0
+    assert default_recipe() == "fast90"
+
+
+def test_without_a_number_it_is_the_current_gpu(fake_gpus: FakeGpus) -> None:
+    fake_gpus(HOPPER, TURING)
+    with torch.cuda.device(CUDA_1):
+        assert select_runtime(Config(device="cuda")).device == CUDA_1
+        assert select_runtime(Config()).device == CUDA_1
+
+
+def test_a_gpu_that_is_not_there_and_arithmetic_that_it_lacks(fake_gpus: FakeGpus) -> None:
+    fake_gpus(HOPPER, TURING)
+    with pytest.raises(UserError, match=r"cuda:5.*cuda:0 \(NVIDIA H100\) and cuda:1 \(Tesla T4\)"):
+        select_runtime(Config(device="cuda:5"))
+    with pytest.raises(UserError, match=r"bfloat16.*Tesla T4"):
+        select_runtime(Config(device="cuda:1", amp="bfloat16"))
+    assert select_runtime(Config(device="cuda:0", amp="bfloat16")).dtype == torch.bfloat16
+    assert select_runtime(Config(device="cuda:0", amp="float32")).dtype == torch.float32
+
+
+def test_a_gpu_that_torch_no_longer_supports(fake_gpus: FakeGpus, capsys: pytest.CaptureFixture[str]) -> None:
+    fake_gpus(PASCAL, HOPPER)
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(UserError, match=r"Tesla P100.* 6\.0.* 7\.5"):
+            select_runtime(Config(device=name))
+    assert select_runtime(Config(device="cuda:1")).device == CUDA_1
+    assert select_runtime(Config(device="cpu")).device == CPU
+    assert capsys.readouterr().err == ""
+    assert [select_runtime(Config()).device for _ in range(2)] == [CPU, CPU]
+    assert default_recipe() == "cpu90"
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Tesla P100" in line
+
+
+def test_rocm_builds_name_no_compute_capability(fake_gpus: FakeGpus) -> None:
+    fake_gpus({"name": "AMD Instinct MI300X", "capability": (9, 4)}, built_for="gfx90a gfx942 gfx1100")
+    assert select_runtime(Config()).device == CUDA_0
+
+
+def test_mps(fake_gpus: FakeGpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_gpus()
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError, match="device is mps"):
+        select_runtime(Config(device="mps"))
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    waited = []
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append(1))
+    runtime = select_runtime(Config(device="mps"))
+    assert (runtime.device.type, runtime.dtype, runtime.is_gpu) == ("mps", torch.float32, True)
+    with runtime.current():
+        runtime.synchronise()
+    assert waited
+    assert select_runtime(Config()).device == CPU
+
+
+def test_nothing_waits_and_nothing_is_switched_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device", lambda *_: pytest.fail("looked for a GPU"))
+    runtime = Runtime(CPU, torch.float32, 1)
+    with runtime.current():
+        runtime.synchronise()
+    assert not runtime.is_gpu
 
 
 def test_cpuinfo(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numba.core import caching
 
-from fastcifar.runtime.kernel_cache import compiled
+from fastcifar.runtime import kernel_cache
+from fastcifar.runtime.kernel_cache import cached_text, compiled
 
 SOURCE = """
 def double(values):
@@ -69,3 +70,73 @@ def test_a_function_without_a_file_is_compiled_every_time():
     names: dict[str, Any] = {}
     exec(SOURCE, names)  # has no file, so numba has no folder for its cache
     assert cache_hits(compiled(names["double"], nogil=True)) == 0
+
+
+class Text:
+    """A text that is cached in `folder`; counts how often it was made."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.made = folder, 0
+
+    def make(self) -> str:
+        self.made += 1
+        return f"text ä\n{self.made}\n"
+
+    def cached(self, key: str = "key") -> str:
+        return cached_text("name.txt", key, lambda: self.make())
+
+    @property
+    def file(self) -> Path:
+        return next(self.folder.rglob("name.txt"))
+
+
+@pytest.fixture
+def text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Text:
+    monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path))
+    return Text(tmp_path)
+
+
+def test_a_text_is_made_once(text: Text) -> None:
+    assert [text.cached() for _ in range(3)] == ["text ä\n1\n"] * 3
+    assert [file.name for file in text.folder.rglob("*") if file.is_file()] == ["name.txt"]
+
+
+def test_a_text_of_another_key_is_replaced(text: Text) -> None:
+    assert [text.cached(key) for key in ("key", "other", "other", "key")] == [f"text ä\n{n}\n" for n in (1, 2, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-3],
+        lambda content: content[:70],
+        lambda content: b"",
+        lambda content: b"\xff" + content,
+        lambda content: content.replace(b"text", b"test"),
+        lambda content: content + b"\n",
+    ],
+)
+def test_a_damaged_text_is_replaced(damage: Callable[[bytes], bytes], text: Text) -> None:
+    text.cached()
+    text.file.write_bytes(damage(text.file.read_bytes()))
+    assert [text.cached() for _ in range(2)] == ["text ä\n2\n"] * 2
+
+
+def test_a_text_is_made_every_time_if_it_cannot_be_read_or_written(text: Text) -> None:
+    text.cached()
+    text.file.unlink()
+    (next(text.folder.iterdir()) / "name.txt").mkdir()
+    assert [text.cached() for _ in range(2)] == ["text ä\n2\n", "text ä\n3\n"]
+
+
+def test_a_text_needs_no_writable_folder(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    assert [text.cached() for _ in range(2)] == ["text ä\n1\n", "text ä\n2\n"]
+
+
+def test_a_full_disk_is_no_error_for_a_text(text: Text, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(kernel_cache, "write_text", full)
+    assert [text.cached() for _ in range(2)] == ["text ä\n1\n", "text ä\n2\n"]

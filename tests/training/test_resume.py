@@ -104,6 +104,15 @@ def test_a_checkpoint_holds_all_of_a_run_s_state(kind: str, tiny: Config, tmp_pa
     assert record["loader"] == changed.loader
 
 
+@pytest.mark.usefixtures("simulated_gpu")
+def test_a_run_by_cuda_graphs_resumes(whole: Whole, tmp_path: Path) -> None:
+    replayed = trained_whole(whole.config, tmp_path / "whole")
+    assert replayed.record["paths"]["step"] == "graph"
+    for step in (1, 12, 14):
+        _, record = train(replayed.config, replayed.interrupted(tmp_path / f"run-{step}", step))
+        assert record["weights_sha256"] == replayed.record["weights_sha256"]
+
+
 def test_a_run_that_is_interrupted_twice(whole: Whole, tmp_path: Path) -> None:
     def write_and_stop(run: Path, checkpoint: Checkpoint, keep: int) -> Path:
         path = write_checkpoint(run, checkpoint, keep)

@@ -38,6 +38,7 @@ def test_what_a_run_displays(first: int, dataset: Any, tiny: Config, monkeypatch
     config = replace(tiny, epochs=1, resolution=((0.5, 16), (1.0, 32)))
     context = RunContext(config, select_runtime(config))
     context.manifest = replace(context.manifest, dataset=dataset)
+    monkeypatch.setattr(run_progress, "SHOW_EVERY_S", 0)
     with run_progress.run_progress(context, first) as shown:
         shown.show(9, history)
         history.add({"step": 0, "lr": {"all": 1.0}}, torch.tensor(2.25), torch.tensor(3))

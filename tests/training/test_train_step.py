@@ -1,6 +1,7 @@
 """One step: loss, number correct, dtypes, and float16's gradient scaler."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -97,23 +98,18 @@ def test_the_scaler_reaches_all_groups() -> None:
     assert all(0 < distance < 0.005 for distance in moved)
 
 
-@pytest.mark.gpu
-def test_nothing_waits_for_the_gpu_between_two_reads(tmp_path: Path) -> None:
+def test_nothing_waits_for_the_gpu_between_two_reads(gpu: torch.device, waiting: Any, tmp_path: Path) -> None:
     """Steps and history, in torch's mode in which a synchronisation is an error."""
-    device = torch.device("cuda")
-    runtime = Runtime(device, torch.float32, 1)
-    model = linear().to(device)
-    images, labels = (tensor.to(device) for tensor in batch())
+    runtime = Runtime(gpu, torch.float32, 1)
+    model = linear().to(gpu)
+    images, labels = (tensor.to(gpu) for tensor in batch())
     step = TrainStep(model, SGD(list(model.parameters()), lr=0.1), runtime, 0.1)
     with (tmp_path / "metrics").open("w") as file:
         history = History(file, total=9, batch_size=len(labels), classes=10)
         step(images, labels)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
+        with waiting.is_an_error():
             for number in range(9):
                 rates = set_lr(step.optimizer, 1 - number / 9)
                 history.add({"step": number, **rates._asdict()}, *step(images, labels))
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
         history.flush()
     assert len((tmp_path / "metrics").read_text().splitlines()) == 9

@@ -1,0 +1,76 @@
+"""A simulated GPU: the CPU takes the way of a GPU, with recorded work that runs again instead of being replayed."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+
+from fastcifar.augment.transform_torch import TorchTransform
+from fastcifar.training import graph
+
+CPU = torch.device("cpu")
+
+
+class SimulatedGpu:
+    """What the simulated GPU does, which a test may change before a run is prepared."""
+
+    def __init__(self) -> None:
+        self.captures = 0
+        self.transform: Any = TorchTransform
+        self.fault: Exception | None = None
+        """Raised by captures, after the work has run."""
+
+    def capture(self, work: graph.Work) -> graph.Work:
+        for _ in range(graph.WARM_UP):
+            work()
+        if self.fault is not None:
+            raise self.fault
+        self.captures += 1
+        return work
+
+
+@pytest.fixture
+def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
+    gpu = SimulatedGpu()
+    monkeypatch.setattr("fastcifar.training.context.default_transform", lambda device: gpu.transform)
+    monkeypatch.setattr("fastcifar.training.prepared.new_capture", lambda runtime: gpu.capture)
+    return gpu
+
+
+@pytest.fixture(params=["simulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def gpu(request: pytest.FixtureRequest) -> torch.device:
+    """The device of a test that needs a GPU: the simulated one, or with `-m gpu` a real one."""
+    if request.param == "simulated":
+        request.getfixturevalue("simulated_gpu")
+        return CPU
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU here")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+class Waiting:
+    """torch's mode in which waiting for the GPU is an error; on the simulated one nothing waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    @contextlib.contextmanager
+    def is_an_error(self) -> Iterator[None]:
+        if self.device.type != "cuda":
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*prototype feature", category=UserWarning)
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                yield
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.fixture
+def waiting(gpu: torch.device) -> Waiting:
+    return Waiting(gpu)
