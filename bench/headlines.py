@@ -32,9 +32,8 @@ def _kernel_bits(result: Result) -> str:
 
 
 def _self_check(result: Result) -> str:
-    if not result["available"]:
-        return "this version has no self-check"
-    return ", ".join(f"{name}: {len(found)} findings" for name, found in result["findings"].items())
+    found = ((name, one["paths"], len(one["findings"])) for name, one in result["recipes"].items())
+    return ", ".join(f"{name} {'/'.join(paths.values())} {count} findings" for name, paths, count in found)
 
 
 def _kernels(result: Result) -> str:
@@ -58,7 +57,8 @@ def _loaders(result: Result) -> str:
 def _time_to_accuracy(result: Result) -> str:
     half = "" if result["ci95"] is None else f" ± {100 * result['ci95']:.2f}"
     clocks = ", ".join(f"{name.removesuffix('_s')} {figure(one['median'])} s" for name, one in result["clock"].items())
-    return f"{result['mean']:.2%}{half}, {clocks}, n = {result['n']}"
+    paths = "".join(f", {path}" for path in result.get("paths", {}).values())
+    return f"{result['mean']:.2%}{half}, {clocks}, n = {result['n']}{paths}"
 
 
 def _profile(result: Result) -> str:

@@ -17,6 +17,9 @@ import torch
 from bench.training import Device
 from fastcifar.augment.reference import augment_one
 from fastcifar.augment.transform import DTYPE_CODES, Transform
+from fastcifar.augment.transform_cuda import CudaTransform
+from fastcifar.augment.transform_device import DeviceTransform
+from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.cli.parsing import parse
 from fastcifar.config import AugmentConfig, Config
 from fastcifar.errors import RunFailedError
@@ -25,7 +28,7 @@ from fastcifar.runtime.device import select_runtime
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 INDICES, SAMPLE_IDS = np.array([0, 7, 39, 7]), np.array([0, 49_999, 3, 2**62])
-MANY = 4999
+MANY, MANY_QUICK = 4999, 299
 """Images of a batch that fills a GPU; compared with the compiled CPU kernel, because the reference is slow."""
 SIZES, EPOCHS = (32, 31, 24, 20, 16, 7), (1, 2**40)
 SHOWN = 5  # differing cases that are named
@@ -95,9 +98,10 @@ def expected_bits(quick: bool) -> Iterator[tuple[Case, np.ndarray]]:
         transform = Transform(config, MEAN, STD, seed=5, dtype=dtype)
         pairs = zip(INDICES, SAMPLE_IDS.tolist(), strict=True)
         yield case, np.stack([augment_one(IMAGES[i], transform, epoch=epoch, sample_id=s, size=size) for i, s in pairs])
-    rows = np.random.default_rng(1).integers(0, len(IMAGES), MANY)
+    many = MANY_QUICK if quick else MANY
+    rows = np.random.default_rng(1).integers(0, len(IMAGES), many)
     for dtype, size in itertools.product(DTYPE_CODES, sizes):
-        case = Case(AugmentConfig(), dtype, size, 3, rows, np.arange(MANY))
+        case = Case(AugmentConfig(), dtype, size, 3, rows, np.arange(many))
         yield case, _compiled(Transform(case.config, MEAN, STD, seed=5, dtype=dtype), case)
 
 
@@ -114,33 +118,17 @@ def _configs(quick: bool) -> list[AugmentConfig]:
 
 def implementations(device: torch.device) -> dict[str, Bits]:
     """The implementations for a device by name."""
-    from fastcifar.augment.transform_cuda import CudaTransform
-
-    found: dict[str, Bits] = {}
+    found: dict[str, Bits] = {"Transform": _compiled}
     if device.type == "cuda":
-        found["CudaTransform"] = _on_device(CudaTransform, device)
-    else:
-        found["Transform"] = _compiled
-    tensors = torch_transform()
-    if tensors is not None:
-        found["TorchTransform"] = _on_device(tensors, device)
-    return found
-
-
-def torch_transform() -> Any:
-    """The class that augments by tensor operations; None where this version has none."""
-    try:
-        from fastcifar.augment.transform_torch import TorchTransform  # type: ignore[import-not-found]
-    except ImportError:
-        return None
-    return TorchTransform
+        found = {"CudaTransform": _on_device(CudaTransform, device)}
+    return found | {"TorchTransform": _on_device(TorchTransform, device)}
 
 
 def _compiled(transform: Transform, case: Case) -> np.ndarray:
     return _bits(transform(IMAGES, case.indices, case.sample_ids, case.epoch, case.size))
 
 
-def _on_device(kind: Any, device: torch.device) -> Bits:
+def _on_device(kind: type[DeviceTransform], device: torch.device) -> Bits:
     images = torch.from_numpy(IMAGES).to(device)
 
     def bits(transform: Transform, case: Case) -> np.ndarray:

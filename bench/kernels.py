@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from bench import measure as m
-from bench.kernel_bits import torch_transform
 from bench.peers import AUGMENT
 from fastcifar.augment.transform import Transform
+from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.config import Config
 from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.data.prepared import load_manifest, read_split
@@ -94,13 +94,10 @@ class Bench:
         self.tensor_source = torch.from_numpy(self.images).to(runtime.device)
         if runtime.device.type == "cuda":
             self.source = self.tensor_source
-        kind = torch_transform()
         hosts = {
             name: Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]) for name in options.dtypes
         }
-        self.tensor_transforms: dict[str, Any] = {}
-        if kind is not None:
-            self.tensor_transforms = {name: kind(host, runtime.device) for name, host in hosts.items()}
+        self.tensor_transforms = {name: TorchTransform(host, runtime.device) for name, host in hosts.items()}
         self.transforms = {name: _transform_on(runtime, host) for name, host in hosts.items()}
         pool = COPY_POOL if not options.quick else 2**24
         self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=runtime.device)
@@ -197,7 +194,7 @@ def main(arguments: list[str]) -> None:
     bench = Bench(options, runtime)
     found: list[dict[str, Any]] = []
     outputs = ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused")  # torch always keeps GPU memory
-    for output in (*outputs, *(("tensors",) if bench.tensor_transforms else ())):
+    for output in (*outputs, "tensors"):
         if output == "kept":
             keep_freed_memory()  # cannot be undone, so "fresh" comes first
         if shapes := cases(options, runtime, output):

@@ -4,6 +4,7 @@ The steps are those of a training, with their batches and, on a GPU, their CUDA 
 profiler, which slows the host down, and then recorded by it. A gap is time in which the device has nothing to do.
 """
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,10 @@ from fastcifar.config import Config
 from fastcifar.data.prepared import load_manifest
 from fastcifar.rng import Purpose, seeded
 from fastcifar.runtime.device import Runtime, select_runtime
-from fastcifar.runtime.threads import apply_threads, deterministic_operations
+from fastcifar.runtime.threads import run_settings
 from fastcifar.training.context import RunContext
-from fastcifar.training.graph import new_train_step
 from fastcifar.training.loop import training_steps
-from fastcifar.training.warm_up import compile_kernels
+from fastcifar.training.prepared import PreparedTraining
 
 WARM_UP = 10
 """Steps before the timed ones, after a whole epoch: libraries choose algorithms, and a graph is captured."""
@@ -81,7 +81,7 @@ def main(arguments: list[str]) -> None:
 
 def profiled(config: Config, runtime: Runtime, size: int, steps: int) -> dict[str, Any]:
     """Wall, busy and gap milliseconds, launches and kernels of a step on images of `size` pixels."""
-    is_gpu = runtime.device.type == "cuda"
+    activities = _start_profiler(runtime)
     with _steps(replace(config, resolution=((1.0, size),)), runtime, 2 * steps) as step:
         runtime.synchronise()
         start = time.perf_counter()
@@ -89,13 +89,15 @@ def profiled(config: Config, runtime: Runtime, size: int, steps: int) -> dict[st
             next(step)
         runtime.synchronise()
         wall_ms = 1e3 * (time.perf_counter() - start) / steps
-        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if is_gpu else [])]
         with torch.profiler.profile(activities=activities) as recorded:
             for _ in range(steps):
                 next(step)
             runtime.synchronise()
     events = list(recorded.events() or [])
-    return {"wall_ms": wall_ms, **_work(events, DeviceType.CUDA if is_gpu else DeviceType.CPU, steps, wall_ms)}
+    return {
+        "wall_ms": wall_ms,
+        **_work(events, DeviceType.CUDA if len(activities) > 1 else DeviceType.CPU, steps, wall_ms),
+    }
 
 
 @contextmanager
@@ -104,17 +106,27 @@ def _steps(config: Config, runtime: Runtime, count: int) -> Iterator[Iterator[An
     per_epoch = RunContext(config, runtime).steps_per_epoch
     warm_up = per_epoch + WARM_UP
     context = RunContext(replace(config, epochs=max(config.epochs, (warm_up + count) / per_epoch + 1)), runtime)
-    compile_kernels(runtime, {size for _, size in config.resolution})
-    with (
-        apply_threads(runtime),
-        deterministic_operations(config.deterministic, runtime.device),
-        seeded(config.seed, Purpose.DROPOUT),
-        context.open("train") as loader,
-    ):
-        step = training_steps(context, new_train_step(context, context.new_model(loader)), loader)
-        for _ in range(warm_up):
-            next(step)
-        yield step
+    with run_settings(runtime, deterministic=config.deterministic):
+        prepared = PreparedTraining(context)
+        steps = prepared.begin(context)
+        with seeded(config.seed, Purpose.DROPOUT), context.open("train", prepared.storage) as loader:
+            context.init_from_data(steps.train_step.model, loader)
+            step = training_steps(steps, loader)
+            for _ in range(warm_up):
+                next(step)
+            yield step
+
+
+def _start_profiler(runtime: Runtime) -> list[ProfilerActivity]:
+    """What to record. On a GPU it is started once before any graph is captured, or it may miss the graph's kernels."""
+    if runtime.device.type != "cuda":
+        return [ProfilerActivity.CPU]
+    os.environ.update({"TEARDOWN_CUPTI": "0", "DISABLE_CUPTI_LAZY_REINIT": "1"})
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities):
+        torch.zeros(1, device=runtime.device)
+        runtime.synchronise()
+    return activities
 
 
 def _work(events: list[Any], device: DeviceType, steps: int, wall_ms: float) -> dict[str, Any]:

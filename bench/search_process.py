@@ -7,6 +7,8 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from typing import Any, Self
 
+import torch
+
 from bench.time_to_accuracy import primary_metric
 from bench.training import in_one_process
 from fastcifar.config import Config
@@ -48,6 +50,8 @@ def _train(config: Config, seed: int) -> dict[str, Any]:
             _current[2].close()
             _current.clear()
             gc.collect()  # the memory of the last network and its graphs
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
         stack = ExitStack()
         _current[:] = [config, stack.enter_context(in_one_process(config)), stack]
     record = _current[1](seed)

@@ -34,6 +34,8 @@ class Stage:
     arguments: Callable[[float], Sequence[object]]
     """Of Python, from the seconds that the stage may take."""
     limit_s: float
+    share: float = 1.0
+    """Of the time that is left, what it takes at most."""
     least_s: float = 3.0
     """Seconds below which it is not worth starting."""
     headline: Callable[[dict[str, Any], Sequence[str]], str]
@@ -115,12 +117,12 @@ class StageRunner:
 
     def run(self, stage: Stage) -> None:
         """Runs a stage, unless it has passed before or too little time is left."""
-        left = self.deadline - time.monotonic()
+        left = stage.share * (self.deadline - time.monotonic())
         kept = self._kept(stage)
         if kept is not None:
             self._show(kept | {"state": KEPT})
         elif left < stage.least_s:
-            why = f"{max(0.0, left):.0f} s are left, it needs at least {stage.least_s:.0f}"
+            why = f"{max(0.0, left):.0f} s are left for it, too little to start"
             self._show({"stage": stage.name, "state": SKIPPED, "seconds": 0.0, "headline": why})
         else:
             self.keep(execute(stage, min(stage.limit_s, left)))

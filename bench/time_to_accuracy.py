@@ -88,7 +88,7 @@ def _trained(options: Options, config: Config) -> tuple[list[dict[str, Any]], li
         runs = kept.train("runs", wanted, train, deadline(RUNS_SHARE if options.processes else 1.0))
     with in_own_processes(config) as train:
         starts = wanted[: min(options.processes, len(runs))]
-        return runs, kept.train("processes", starts, train, deadline(1.0))
+        return runs, kept.train("processes", starts, train, deadline(1.0), least=0)
 
 
 def _deadline(seconds: float | None) -> Callable[[float], float]:
@@ -101,17 +101,21 @@ class _Kept:
     """Records on disk, from which an interrupted benchmark resumes."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.longest = path, 0.0  # seconds of a training
         self.records = {kind: {one["seed"]: one for one in load_partial(path, kind)} for kind in ("runs", "processes")}
 
-    def train(self, kind: str, seeds: Sequence[int], train: Train, deadline: float) -> list[dict[str, Any]]:
-        """The records of the seeds until the deadline, at least one; trains those that are not here."""
+    def train(
+        self, kind: str, seeds: Sequence[int], train: Train, deadline: float, least: int = 1
+    ) -> list[dict[str, Any]]:
+        """The records of the seeds; trains those that are not here while they fit before the deadline, or `least`."""
         records, done = self.records[kind], []
         for seed in seeds:
             if seed not in records:
-                if done and time.monotonic() > deadline:
+                start = time.monotonic()
+                if len(done) >= least and start + self.longest > deadline:
                     break
                 records[seed] = train(seed)
+                self.longest = max(self.longest, time.monotonic() - start)
                 write_json(self.path, {name: list(found.values()) for name, found in self.records.items()})
             done.append(records[seed])
             own = ", in a process of its own" if kind == "processes" else ""

@@ -20,7 +20,7 @@ from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.recipes import load_config
 from fastcifar.runs.record import load_record
 from fastcifar.runtime.threads import keep_freed_memory
-from fastcifar.training import trainer
+from fastcifar.training.trainer import Trainer
 
 Device = Literal["auto", "cpu", "cuda"]
 Train = Callable[[int], dict[str, Any]]
@@ -54,22 +54,14 @@ def in_one_process(config: Config) -> Iterator[Train]:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # memory as in `fastcifar train`
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as runs:
-        train = trainer_for(replace(config, runs=Path(runs)))
+        trainer = Trainer(replace(config, runs=Path(runs)))
 
         def run(seed: int) -> dict[str, Any]:
-            folder, record = train(seed)
+            folder, record = trainer.train(seed)
             shutil.rmtree(folder, ignore_errors=True)
             return record
 
         yield run
-
-
-def trainer_for(config: Config) -> Callable[[int], tuple[Path, dict[str, Any]]]:
-    """A function from a seed to the folder and the record of its run."""
-    prepared = getattr(trainer, "Trainer", None)
-    if prepared is not None:
-        return prepared(config).train
-    return lambda seed: trainer.train(replace(config, seed=seed), is_process=False)
 
 
 @contextmanager

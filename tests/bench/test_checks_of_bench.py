@@ -1,9 +1,8 @@
 """What `bench gpu` asks first: environment, bits of the augmentation, self-check; and the profile of a step."""
 
 import json
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,6 @@ from torch.autograd import DeviceType  # pyright: ignore[reportPrivateImportUsag
 
 from bench import environment, kernel_bits, profile, self_check
 from bench.report import SECTIONS
-from fastcifar.config import Config
 from fastcifar.errors import RunFailedError
 
 
@@ -32,6 +30,7 @@ def test_environment(capsys: pytest.CaptureFixture[str]):
 def test_the_kernels_of_this_machine_have_the_bits_of_the_reference(capsys: pytest.CaptureFixture[str]):
     kernel_bits.main(["--device", "cpu", "--quick"])
     found = last_json(capsys)["implementations"]
+    assert set(found) == {"Transform", "TorchTransform"}
     assert found["Transform"]["cases"] > 40
     assert all(one["differing"] == 0 for one in found.values())
 
@@ -59,39 +58,16 @@ def test_other_bits_and_kernels_that_do_not_run_are_found(capsys, monkeypatch: p
     assert "no libnvvm" in printed
 
 
-def test_an_implementation_on_a_device_is_compared(monkeypatch: pytest.MonkeyPatch):
-    class OnDevice:
-        def __init__(self, transform: Any, device: torch.device) -> None:
-            self.transform = transform
-
-        def __call__(self, images: Any, indices: Any, sample_ids: Any, epoch: int, size: int) -> torch.Tensor:
-            return self.transform(images.numpy(), indices.numpy(), sample_ids.numpy(), epoch, size)
-
-    monkeypatch.setattr(kernel_bits, "torch_transform", lambda: OnDevice)
-    kernel_bits.main(["--device", "cpu", "--quick"])
-
-
-def fake_self_check(monkeypatch: pytest.MonkeyPatch, findings: list[str]) -> list[Config]:
-    seen: list[Config] = []
-    module: Any = ModuleType("fastcifar.training.self_check")
-    module.self_check = lambda config: seen.append(config) or findings
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    return seen
-
-
-def test_self_check(small_data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    arguments = ["--data", str(small_data), "--device", "cpu", "--recipes", "fast90", "resnet24"]
-    seen = fake_self_check(monkeypatch, [])
+def test_self_check(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    arguments = ["--device", "cpu", "--quick", "--recipes", "fast90", "resnet24"]
     self_check.main(arguments)
-    assert last_json(capsys)["findings"] == {"fast90": [], "resnet24": []}
-    assert [config.recipe for config in seen] == ["fast90", "resnet24"]
-    fake_self_check(monkeypatch, ["wrong pixels"])
-    with pytest.raises(RunFailedError):
+    found = last_json(capsys)["recipes"]
+    assert list(found) == ["fast90", "resnet24"]
+    assert all(one["findings"] == [] and set(one["paths"]) == {"augmentation", "step"} for one in found.values())
+    monkeypatch.setattr(self_check, "self_check", lambda config: (["wrong pixels"], {"step": "eager"}))
+    with pytest.raises(RunFailedError, match="fast90, resnet24"):
         self_check.main(arguments)
-    assert last_json(capsys)["findings"]["resnet24"] == ["wrong pixels"]
-    monkeypatch.setitem(sys.modules, "fastcifar.training.self_check", None)
-    self_check.main(arguments)
-    assert last_json(capsys)["available"] is False
+    assert last_json(capsys)["recipes"]["resnet24"]["findings"] == ["wrong pixels"]
 
 
 def event(name: str, start: float, end: float, device: DeviceType = DeviceType.CUDA) -> Any:
