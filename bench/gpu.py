@@ -194,11 +194,11 @@ def _measured(setting: Setting, name: str, *arguments: object) -> Callable[[floa
 
 
 def _tests(setting: Setting) -> Sequence[object]:
-    """The tests that need a GPU; on a CPU those of the recorded steps, which a CPU replays as well."""
+    """The tests that need a GPU; on a CPU a few others, to see that pytest runs."""
     # packages of pyproject.toml's group dev may be missing: their settings are then only worth a warning
     relaxed = ["-o", "addopts=", "-W", "ignore::pytest.PytestConfigWarning", "-p", "no:cacheprovider"]
     if setting.device == "cpu":
-        return ["-m", "pytest", "-q", *relaxed, "-m", "not gpu", ROOT / "tests/training/test_graph_steps.py"]
+        return ["-m", "pytest", "-q", *relaxed, "-m", "not gpu", ROOT / "tests/training/test_train_step.py"]
     texts = {path: path.read_text() for path in sorted((ROOT / "tests").rglob("test_*.py"))}
     if find_spec("hypothesis") is None:
         texts = {path: text for path, text in texts.items() if "from hypothesis" not in text}
