@@ -15,6 +15,12 @@ COMMANDS = {
     "overhead": "what the trainer adds to each step: metrics, checks, progress, checkpoint schedule",
     "reproduce": "train the five published systems and compare with their published results",
     "soak": "long runs of the fault tests: damaged data, fuzzing, leaks, killed runs",
+    "gpu": "all that is worth measuring on a GPU, within a number of minutes",
+    "environment": "the device, driver, clocks, power and versions that results depend on",
+    "kernel_bits": "the fused augmentation, in every implementation, against the NumPy reference",
+    "self_check": "what the self-check before a training finds",
+    "profile": "kernels of the training steps, and the gaps between them",
+    "search": "faster settings of a recipe, judged on held-out training images",
     "report": "write REPORT.md and plots/ from results/*.json",
 }
 

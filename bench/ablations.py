@@ -5,7 +5,6 @@ results. A round trains all variants with one seed, so that a change in the mach
 interrupted benchmark resumes if data and code revision are the same.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +18,12 @@ from bench.time_to_accuracy import (
     partial_path,
     primary_metric,
     subject_of,
-    train_once,
 )
+from bench.training import in_own_processes
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
-from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
-from fastcifar.files import write_json, write_text
+from fastcifar.files import write_json
 from fastcifar.models.speednet import SpeedNetConfig
 from fastcifar.optim.muon import MuonConfig
 from fastcifar.recipes import RECIPES
@@ -81,7 +79,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
 
 
 def main(arguments: list[str]) -> None:
@@ -96,11 +94,11 @@ def main(arguments: list[str]) -> None:
     wanted = [(name, seed) for seed in range(options.runs) for name in names]
     for name, seed in wanted:
         if (name, seed) not in records:
-            records[name, seed] = _train(options, VARIANTS[name](config), seed) | {"variant": name}
+            records[name, seed] = _train(replace(VARIANTS[name](config), data=options.data), seed) | {"variant": name}
             write_json(partial, {"runs": list(records.values())})
         print(f"{name}, seed {seed}: {outcome(records[name, seed])}", flush=True)
     result = summarise([records[key] for key in wanted])
-    out = result_path(result, subject_of(result)) if options.out is None else options.out
+    out = result_path(result, subject_of(result), options.out)
     finish(result, table_of(result), out)
 
 
@@ -118,11 +116,9 @@ def _chosen(only: tuple[str, ...]) -> list[str]:
     return [name for name in VARIANTS if not only or name == BASELINE or name.startswith(only)]
 
 
-def _train(options: Options, config: Config, seed: int) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.toml"
-        write_text(path, to_toml(config))
-        return train_once(["--config", str(path)], seed, options.data)
+def _train(config: Config, seed: int) -> dict[str, Any]:
+    with in_own_processes(config) as train:
+        return train(seed)
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, Any]:

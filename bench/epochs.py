@@ -33,7 +33,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 3
     """Timed repetitions of each stage, after one warm-up."""
     network: Literal["resnet", "speed"] = "resnet"
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> None:
         "clock": CLOCK,
         "stages": compare(measured),
     }
-    finish(result, table_of(result), options.out or result_path(result, f"{options.network}{options.width}"))
+    finish(result, table_of(result), result_path(result, f"{options.network}{options.width}", options.out))
 
 
 def compare(measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

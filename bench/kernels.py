@@ -11,6 +11,7 @@ import torch
 from bench import measure as m
 from bench.peers import AUGMENT
 from fastcifar.augment.transform import Transform
+from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.config import Config
 from fastcifar.data.cifar10 import IMAGE_BYTES, IMAGE_SIZE
 from fastcifar.data.prepared import load_manifest, read_split
@@ -21,10 +22,13 @@ from fastcifar.runtime.threads import apply_threads, keep_freed_memory
 INDEX_BYTES = 16  # a row and a sample number
 COPY_POOL = 2**29  # bytes that the copy works on, several times the size of any cache
 GB = 1e9
+MOST_AS_TENSORS = 10_000  # images of a batch: tensor operations keep several integers for a pixel
+LARGE = 2000  # images of a batch from which on launches and threads no longer matter
 OUTPUTS = {
     "fresh": "allocated by each call; glibc returns large blocks to the system, so the kernel zeroes their pages again",
     "kept": "allocated by each call in a process that keeps freed memory, as the training commands do",
     "reused": "one buffer for all calls (GPU kernel only)",
+    "tensors": "made by tensor operations instead of the kernel, allocated by each call",
 }
 CLOCK = (
     "perf_counter around enough calls to process `images_per_round` images; kernel calls include the allocation of the "
@@ -39,7 +43,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
     """Timed repetitions of each case, after one warm-up."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -86,35 +90,39 @@ class Bench:
         # shuffled and long enough for the largest batch, whatever the size of the set
         order = np.random.default_rng(0).permutation(len(self.images))
         self.order = np.resize(order, max(len(order), *options.batch_sizes)).astype(np.int64)
-        self.transforms: dict[str, Any] = {
-            name: _transform_on(runtime, Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]))
-            for name in options.dtypes
-        }
         self.source: Any = self.images
+        self.tensor_source = torch.from_numpy(self.images).to(runtime.device)
         if runtime.device.type == "cuda":
-            self.source = torch.from_numpy(self.images).to(runtime.device)
+            self.source = self.tensor_source
+        hosts = {
+            name: Transform(AUGMENT, manifest.mean_01, manifest.std_01, dtype=DTYPES[name]) for name in options.dtypes
+        }
+        self.tensor_transforms = {name: TorchTransform(host, runtime.device) for name, host in hosts.items()}
+        self.transforms = {name: _transform_on(runtime, host) for name, host in hosts.items()}
         pool = COPY_POOL if not options.quick else 2**24
         self.pool = torch.ones((2, pool // 8), dtype=torch.int64, device=runtime.device)
 
     def kernel(self, case: Case) -> Callable[[], float]:
         """A function that returns the mean seconds of a kernel call, over one repetition."""
-        transform, calls = self.transforms[case.dtype], self._calls(case)
-        batches = [self._rows(i * case.batch, case.batch) for i in range(calls)]
+        calls, is_kernel = self._calls(case), case.output != "tensors"
+        transform = (self.transforms if is_kernel else self.tensor_transforms)[case.dtype]
+        source = self.source if is_kernel else self.tensor_source
+        batches = [self._rows(i * case.batch, case.batch, as_array=source is self.images) for i in range(calls)]
         if case.output == "reused":
             out = torch.empty(
                 (case.batch, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=transform.dtype, device=self.runtime.device
             )
-            state = torch.zeros(2, dtype=torch.int64, device=self.runtime.device)
+            state = transform.new_state()
 
             def work() -> None:
                 for rows in batches:
-                    transform.into(out, self.source, rows, rows, state)
+                    transform.into(out, source, rows, rows, state)
 
             return lambda: self._seconds(work, case) / calls
 
         def work() -> None:
             for rows in batches:
-                transform(self.source, rows, rows, 0)
+                transform(source, rows, rows, 0)
 
         return lambda: self._seconds(work, case) / calls
 
@@ -134,10 +142,10 @@ class Bench:
 
         return lambda: self._seconds(work, case) / calls
 
-    def _rows(self, begin: int, count: int) -> Any:
+    def _rows(self, begin: int, count: int, *, as_array: bool) -> Any:
         begin %= max(1, len(self.order) - count + 1)
         rows = self.order[begin : begin + count]
-        return rows if self.runtime.device.type == "cpu" else torch.from_numpy(rows).to(self.runtime.device)
+        return rows if as_array else torch.from_numpy(rows).to(self.runtime.device)
 
     def _calls(self, case: Case) -> int:
         return max(1, -(-self.images_per_round // case.batch))
@@ -164,6 +172,7 @@ def cases(options: Options, runtime: Runtime, output: str) -> list[Case]:
     return [
         Case(batch, dtype, count, output)
         for batch in options.batch_sizes
+        if output != "tensors" or batch <= MOST_AS_TENSORS
         for dtype in options.dtypes
         for count in threads
     ]
@@ -184,12 +193,12 @@ def main(arguments: list[str]) -> None:
     manifest = load_manifest(options.data)
     bench = Bench(options, runtime)
     found: list[dict[str, Any]] = []
-    for output in (
-        ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused")
-    ):  # torch always keeps GPU memory
+    outputs = ("fresh", "kept") if runtime.device.type == "cpu" else ("kept", "reused")  # torch always keeps GPU memory
+    for output in (*outputs, "tensors"):
         if output == "kept":
-            keep_freed_memory()  # cannot be undone, so this case comes last
-        found += roofline(bench, cases(options, runtime, output), options.runs)
+            keep_freed_memory()  # cannot be undone, so "fresh" comes first
+        if shapes := cases(options, runtime, output):
+            found += roofline(bench, shapes, options.runs)
     result = {
         "what": "kernels",
         "dataset": manifest.dataset,
@@ -202,7 +211,8 @@ def main(arguments: list[str]) -> None:
         "outputs": OUTPUTS,
         "cases": found,
     }
-    m.finish(result, table_of(result), options.out or m.result_path(result, manifest.dataset))
+    print(large_batches(result), end="")
+    m.finish(result, table_of(result), m.result_path(result, manifest.dataset, options.out))
 
 
 def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]]:
@@ -231,6 +241,19 @@ def roofline(bench: Bench, shapes: list[Case], runs: int) -> list[dict[str, Any]
             }
         )
     return rows
+
+
+def large_batches(result: dict[str, Any]) -> str:
+    """A line for each output and type: the fraction of the copy's bandwidth at batches of at least `LARGE` images."""
+    fractions: dict[str, list[float]] = {}
+    for case in result["cases"]:
+        if case["batch"] >= LARGE:
+            name = f"{case['output']}, {case['dtype']}, {case['threads']} threads"
+            fractions.setdefault(name, []).append(case["fraction_of_copy"]["median"])
+    return "".join(
+        f"{name}: {min(found):.0%} to {max(found):.0%} of the copy's bandwidth at {LARGE:,} images and more\n"
+        for name, found in fractions.items()
+    )
 
 
 def table_of(result: dict[str, Any]) -> m.Table:

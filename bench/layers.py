@@ -31,7 +31,7 @@ class Options:
     recipe: str = "cpu90"
     """Name of the recipe."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
     """Timed rounds, after two warm-up rounds. A round is one step with each kind of layers."""
     threads: int | None = None
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         "clock": CLOCK,
         "steps": steps,
     }
-    m.finish(result, table_of(result), options.out or m.result_path(result, options.recipe))
+    m.finish(result, table_of(result), m.result_path(result, options.recipe, options.out))
 
 
 def measure_size(config: Config, runtimes: dict[str, Runtime], size: int, runs: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
     """Timed repetitions of each loader, after one warm-up."""
     batch_size: int = 500
@@ -156,7 +156,7 @@ def main(arguments: list[str]) -> None:
     subject = manifest.dataset
     if options.batch_size != Options.batch_size:
         subject += f"-b{options.batch_size}"
-    finish(result, table_of(result), options.out or result_path(result, subject))
+    finish(result, table_of(result), result_path(result, subject, options.out))
 
 
 def compare(measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Shared by all benchmarks: statistics of repetitions, the machine's description, tables, result files."""
 
+import hashlib
 import json
 import re
 import statistics
@@ -86,6 +87,14 @@ def power_cap() -> float | None:
         return None
 
 
+def source_digest(*folders: str) -> str:
+    """SHA-256 of the Python files in these folders of the project; unlike the revision it sees uncommitted changes."""
+    root, found = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted(path for folder in folders for path in (root / folder).rglob("*.py")):
+        found.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return found.hexdigest()
+
+
 def described(runtime: Runtime) -> dict[str, Any]:
     """Device, hardware, versions and code revision, for a result file."""
     facts = environment(runtime)
@@ -102,9 +111,11 @@ def device_name(result: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", result["hardware"]["gpu"].lower()).strip("-")
 
 
-def result_path(result: dict[str, Any], subject: str) -> Path:
-    """`<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/."""
-    return RESULTS / f"{result['what']}-{subject}-{device_name(result)}-n{result['n']}.json"
+def result_path(result: dict[str, Any], subject: str, out: Path | None = None) -> Path:
+    """`out`, or `<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/ or in the folder `out`."""
+    if out is not None and not out.is_dir():
+        return out
+    return (out or RESULTS) / f"{result['what']}-{subject}-{device_name(result)}-n{result['n']}.json"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

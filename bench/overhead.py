@@ -49,7 +49,7 @@ class Options:
     data: Path = Path("data")
     """Folder of the prepared data."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
     runs: int = 7
     """Repetitions: trainings with empty steps, and timed steps of each image size."""
     recipe: str | None = None
@@ -95,7 +95,7 @@ def main(arguments: list[str]) -> None:
             for size, seconds in steps.items()
         },
     }
-    finish(result, table_of(result), options.out or result_path(result, name))
+    finish(result, table_of(result), result_path(result, name, options.out))
 
 
 def overhead_seconds(config: Config, at_least: int) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import ablations, epochs, kernels, layers, loaders, overhead, published, time_to_accuracy
+from bench import ablations, epochs, kernels, layers, loaders, overhead, profile, published, search, time_to_accuracy
 from bench.measure import RESULTS, Table, ranged
 from bench.plots import DRAWN, draw, place_of
 from fastcifar.cli.parsing import parse
@@ -105,9 +105,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _time_to_accuracy_note(result: dict[str, Any]) -> str:
     clock = ", ".join(f"{name.removesuffix('_s')} {ranged(one)} s" for name, one in result["clock"].items())
     flops = f", {result['flops'] / 1e12:,.1f} TFLOP per run" if result.get("flops") else ""
+    sources = ""
+    if "clock_from" in result:
+        places = ", ".join(f"{name.removesuffix('_s')} {place}" for name, place in result["clock_from"].items())
+        same = {True: "equal", False: "DIFFERENT", None: "not compared"}[result["same_bits"]]
+        sources = f" Clocks from: {places}; weights of a seed are {same} in both."
     return (
         f"Recipe {result['recipe']}, {result['epochs']:g} epochs{flops}. Median clocks: {clock}. "
-        f"{result['fraction_at_target']:.0%} of the runs reach {result['target']:.0%}."
+        f"{result['fraction_at_target']:.0%} of the runs reach {result['target']:.0%}.{sources}"
     )
 
 
@@ -163,6 +168,22 @@ def _overhead_note(result: dict[str, Any]) -> str:
     )
 
 
+def _profile_note(result: dict[str, Any]) -> str:
+    return (
+        f"Recipe {result['recipe']}, batch {result['batch_size']}, {result['amp']}. Steps of a training, timed without "
+        "the profiler and then recorded by it; a gap is time in which the device has nothing to do."
+    )
+
+
+def _search_note(result: dict[str, Any]) -> str:
+    reached = "" if result["reached"] else " No candidate reached it."
+    return (
+        f"Recipe {result['recipe']}, trained on {result['trained_on']:,} images and judged on {result['held_out']:,} "
+        f"held-out training images; target {result['target']:.0%} plus {result['margin']:.1%}.{reached} Run clock of "
+        "the fastest run."
+    )
+
+
 def _soak_table(result: dict[str, Any]) -> Table:
     rows = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in result["rows"]]
     return result["header"], rows
@@ -182,6 +203,8 @@ SECTIONS = {
     "kernels": Section("The augmentation kernel", kernels.table_of, _kernels_note),
     "layers": Section("Layers on a CPU", layers.table_of, _layers_note),
     "overhead": Section("Overhead of the trainer", overhead.table_of, _overhead_note),
+    "profile": Section("Kernels of a training step", profile.table_of, _profile_note),
+    "search": Section("Searches on held-out images", search.table_of, _search_note),
     "soak": Section("Fault tests", _soak_table, _soak_note),
 }
 """By `what`, in the order of the report."""

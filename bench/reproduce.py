@@ -47,7 +47,7 @@ class Options:
     device: str = "auto"
     """Device to train on, as for `fastcifar train --device`."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
 
 
 def main(arguments: list[str]) -> None:
@@ -217,9 +217,7 @@ def _line(name: str, run: dict[str, Any]) -> str:
 
 
 def _target(result: dict[str, Any], options: Options) -> Path:
-    if options.out is not None:
-        return options.out
     letters = "".join(name.removeprefix("system_") for name in _checked(options))
     for letter, value in (("e", options.epochs), ("f", options.fraction)):
         letters += "" if value is None else f"-{letter}{value:g}"
-    return result_path(result, letters)
+    return result_path(result, letters, options.out)

@@ -46,7 +46,7 @@ class Options:
     minutes: float = math.inf
     """Stop the fuzzer after this time; the same command resumes it."""
     out: Path | None = None
-    """Result file. Default: a file in bench/results/ named after the benchmark."""
+    """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def main(arguments: list[str]) -> None:
     result = {"what": "soak", "subject": options.what, "dataset": "synthetic", **facts, "n": times}
     seconds = soaked.seconds or time.monotonic() - started
     result |= {**asdict(soaked), "seconds": round(seconds, 1)}
-    finish(result, (soaked.header, soaked.rows), options.out or result_path(result, options.what))
+    finish(result, (soaked.header, soaked.rows), result_path(result, options.what, options.out))
     if soaked.findings:
         raise RunFailedError(f"{len(soaked.findings)} faults found, the first: {soaked.findings[0]}")
 

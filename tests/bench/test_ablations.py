@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench import ablations, time_to_accuracy
+from bench import time_to_accuracy, training
 from bench.ablations import BASELINE, KEPT, VARIANTS, main, summarise, table_of
 from fastcifar.config.toml import to_toml
 from fastcifar.errors import UserError
@@ -70,7 +70,7 @@ def test_finished_runs_are_not_repeated(small_data, tmp_path, monkeypatch, capsy
         calls.append(seed)
         return record("", seed, 0.8, 0.9, 10)
 
-    monkeypatch.setattr(ablations, "train_once", trained)
+    monkeypatch.setattr(training, "train_once", trained)
     chosen = ["--only", "crops", "GELU", "--data", str(small_data), "--out", str(tmp_path / "new" / "x.json")]
     main([*chosen, "--runs", "1"])
     assert calls == [0, 0, 0]

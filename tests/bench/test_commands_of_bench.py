@@ -84,8 +84,10 @@ def test_kernels(small_data: Path, tmp_path: Path, capsys, monkeypatch):
     arguments = ("--data", small_data, "--batch-sizes", 64, 128, "--dtypes", "float32", "bfloat16")
     result = run(kernels.main, capsys, tmp_path / "x.json", *arguments)
     assert [(case["output"], case["batch"], case["dtype"]) for case in result["cases"]] == [
-        ("fresh", 64, "float32"), ("fresh", 64, "bfloat16"), ("kept", 64, "float32"), ("kept", 64, "bfloat16"),
-    ]  # fmt: skip
+        (output, 64, dtype) for output in ("fresh", "kept", "tensors") for dtype in ("float32", "bfloat16")
+    ]
+    large = {**result["cases"][0], "batch": kernels.LARGE, "fraction_of_copy": summary([0.5])}
+    assert "50% to 50%" in kernels.large_batches({"cases": [*result["cases"], large]})
     for case in result["cases"]:
         assert case["bytes_per_image"] == 3072 + 16 + 3072 * (4 if case["dtype"] == "float32" else 2)
         moved = 64 * case["bytes_per_image"] / case["call_s"]["median"] / 1e9
