@@ -125,12 +125,11 @@ class History:
             )
 
     def state(self) -> dict[str, Any]:
-        """The state, as JSON; flushes first."""
+        """The state except `train_accuracy`, as JSON; flushes first."""
         self.flush()
         return {
             "loss": self.loss,
             "accuracy": self.accuracy,
-            "train_accuracy": self.train_accuracy,
             "epoch": [list(pair) for pair in self._epoch],
             "recent": list(self._recent),
             "judged": self._judged,
@@ -138,7 +137,7 @@ class History:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Sets the state to what `state` returned."""
-        self.loss, self.accuracy, self.train_accuracy = (state[key] for key in ("loss", "accuracy", "train_accuracy"))
+        self.loss, self.accuracy = state["loss"], state["accuracy"]
         self._epoch = [(loss, accuracy) for loss, accuracy in state["epoch"]]
         self._recent, self._judged = list(state["recent"]), bool(state["judged"])
 

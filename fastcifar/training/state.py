@@ -56,6 +56,7 @@ class TrainingState:
         state = {key.removeprefix(OPTIMIZER): t for key, t in saved.tensors.items() if key.startswith(OPTIMIZER)}
         load_state_tensors(train_step.optimizer, state, train_step.model, config.optimizer, config.batch_size)
         self.history.restore(facts["state"]["history"])
+        self.history.train_accuracy = facts["train_accuracy"]
         try:
             torch.set_rng_state(saved.tensors["random.cpu"])
             if train_step.runtime.device.type == "cuda":
