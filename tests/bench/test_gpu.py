@@ -28,9 +28,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any
 
 
 def test_some_stages_on_a_cpu(temporary: Path, capsys: pytest.CaptureFixture[str]):
-    arguments = ("--out", temporary / "out", "--data", temporary / "missing", "--stages", "kernel-bits,roofline")
+    arguments = ("--out", temporary / "out", "--data", temporary / "missing", "--stages", "roofline")
     result = run(capsys, *arguments)
-    assert result["stages"] == {"environment": "passed", "kernel-bits": "passed", "roofline": "passed"}
+    assert result["stages"] == {"environment": "passed", "roofline": "passed"}
     folder = Path(result["folder"])
     kept = json.loads((folder / "roofline.json").read_text())
     assert (folder.name, kept["result"]["what"], kept["quick"]) == ("gpu-cpu", "kernels", True)
@@ -63,7 +63,7 @@ def test_the_commands_for_a_gpu_can_be_parsed(tmp_path: Path, quick: bool):
         else:
             files = [Path(argument) for argument in arguments if argument.endswith(".py")]
             assert files
-            assert all("mark.gpu" in path.read_text() for path in files)
+            assert {"test_kernel_cuda.py", "test_train_step.py", "test_graph_steps.py"} <= {path.name for path in files}
 
 
 @pytest.mark.parametrize(

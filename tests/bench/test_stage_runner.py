@@ -136,3 +136,13 @@ for name, arguments in (("a", ["-c", "print(1)"]), ("b", ["-c", {HANGS!r}, {str(
     wait_until(lambda: not is_running(int((tmp_path / "pid").read_text())))
     assert json.loads((tmp_path / "a.json").read_text())["state"] == "passed"
     assert not (tmp_path / "b.json").exists()
+
+
+def test_outcomes_hold_no_paths_of_this_machine(tmp_path: Path):
+    code = "import pathlib, sys, tempfile; print(pathlib.Path.home(), sys.prefix, tempfile.gettempdir(), *sys.argv)"
+    run = runner(tmp_path)
+    run.run(stage("a", code, ROOT / "data"))
+    (kept,) = tmp_path.iterdir()
+    assert str(ROOT) not in kept.read_text()
+    assert "TMP" in kept.read_text()
+    assert "./data" in kept.read_text()
