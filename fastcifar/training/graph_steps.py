@@ -115,6 +115,7 @@ class GraphSteps(Steps):
         self._rates = [rates_at(optimizer, lr_scale(context.config, number, total)) for number in range(total)]
         self._lr_of_steps = torch.tensor([list(rates.lr.values()) for rates in self._rates]).to(device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
+        self._numbers = torch.arange(total, device=device)
         self._losses = torch.zeros(total, device=device)
         self._num_correct = torch.zeros(total, dtype=torch.int64, device=device)
         self._replays = self._recorded(capture)
@@ -156,6 +157,8 @@ class GraphSteps(Steps):
     def _work(self, size: int) -> None:
         self._lr.copy_(self._lr_of_steps.index_select(0, self._step).view(-1))
         loss, num_correct = self.train_step(*self._feed.batch(size, self._step))
-        self._losses.index_copy_(0, self._step, loss.view(1))
-        self._num_correct.index_copy_(0, self._step, num_correct.view(1))
+        # not index_copy_, which sorts where only deterministic operations are allowed
+        is_now = self._numbers == self._step
+        torch.where(is_now, loss, self._losses, out=self._losses)
+        torch.where(is_now, num_correct, self._num_correct, out=self._num_correct)
         self._step.add_(1)
