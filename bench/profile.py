@@ -110,7 +110,7 @@ def _steps(config: Config, runtime: Runtime, count: int) -> Iterator[Iterator[An
         prepared = PreparedTraining(context)
         steps = prepared.begin(context)
         with seeded(config.seed, Purpose.DROPOUT), context.open("train", prepared.storage) as loader:
-            context.init_from_data(steps.train_step.model, loader)
+            steps.start(loader)
             step = training_steps(steps, loader)
             for _ in range(warm_up):
                 next(step)

@@ -115,7 +115,7 @@ def fake_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             "get_arch_list": built_for.split,
             "get_device_name": lambda device=None: of(device).name,
             "get_device_capability": lambda device=None: of(device).capability,
-            "is_bf16_supported": lambda: of().has_bfloat16,
+            "is_bf16_supported": lambda including_emulation=True: of().has_bfloat16 or including_emulation,
             "mem_get_info": lambda device=None: (of(device).free, of(device).total),
             "memory_reserved": lambda device=None: of(device).reserved,
         }

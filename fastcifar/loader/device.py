@@ -16,7 +16,7 @@ from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.data.prepared import Split
 from fastcifar.loader.base import RawRead
 from fastcifar.loader.options import LoaderOptions
-from fastcifar.loader.pinned_buffers import pinned_ring, to_device
+from fastcifar.loader.pinned_buffers import BufferRing, pinned_ring, to_device
 from fastcifar.loader.resident import ResidentLoader
 from fastcifar.loader.stream import StreamLoader
 
@@ -70,11 +70,18 @@ class DeviceResidentLoader(ResidentLoader):
 class DeviceStreamLoader(StreamLoader):
     """Copies FFCV's batches to the device while it trains on earlier ones. Arguments and errors: `open_loader`."""
 
+    def __init__(self, folder: Path, split: Split, transform: Transform, options: LoaderOptions) -> None:
+        super().__init__(folder, split, transform, options)
+        self._ring: BufferRing | None = None
+
     def _on_device(self, transform: Transform) -> Callable[..., Tensor]:
         return _device_transform(transform, self._plan.options)
 
     def _read(self, reads: list[np.ndarray]) -> Generator[RawRead]:
-        ring = pinned_ring(self._max_read, self._device)
+        with self._file_lock:
+            if self._ring is None:  # one for all epochs: a new stream would not reuse the memory of an old one
+                self._ring = pinned_ring(self._max_read, self._device)
+        ring = self._ring
         rows = torch.arange(self._max_read, device=self._device)
         with self._ffcv_file().read(np.concatenate(reads)) as ffcv_batches:
             for samples, batch in zip(_to_device_in_one_copy(reads, self._device), ffcv_batches, strict=True):

@@ -4,6 +4,7 @@ A copy from pinned memory is only queued when the call returns. A buffer may be 
 has run, and the host must wait for that: ordering between CUDA streams does not hold back the host's own writes.
 """
 
+import threading
 from collections.abc import Sequence
 from itertools import cycle
 
@@ -68,13 +69,14 @@ class BufferRing:
     """Buffers that are used one after the other."""
 
     def __init__(self, buffers: Sequence[PinnedBuffer | PlainBuffer]) -> None:
-        self._buffers = cycle(buffers)
+        self._buffers, self._lock = cycle(buffers), threading.Lock()
 
     def to_device(self, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
         """`images` uint8 (b, 32, 32, 3) and `labels` int64 (b,) on the device; both may be overwritten afterwards."""
-        buffer = next(self._buffers)
-        buffer.wait()
-        return buffer.send(images, labels)
+        with self._lock:  # of epochs in several threads
+            buffer = next(self._buffers)
+            buffer.wait()
+            return buffer.send(images, labels)
 
 
 def pinned_ring(batch_size: int, device: torch.device) -> BufferRing:

@@ -23,7 +23,8 @@ class InitFromData(Protocol):
     def init_from_data(self, images: Callable[[int], Tensor]) -> None:
         """`images(count)` gives at least `count` training images, or all: normalised float32 (n, 3, 32, 32).
 
-        They are on the device of the training; the network itself may still be on the CPU.
+        They are on the device of the training; the network itself may still be on the CPU. Change tensors in place, by
+        `copy_`: a CUDA graph has their addresses.
         """
         ...
 

@@ -57,4 +57,6 @@ def prepare_for_capture(optimizer: torch.optim.Optimizer, device: torch.device) 
         group["lr"] = lr
         if "capturable" in group and device.type == "cuda":
             group["capturable"] = True
+    # the steps that warm up are not captured, of which torch would warn
+    optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
     return rates

@@ -70,9 +70,12 @@ def select_runtime(config: Config) -> Runtime:
     dtype = auto if config.amp == "auto" else DTYPES[config.amp]
     threads = torch.get_num_threads() if config.threads is None else config.threads
     runtime = Runtime(device, dtype, threads, _cpu_kernels(config, device, dtype))
+    if device.type == "cuda":
+        # for deterministic products; cuBLAS and torch look at it once, at the first product of the process
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if device.type == "cuda" and dtype == torch.bfloat16:
         with runtime.current():
-            if not torch.cuda.is_bf16_supported():
+            if not torch.cuda.is_bf16_supported(including_emulation=False):
                 raise UserError(f"amp is bfloat16, but {gpu_name(device)} lacks it; use --amp float16")
     return runtime
 

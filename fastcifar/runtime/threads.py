@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Iterator
 
 import torch
@@ -41,7 +40,6 @@ def deterministic_operations(wanted: bool, device: torch.device) -> Iterator[Non
     if not wanted or device.type != "cuda":
         yield
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its first operation
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:

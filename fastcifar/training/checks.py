@@ -2,17 +2,20 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcifar.augment import reference
 from fastcifar.augment.transform import Transform
 from fastcifar.augment.transform_device import DeviceTransform
 from fastcifar.data.cifar10 import IMAGE_SHAPE
+from fastcifar.evaluation.logits import Predict
 from fastcifar.models.hooks import before_step
+from fastcifar.training.graph import GraphPredict
 from fastcifar.training.graph_steps import GraphSteps
 from fastcifar.training.loop import EagerSteps, Steps
 from fastcifar.training.step import TrainStep
@@ -23,6 +26,8 @@ STEPS = 2
 LOSS_TOLERANCE, UPDATE_TOLERANCE = 0.02, 0.2
 """Relative. A GPU may add in another order every time, which 16 bits and Muon amplify to a few percent; a step that
 reads old memory or misses an update is wrong by 100%."""
+ROUNDINGS = 5
+"""A change of less than so many roundings of the values themselves is not compared."""
 
 
 def images_difference(kind: type[DeviceTransform], transform: Transform, size: int, device: torch.device) -> str | None:
@@ -41,37 +46,67 @@ def images_difference(kind: type[DeviceTransform], transform: Transform, size: i
     return None
 
 
-def steps_difference(steps: GraphSteps) -> str | None:
+def steps_difference(steps: GraphSteps, initial: nn.Module) -> str | None:
     """How recorded steps differ from ordinary ones on the same batches; None if losses and updates are equal.
 
-    The network must be in its initial state, and the optimiser in that before its first step; both change.
+    Replays each graph, and the step after it, from the network `initial`; leaves network and optimiser changed.
     """
-    context, model = steps.context, steps.train_step.model
-    initial = [parameter.detach().clone() for parameter in model.parameters()]
-    twin = copy.deepcopy(model)
+    differences = (_difference_from(first, steps, initial) for first in steps.firsts)
+    return next(filter(None, differences), None)
+
+
+def _difference_from(first: int, steps: GraphSteps, initial: nn.Module) -> str | None:
+    context = steps.context
+    steps.reset(initial)
+    twin = copy.deepcopy(steps.train_step.model)
     optimizer = context.config.optimizer.build(twin, context.config.batch_size)
     eager = EagerSteps(context, TrainStep(twin, optimizer, context.runtime, context.config.label_smoothing))
-    numbers = range(min(STEPS, context.total))
-    steps.rewind(0)
-    found = _losses(steps, [None for _ in numbers])
-    expected = _losses(eager, [steps.eager_batch(number) for number in numbers])
-    if (found - expected).abs().max() > LOSS_TOLERANCE * expected.abs().max():
-        return f"gives losses {found.tolist()}, but ordinary steps {expected.tolist()}"
-    missed = total = 0.0
-    for before, recorded, ordinary in zip(initial, model.parameters(), twin.parameters(), strict=True):
-        missed += (recorded - ordinary).float().square().sum().item()
-        total += (ordinary - before).float().square().sum().item()
-    if missed > UPDATE_TOLERANCE**2 * total:
-        return f"gives updates that differ from ordinary steps by {math.sqrt(missed / total) if total else 1:.0%}"
+    numbers = range(first, min(first + STEPS, context.total))
+    batches = [steps.eager_batch(number) for number in numbers]
+    steps.rewind(first)
+    found, expected = _losses(steps, numbers, [None for _ in numbers]), _losses(eager, numbers, batches)
+    if not (found - expected).abs().max() <= LOSS_TOLERANCE * expected.abs().max():  # not: NaN compares false
+        return f"gives losses {found.tolist()} from step {first}, but ordinary steps {expected.tolist()}"
+    buffers = [list(model.buffers()) for model in (initial, steps.train_step.model, twin)]
+    start = dict(zip(twin.parameters(), initial.parameters(), strict=True))
+    parts: dict[str, list[list[Tensor]]] = {"buffers": buffers}
+    groups = zip(steps.train_step.optimizer.param_groups, optimizer.param_groups, strict=True)
+    for number, (recorded, ordinary) in enumerate(groups):
+        before: list[Tensor] = [start[parameter] for parameter in ordinary["params"]]
+        parts[str(recorded.get("name", f"group {number}"))] = [before, recorded["params"], ordinary["params"]]
+    for name, tensors in parts.items():
+        if (error := _relative_error(*tensors)) > UPDATE_TOLERANCE:
+            return f"updates {name} otherwise than ordinary steps, from step {first}, by {error:.0%}"
     return None
 
 
-def _losses(steps: Steps, batches: list[Any]) -> Tensor:
-    """Of the first steps, on the CPU, with the same random numbers at every call."""
+def _relative_error(before: list[Tensor], found: list[Tensor], expected: list[Tensor]) -> float:
+    """Of the change from `before` to `found`, if that to `expected` is right; infinite for NaN."""
+    missed = total = unsure = 0.0
+    for start, one, other in zip(before, found, expected, strict=True):
+        if start.is_floating_point():
+            missed += (one - other).float().square().sum().item()
+            total += (other - start.to(other.device)).float().square().sum().item()
+            unsure += (ROUNDINGS * torch.finfo(start.dtype).eps * other.float()).square().sum().item()
+    return math.sqrt(missed / max(total, unsure, 1e-30)) if missed >= 0 else math.inf
+
+
+def _losses(steps: Steps, numbers: Iterable[int], batches: list[Any]) -> Tensor:
+    """Of some steps, on the CPU, with the same random numbers at every call."""
     torch.manual_seed(0)
     steps.train_step.model.train()
     found: list[Tensor] = []
-    for number, batch in enumerate(batches):
+    for number, batch in zip(numbers, batches, strict=True):
         before_step(steps.train_step.model, number, steps.context.steps_per_epoch)
         found.append(steps.take(number, batch).loss.clone())
     return torch.stack(found).cpu()
+
+
+def predictions_difference(recorded: GraphPredict, predict: Predict, dtype: torch.dtype) -> str | None:
+    """How replayed logits of random images of each recorded shape differ from ordinary ones; None if they are equal."""
+    for shape, device in recorded.shapes.items():
+        images = torch.randn(shape).to(device, dtype)
+        found, expected = recorded(images), predict(images)
+        if not (found - expected).norm() <= LOSS_TOLERANCE * expected.norm():
+            return f"gives other logits for {shape[0]} test images than ordinary operations"
+    return None

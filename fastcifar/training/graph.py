@@ -34,15 +34,19 @@ class CudaCapture:
                 work()
             # thread_local: a loader's thread may use the GPU meanwhile
             mode = {"pool": self._pool, "stream": self._stream, "capture_error_mode": "thread_local"}
-            with torch.cuda.graph(graph, **mode):
-                work()
+            try:
+                with torch.cuda.graph(graph, **mode):
+                    work()
+            except RuntimeError as error:  # ending a failed capture raises over what made it fail
+                raise error.__context__ or error  # noqa: B904
         current.wait_stream(self._stream)
         return graph.replay
 
 
 def new_capture(runtime: Runtime) -> Capture | None:
-    """The capture of a run; None where there are no CUDA graphs."""
-    return CudaCapture(runtime.device) if runtime.device.type == "cuda" else None
+    """The capture of a run; None where there are no CUDA graphs. Not for ROCm either, where none was tried."""
+    is_cuda = runtime.device.type == "cuda" and torch.version.hip is None
+    return CudaCapture(runtime.device) if is_cuda else None
 
 
 class GraphPredict:
@@ -51,6 +55,11 @@ class GraphPredict:
     def __init__(self, predict: Callable[[Tensor], Tensor], capture: Capture) -> None:
         self._predict, self._capture, self.recording = predict, capture, True
         self._graphs: dict[torch.Size, tuple[Work, Tensor, Tensor]] = {}
+
+    @property
+    def shapes(self) -> dict[torch.Size, torch.device]:
+        """The shapes of batch that are recorded, with their device."""
+        return {shape: inputs.device for shape, (_, inputs, _) in self._graphs.items()}
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

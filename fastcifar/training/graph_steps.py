@@ -11,14 +11,16 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastcifar.augment.transform_device import EPOCH, POSITION, DeviceTransform
 from fastcifar.data.cifar10 import CHANNELS
+from fastcifar.errors import UserError
 from fastcifar.loader.base import Loader
 from fastcifar.loader.pinned_buffers import to_device
 from fastcifar.models.hooks import before_step
 from fastcifar.optim.rates import prepare_for_capture, rates_at
+from fastcifar.optim.state import state_tensors
 from fastcifar.training.context import RunContext
 from fastcifar.training.graph import Capture, Work
 from fastcifar.training.loop import Step, Steps
@@ -57,8 +59,8 @@ class ResidentFeed(Feed):
         self._copy_order(loader, epoch)
         for number in range(start, self._per_epoch):
             yield
-            if number == start and (epoch + 1) * self._per_epoch < self._total:
-                self._copy_order(loader, epoch + 1)  # while the device works on this epoch
+            if number == (start + self._per_epoch) // 2 and (epoch + 1) * self._per_epoch < self._total:
+                self._copy_order(loader, epoch + 1)  # takes milliseconds, in which the device has work
 
     def batch(self, size: int, step: Tensor) -> tuple[Tensor, Tensor]:
         """See `Feed.batch`."""
@@ -85,8 +87,8 @@ class CopyFeed(Feed):
     def __init__(self, context: RunContext) -> None:
         count, runtime = context.config.batch_size, context.runtime
         where = {"device": runtime.device, "dtype": runtime.dtype, "memory_format": torch.channels_last}
-        self._images = {size: torch.empty((count, CHANNELS, size, size), **where).zero_() for size in context.sizes}
-        self._labels = torch.zeros(count, dtype=torch.int64, device=runtime.device)
+        self._images = {size: torch.empty((count, CHANNELS, size, size), **where).normal_() for size in context.sizes}
+        self._labels = torch.randint(context.classes, (count,), device=runtime.device)
 
     def begin(self, loader: Loader, epoch: int, start: int) -> Iterator[None]:
         """See `Feed.begin`."""
@@ -111,6 +113,8 @@ class GraphSteps(Steps):
         super().__init__(context, train_step)
         device, total, optimizer = context.runtime.device, context.total, train_step.optimizer
         self._feed = feed
+        self._fresh = {key: tensor.clone() for key, tensor in state_tensors(optimizer).items()}
+        self._learning = [parameter.requires_grad for parameter in train_step.model.parameters()]
         self._lr = prepare_for_capture(optimizer, device)
         self._rates = [rates_at(optimizer, lr_scale(context.config, number, total)) for number in range(total)]
         self._lr_of_steps = torch.tensor([list(rates.lr.values()) for rates in self._rates]).to(device)
@@ -118,7 +122,36 @@ class GraphSteps(Steps):
         self._numbers = torch.arange(total, device=device)
         self._losses = torch.zeros(total, device=device)
         self._num_correct = torch.zeros(total, dtype=torch.int64, device=device)
+        self.firsts: list[int] = []
+        """The first step of each graph."""
         self._replays = self._recorded(capture)
+        self._addresses = self._addresses_now()
+
+    def reset(self, initial: nn.Module) -> None:
+        """Sets the network to `initial` and the optimiser to the state before its first step.
+
+        In place, because the graphs have their addresses. Both may be on any device.
+        """
+        model, optimizer = self.train_step.model, self.train_step.optimizer
+        optimizer.zero_grad()
+        with torch.no_grad():
+            for tensor, value in zip(model.state_dict().values(), initial.state_dict().values(), strict=True):
+                tensor.copy_(value)
+            for key, tensor in state_tensors(optimizer).items():
+                # what a step creates starts at zero; where that is not so, the check of the steps fails
+                tensor.copy_(self._fresh[key]) if key in self._fresh else tensor.zero_()
+        for parameter, learns in zip(model.parameters(), self._learning, strict=True):
+            parameter.requires_grad_(learns)
+
+    def start(self, loader: Loader) -> None:
+        """See `Steps.start`; UserError if the network replaced a tensor, which the graphs would not see."""
+        super().start(loader)
+        moved = [name for name, at in self._addresses_now().items() if self._addresses.get(name) != at]
+        if moved:
+            raise UserError(f"init_from_data replaces {moved[0]}; change it in place, by copy_, or use --no-graph")
+
+    def _addresses_now(self) -> dict[str, int]:
+        return {name: tensor.data_ptr() for name, tensor in self.train_step.model.state_dict().items()}
 
     def rewind(self, number: int) -> None:
         """Makes `number` the next step."""
@@ -151,6 +184,7 @@ class GraphSteps(Steps):
             if key not in graphs:
                 self.rewind(0)
                 graphs[key] = capture(partial(self._work, key[0]))
+                self.firsts.append(number)
             replays.append(graphs[key])
         return replays
 

@@ -62,9 +62,11 @@ class History:
     def _start(self, epoch: dict[str, Any] | None) -> None:
         if self._pending:
             facts, losses, num_correct = (list(column) for column in zip(*self._pending, strict=True))
-            # torch makes the copies of a GPU's tensors in pinned memory, so they do not wait
-            copies = [torch.stack(values).to("cpu", non_blocking=True) for values in (losses, num_correct)]
-            self._reads.append(_Read(facts, copies[0], copies[1], epoch, _copied(losses[0].device)))
+            device = losses[0].device
+            # torch makes such copies in pinned memory, so they do not wait; elsewhere nothing says when they are there
+            late = device.type == "cuda"
+            copies = [torch.stack(values).to("cpu", non_blocking=late) for values in (losses, num_correct)]
+            self._reads.append(_Read(facts, copies[0], copies[1], epoch, _copied(device)))
             self._pending.clear()
         elif epoch is not None:  # its steps were read before
             self._reads.append(_Read([], torch.empty(0), torch.empty(0), epoch, None))

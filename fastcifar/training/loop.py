@@ -31,6 +31,10 @@ class Steps(ABC):
     def __init__(self, context: RunContext, train_step: TrainStep) -> None:
         self.context, self.train_step = context, train_step
 
+    def start(self, loader: Loader) -> None:
+        """Lets the network take statistics from the training images of `loader`; once, before the first step."""
+        self.context.init_from_data(self.train_step.model, loader)
+
     @abstractmethod
     def batches(self, loader: Loader, epoch: int, start: int) -> Iterator[Any]:
         """The batches of an epoch from batch `start` on, in whatever form `take` needs them."""

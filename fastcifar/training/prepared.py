@@ -3,6 +3,7 @@
 Runs that differ only in their seed share it, and each has the same bits as in a process of its own.
 """
 
+import copy
 import sys
 from collections.abc import Callable
 
@@ -19,8 +20,7 @@ from fastcifar.evaluation import tta_of
 from fastcifar.evaluation.logits import Predict, accuracy, evaluate_logits, predict_logits, predictor
 from fastcifar.models.hooks import InitFromData
 from fastcifar.optim.rates import is_capturable
-from fastcifar.optim.state import state_tensors
-from fastcifar.training.checks import images_difference, steps_difference
+from fastcifar.training.checks import images_difference, predictions_difference, steps_difference
 from fastcifar.training.context import RunContext
 from fastcifar.training.graph import Capture, GraphPredict, new_capture
 from fastcifar.training.graph_steps import CopyFeed, Feed, GraphSteps, ResidentFeed
@@ -74,7 +74,7 @@ class PreparedTraining:
         if self._graph_steps is None:
             return EagerSteps(context, _train_step(context, context.new_model()))
         self._graph_steps.context = context
-        self._reset(self._graph_steps, context.new_model())
+        self._graph_steps.reset(context.new_model())
         return self._graph_steps
 
     def _check_images(self) -> None:
@@ -106,16 +106,17 @@ class PreparedTraining:
             self._fall_back(f"the CUDA graph of the training step {finding}", "by ordinary steps")
 
     def _recorded(self, train_step: TrainStep, capture: Capture) -> str | None:
-        context, model = self._context, train_step.model
-        self._fresh = {key: tensor.clone() for key, tensor in state_tensors(train_step.optimizer).items()}
-        self._learning = [parameter.requires_grad for parameter in model.parameters()]
+        """What is wrong with the recorded work; None, and keeps it, if nothing is."""
+        context, model, initial = self._context, train_step.model, self._context.new_model()
         steps = GraphSteps(context, train_step, self._feed(), capture)
-        self._reset(steps, context.new_model())
-        if difference := steps_difference(steps):
-            return difference
         predict = GraphPredict(predictor(model, context.runtime), capture)
         _warm_up_evaluation(context, model, predict)
         predict.recording = False
+        if difference := steps_difference(steps, initial):
+            return difference
+        steps.reset(initial)
+        if difference := predictions_difference(predict, predictor(model, context.runtime), context.runtime.dtype):
+            return difference
         self._graph_steps, self.predict = steps, predict
         return None
 
@@ -130,19 +131,6 @@ class PreparedTraining:
         labels = torch.randint(context.classes, (context.samples,), device=device)
         self.storage = images, labels
         return ResidentFeed(context, kind(context.transform("train"), device), self.storage)
-
-    def _reset(self, steps: GraphSteps, initial: nn.Module) -> None:
-        """Sets network and optimiser to the state before the first step, in place: the graphs have their addresses."""
-        model, optimizer = steps.train_step.model, steps.train_step.optimizer
-        optimizer.zero_grad()
-        with torch.no_grad():
-            for tensor, value in zip(model.state_dict().values(), initial.state_dict().values(), strict=True):
-                tensor.copy_(value)
-            for key, tensor in state_tensors(optimizer).items():
-                # what a step creates starts at zero; where that is not so, the check of the steps fails
-                tensor.copy_(self._fresh[key]) if key in self._fresh else tensor.zero_()
-        for parameter, learns in zip(model.parameters(), self._learning, strict=True):
-            parameter.requires_grad_(learns)
 
     def _fall_back(self, finding: str, instead: str) -> None:
         self.findings.append(finding)
@@ -173,7 +161,8 @@ def _images_differ(context: RunContext) -> str | None:
 
 
 def _random_images(context: RunContext, count: int, size: int) -> Tensor:
-    images = torch.randn((count, CHANNELS, size, size), device=context.runtime.device).to(context.runtime.dtype)
+    # drawn on the CPU, because a failed capture may leave the GPU's generator unusable
+    images = torch.randn((count, CHANNELS, size, size)).to(context.runtime.device, context.runtime.dtype)
     return images.contiguous(memory_format=torch.channels_last)
 
 
@@ -199,7 +188,10 @@ def _warm_up_evaluation(context: RunContext, model: nn.Module, predict: Predict)
     accuracy(tta, all_labels)
     if isinstance(model, InitFromData):
         plain = TorchTransform(Transform(NO_AUGMENTATION, (0.5,) * CHANNELS, (0.5,) * CHANNELS), device)
-        stored = torch.zeros((size, *IMAGE_SHAPE), dtype=torch.uint8, device=device)
-        rows = torch.arange(size, device=device)
-        plain(stored, rows, rows, 0)
-        model.init_from_data(lambda count: torch.randn((count, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), device=device))
+
+        def plain_images(count: int) -> Tensor:
+            rows = torch.arange(count, device=device)
+            stored = torch.randint(256, (count, *IMAGE_SHAPE), dtype=torch.uint8).to(device)
+            return plain(stored, rows, rows, 0)
+
+        copy.deepcopy(model).init_from_data(plain_images)  # a copy: it may replace tensors

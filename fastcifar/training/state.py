@@ -35,8 +35,11 @@ class TrainingState:
         tensors = {f"model.{name}": tensor for name, tensor in train_step.model.state_dict().items()}
         tensors |= {f"{OPTIMIZER}{name}": tensor for name, tensor in state_tensors(train_step.optimizer).items()}
         tensors["random.cpu"] = torch.get_rng_state()
-        if train_step.runtime.device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(train_step.runtime.device)
+        device = train_step.runtime.device
+        if device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        elif device.type == "mps":
+            tensors["random.mps"] = torch.mps.get_rng_state()
         scaler = None if train_step.scaler is None else train_step.scaler.state_dict()
         state = {"history": self.history.state(), "scaler": scaler}
         self.history.file.flush()
@@ -59,8 +62,11 @@ class TrainingState:
         self.history.train_accuracy = facts["train_accuracy"]
         try:
             torch.set_rng_state(saved.tensors["random.cpu"])
-            if train_step.runtime.device.type == "cuda":
-                torch.cuda.set_rng_state(saved.tensors["random.cuda"], train_step.runtime.device)
+            device = train_step.runtime.device
+            if device.type == "cuda":
+                torch.cuda.set_rng_state(saved.tensors["random.cuda"], device)
+            elif device.type == "mps":
+                torch.mps.set_rng_state(saved.tensors["random.mps"])
             if train_step.scaler is not None:
                 train_step.scaler.load_state_dict(facts["state"]["scaler"])
         except (KeyError, RuntimeError, TypeError, AttributeError) as error:

@@ -119,7 +119,7 @@ def _train(context: RunContext, prepared: PreparedTraining, folder: Path, is_pro
         _open_metrics(folder, saved) as metrics,
         Interrupts() as interrupts,
     ):
-        context.init_from_data(steps.train_step.model, train_loader)
+        steps.start(train_loader)
         history = History(metrics, total=context.total, batch_size=config.batch_size, classes=context.classes)
         state = TrainingState(steps.train_step, history, clock)
         if saved is not None:

@@ -87,7 +87,7 @@ def _start_difference(context: RunContext, loader: Loader, expected: dict[str, s
 def _training_difference(steps: Steps, loader: Loader, losses: list[float], weights: str) -> str | None:
     """Trains a step for each of `losses` and compares; after all steps of the run, also the digest of the weights."""
     context, config, model = steps.context, steps.context.config, steps.train_step.model
-    context.init_from_data(model, loader)
+    steps.start(loader)
     with progress(f"verifying {config.recipe} seed {config.seed}", len(losses), "steps") as bar:
         for before, step in zip(losses, training_steps(steps, loader), strict=False):
             loss = step.loss.item()

@@ -1,5 +1,6 @@
 """Recorded steps against ordinary ones, on a simulated GPU everywhere and on a real one where there is one."""
 
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.config import AugmentConfig, Config
 from fastcifar.config.toml import to_toml
-from fastcifar.errors import RunFailedError
+from fastcifar.errors import RunFailedError, UserError
 from fastcifar.evaluation.selective_tta import SelectiveTta
 from fastcifar.models.resnet import ResNetConfig
 from fastcifar.models.speednet import SpeedNetConfig
@@ -53,6 +54,12 @@ def short(tiny: Config, gpu: torch.device, tmp_path: Path) -> Config:
     )
 
 
+def prepared_for(config: Config) -> PreparedTraining:
+    context = RunContext(config, select_runtime(config))
+    with run_settings(context.runtime, deterministic=False):
+        return PreparedTraining(context)
+
+
 def losses_of(config: Config, *, graph: bool) -> tuple[list[float], list[int], nn.Module]:
     """Losses, numbers correct and the final network."""
     context = RunContext(replace(config, graph=graph), select_runtime(config))
@@ -62,7 +69,7 @@ def losses_of(config: Config, *, graph: bool) -> tuple[list[float], list[int], n
         assert ready.paths["step"] == ("graph" if graph else "eager")
         with context.open("train", ready.storage) as loader:
             steps = ready.begin(context)
-            context.init_from_data(steps.train_step.model, loader)
+            steps.start(loader)
             if not graph and context.runtime.device.type == "cpu":
                 prepare_for_capture(steps.train_step.optimizer, context.runtime.device)  # then all bits must be equal
             results = [(step.loss, step.num_correct) for step in training_steps(steps, loader)]
@@ -89,7 +96,8 @@ def test_replays_are_the_ordinary_steps(
         assert weights_sha256(replayed_network.state_dict()) == weights_sha256(network.state_dict())
         return
     # a GPU adds in another order every time, which Muon amplifies
-    assert replayed_losses == pytest.approx(losses, rel=0.1)
+    assert replayed_losses[:3] == pytest.approx(losses[:3], rel=0.02)
+    assert sum(replayed_losses) == pytest.approx(sum(losses), rel=0.1)
     assert sum(replayed_correct) == pytest.approx(sum(num_correct), rel=0.1)
 
 
@@ -106,8 +114,7 @@ def test_the_host_never_waits_during_an_epoch(short: Config, gpu: torch.device, 
 
 
 def test_a_graph_for_each_image_size_and_each_set_of_learning_parameters(short: Config, simulated_gpu: Any) -> None:
-    context = RunContext(short, select_runtime(short))
-    PreparedTraining(context)
+    prepared_for(short)
     # 16 pixels with and without a learning stem, 20 without; 64 test images, a rest of 8, and 40 selected ones
     assert simulated_gpu.captures == 3 + 3
 
@@ -229,22 +236,90 @@ class Stale(GraphSteps):
         super()._work(size)
 
 
-@pytest.mark.parametrize("kind", [Forgetful, Stale])
+class NotANumber(GraphSteps):
+    """Replays that read memory which was never written."""
+
+    def _work(self, size: int) -> None:
+        super()._work(size)
+        self._losses.fill_(math.nan)
+
+
+class NoStatistics(GraphSteps):
+    """Replays that miss the running statistics of batch norm."""
+
+    def _work(self, size: int) -> None:
+        kept = [buffer.clone() for buffer in self.train_step.model.buffers()]
+        super()._work(size)
+        for buffer, value in zip(self.train_step.model.buffers(), kept, strict=True):
+            buffer.copy_(value)
+
+
+class SwappedRates(GraphSteps):
+    """Replays in which two groups have each other's learning rate."""
+
+    def _work(self, size: int) -> None:
+        groups = self.train_step.optimizer.param_groups
+        groups[1]["lr"], groups[2]["lr"] = groups[2]["lr"], groups[1]["lr"]
+        super()._work(size)
+        groups[1]["lr"], groups[2]["lr"] = groups[2]["lr"], groups[1]["lr"]
+
+
+class WrongLater(GraphSteps):
+    """Replays that are wrong at one image size only."""
+
+    def _work(self, size: int) -> None:
+        super()._work(size)
+        if size == 20:
+            self._losses.add_(1)
+
+
+@pytest.mark.parametrize("loader", ["resident", "stream"])
+@pytest.mark.parametrize("kind", [Forgetful, Stale, NotANumber, NoStatistics, SwappedRates, WrongLater])
 def test_the_check_sees_wrong_replays(
-    kind: Any, short: Config, simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch
+    kind: Any, loader: Any, short: Config, simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if (kind, loader) == (Stale, "stream"):
+        pytest.skip("the host copies these batches, so no replay can be late")
     monkeypatch.setattr(prepared, "GraphSteps", kind)
-    ready = PreparedTraining(RunContext(short, select_runtime(short)))
+    ready = prepared_for(replace(short, loader=loader))
     (finding,) = ready.findings
     assert "ordinary steps" in finding
     assert ready.paths["step"] == "eager"
+
+
+def test_the_check_sees_a_wrong_evaluation(short: Config, simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old(graph.GraphPredict):
+        """Replays the logits of the network as it was."""
+
+        def _record(self, images: torch.Tensor) -> Any:
+            _, inputs, logits = super()._record(images)
+            return (lambda: None), inputs, logits
+
+    monkeypatch.setattr(prepared, "GraphPredict", Old)
+    ready = prepared_for(short)
+    (finding,) = ready.findings
+    assert "test images" in finding
+    assert ready.paths["step"] == "eager"
+    assert ready.predict is None
+
+
+def test_a_network_that_replaces_its_tensors_is_refused(
+    short: Config, simulated_gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaces(self: Any, images: Any) -> None:
+        self.head.weight = nn.Parameter(self.head.weight.clone())
+
+    monkeypatch.setattr("fastcifar.models.speednet.SpeedNet.init_from_data", replaces)
+    with pytest.raises(UserError, match=r"head\.weight"):
+        train(short)
+    assert train(replace(short, graph=False))[1]["paths"]["step"] == "eager"
 
 
 def test_an_optimizer_that_cannot_be_captured_takes_ordinary_steps(
     short: Config, simulated_gpu: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, optimizer = RESNET  # torch's SGD on a CPU
-    ready = PreparedTraining(RunContext(replace(short, model=model, optimizer=optimizer), select_runtime(short)))
+    ready = prepared_for(replace(short, model=model, optimizer=optimizer))
     assert (ready.findings, ready.paths["step"], simulated_gpu.captures) == ([], "eager", 0)
     assert "CUDA graph" in capsys.readouterr().err
 
@@ -279,6 +354,7 @@ def test_a_failed_capture_leaves_the_stream_as_it_was() -> None:
     with pytest.raises(RuntimeError):
         capture(work)
     assert torch.cuda.current_stream(device) == before
+    assert torch.randn(3, device=device).isfinite().all()  # the generator is not part of a capture any more
     replay = graph.CudaCapture(device)(lambda: x.mul_(2))
     value = x.clone()
     replay()
