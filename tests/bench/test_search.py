@@ -156,6 +156,7 @@ def test_preparations_are_kept_until_another_configuration_comes(tiny: Config, m
     assert opened == [tiny, other]
 
 
+@pytest.mark.slow
 def test_a_small_search(small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
     monkeypatch.setattr(training, "keep_freed_memory", lambda: None)  # it cannot be undone
     arguments = ["--data", str(small_data), "--work", str(tmp_path), "--out", str(tmp_path), "--device", "cpu"]

@@ -55,6 +55,7 @@ class SimulatedGpu:
 @pytest.fixture
 def simulated_gpu(monkeypatch: pytest.MonkeyPatch) -> SimulatedGpu:
     gpu = SimulatedGpu()
+    monkeypatch.setattr("fastcifar.models.speednet.WHITENING_IMAGES", 500)  # a CPU is slow with as many as there are
     monkeypatch.setattr("fastcifar.training.context.default_transform", lambda device: gpu.transform)
     monkeypatch.setattr("fastcifar.training.prepared.new_capture", lambda runtime: gpu.capture)
     return gpu
