@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fastcifar.analysis import metrics
+from fastcifar.augment.transform_torch import TorchTransform
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.data.prepared import load_manifest
 from fastcifar.errors import UserError
@@ -142,7 +143,14 @@ def _checked_dataset(trained: TrainedRun, folder: Path) -> str:
 
 def _open_test_set(trained: TrainedRun, folder: Path, runtime: Runtime) -> Loader:
     batch_size = trained.config.evaluation_batch_size
-    options = LoaderOptions(batch_size=batch_size, seed=0, shuffle=False, drop_last=False, device=runtime.device)
+    options = LoaderOptions(
+        batch_size=batch_size,
+        seed=0,
+        shuffle=False,
+        drop_last=False,
+        device=runtime.device,
+        transform=TorchTransform if runtime.is_gpu else None,  # the same images, and nothing to compile
+    )
     return open_loader("resident", folder, "test", trained.transform(runtime.dtype), options)
 
 

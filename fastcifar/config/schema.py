@@ -87,7 +87,7 @@ class Config:
     graph: bool = True
     """Replay the training step as a CUDA graph on a GPU; where it cannot be captured, the ordinary step is taken."""
     compile: bool = False
-    """Compile pooling, batch norm and activation with torch.compile on a GPU; takes some seconds before the run."""
+    """Compile pooling, batch norm and activation with torch.compile on a GPU, before the run clock starts."""
     strict: bool = False
     """Refuse to train if the self-check on a GPU fails, instead of taking the next best way."""
     deterministic: bool = False

@@ -46,6 +46,8 @@ class PreparedTraining:
         self.predict: Predict | None = None
         """The logits of a batch by replays; None without graphs."""
         self._graph_steps: GraphSteps | None = None
+        if context.device_transform is not None:
+            print(f"preparing and checking {context.runtime.device}", file=sys.stderr, flush=True)
         self._check_images()
         if context.device_transform is None:
             return
