@@ -19,11 +19,12 @@ train: $(VENV)/.ready ## install, prepare CIFAR-10 (SOURCE=PATH: from disk), tra
 	$(PY) -m fastcifar.prepare --or-synthetic
 	$(PY) -m fastcifar.train $(ARGS)
 
+# passive: threads that wait would otherwise spin, and take the cores from the other process
 test: $(VENV)/.ready ## install, lint, check the format, check the types, test (ARGS: flags of pytest)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
-	$(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
+	OMP_WAIT_POLICY=passive $(PY) -m pytest -n 2 --dist loadfile -m "not slow and not gpu" $(ARGS)
 
 setup: $(VENV)/.ready ## install
 

@@ -1,17 +1,15 @@
-"""A prepared set whose test split is the end of another's training split, to choose settings without the test set."""
+"""A prepared set whose test split is a part of another's training split, to choose settings without the test set."""
 
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from fastcifar.data.prepared import RawSet, RawSplit, load_manifest, read_split, write_set
-from fastcifar.data.raw_set import mark_held_out
+from fastcifar.data.raw_set import SPLITS, hold_out, mark_held_out
 from fastcifar.errors import UserError
 
 HELD_OUT = 5000
-"""Images at the end of the training set; a fifth of a set with fewer than 25,000."""
+"""Images of the training set; a fifth of a set with fewer than 25,000."""
 
 
 def held_out_set(data: Path, work: Path) -> Path:
@@ -30,10 +28,13 @@ def held_out_set(data: Path, work: Path) -> Path:
             return folder
     except UserError:
         shutil.rmtree(folder, ignore_errors=True)
-    images, labels = read_split(data, "train")
-    train, held_out = (
-        RawSplit(images_nhwc=np.ascontiguousarray(images[part]), labels=labels[part])
-        for part in (slice(-count), slice(-count, None))
+    # not the last images: a set that was read from folders is sorted by class
+    train, test = (read_split(data, split) for split in SPLITS)
+    raw = RawSet(
+        train=RawSplit(images_nhwc=train[0], labels=train[1]),
+        test=RawSplit(images_nhwc=test[0], labels=test[1]),
+        class_names=manifest.class_names,
+        source=manifest.source,
     )
-    write_set(RawSet(train=train, test=held_out, class_names=manifest.class_names, source=source), folder)
+    write_set(hold_out(raw, count), folder)
     return folder

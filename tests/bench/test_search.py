@@ -20,7 +20,9 @@ from bench.search import Options, Search, main
 from bench.search_process import SearchProcess
 from bench.training import quick_config
 from fastcifar.config import Config
-from fastcifar.data.prepared import read_split
+from fastcifar.data.prepared import read_split, write_set
+from fastcifar.data.raw_set import SPLITS
+from fastcifar.data.sources.synthetic import synthetic_set
 from fastcifar.errors import RunFailedError, UserError
 from fastcifar.recipes import RECIPES, load_config
 
@@ -113,15 +115,19 @@ def test_every_candidate_is_valid_differs_in_its_setting_and_can_be_written(reci
             assert load_config(tmp_path / "x.toml") == one
 
 
-def test_the_held_out_set_is_the_end_of_the_training_set(small_data: Path, tmp_path: Path):
-    folder = held_out_set(small_data, tmp_path)
-    images, labels = read_split(small_data, "train")
-    for split, part in (("train", slice(480)), ("test", slice(480, None))):
-        found = read_split(folder, split)  # type: ignore[arg-type]
-        assert np.array_equal(found[0], images[part])
-        assert np.array_equal(found[1], labels[part])
+def test_the_held_out_set_is_a_part_of_the_training_set_with_all_classes(tmp_path: Path):
+    raw = synthetic_set(train=600, test=200, seed=3)
+    order = np.argsort(raw.train.labels, kind="stable")  # as from a folder for each class
+    by_class = replace(raw.train, images_nhwc=raw.train.images_nhwc[order], labels=raw.train.labels[order])
+    write_set(replace(raw, train=by_class), tmp_path / "sorted")
+    folder = held_out_set(tmp_path / "sorted", tmp_path)
+    found = {split: read_split(folder, split) for split in SPLITS}
+    assert [len(found[split][1]) for split in SPLITS] == [480, 120]
+    assert set(found["test"][1].tolist()) == set(range(10))
+    together = np.concatenate([found[split][0] for split in SPLITS])
+    assert sorted(map(bytes, together)) == sorted(map(bytes, raw.train.images_nhwc))
     written = (folder / "train.beton").stat().st_mtime_ns
-    assert held_out_set(small_data, tmp_path) == folder
+    assert held_out_set(tmp_path / "sorted", tmp_path) == folder
     assert (folder / "train.beton").stat().st_mtime_ns == written
     with pytest.raises(UserError, match=str(folder)):
         held_out_set(folder, tmp_path)
