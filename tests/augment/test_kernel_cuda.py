@@ -100,25 +100,6 @@ def test_the_launcher_packs_what_the_ptx_takes(output: tuple[int, bool], capabil
     )  # fmt: skip
 
 
-def test_it_compiles_with_the_other_numpy_too() -> None:
-    """NumPy 2.5 has no row_stack, which numba-cuda refers to; NumPy 2.4 has it. The tests above have one of them."""
-    code = """
-import numpy as np
-if "row_stack" in vars(np):
-    del np.row_stack
-else:
-    np.row_stack = np.vstack
-from fastcifar.augment import kernel_cuda
-from fastcifar.runtime.numba_cuda import compile_to_ptx
-assert "entry" in compile_to_ptx(kernel_cuda.build(1, True), kernel_cuda.signature(1, True), (9, 0))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 # The cache of the PTX
 
 
@@ -162,8 +143,14 @@ def test_other_sources_and_other_versions_are_compiled_anew(
 
 
 def test_a_process_that_finds_the_ptx_does_not_import_the_compiler(tmp_path: Path) -> None:
+    """Also that it compiles with the other NumPy: 2.5 has no row_stack, which numba-cuda refers to, and 2.4 has it."""
     code = """
 import sys
+import numpy as np
+if "row_stack" in vars(np):
+    del np.row_stack
+else:
+    np.row_stack = np.vstack
 from fastcifar.augment import transform_cuda
 from fastcifar.runtime import numba_cuda
 from fastcifar.augment.launch_cuda import ptx
