@@ -29,7 +29,7 @@ from fastcifar.training.loop import training_steps
 from fastcifar.training.prepared import PreparedTraining
 
 WARM_UP = 10
-"""Steps before the timed ones, after a whole epoch: libraries choose algorithms, and a graph is captured."""
+"""Steps before the timed ones, so that the device's clock has risen and the host runs ahead."""
 LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel", "cudaGraphLaunch", "cuGraphLaunch", "cudaMemcpy", "cudaMemset")
 """Beginnings of the names of calls that give work to a GPU."""
 TOP = 20
@@ -104,15 +104,14 @@ def profiled(config: Config, runtime: Runtime, size: int, steps: int) -> dict[st
 def _steps(config: Config, runtime: Runtime, count: int) -> Iterator[Iterator[Any]]:
     """`count` steps of a training after its warm-up, each of which is taken by `next`."""
     per_epoch = RunContext(config, runtime).steps_per_epoch
-    warm_up = per_epoch + WARM_UP
-    context = RunContext(replace(config, epochs=max(config.epochs, (warm_up + count) / per_epoch + 1)), runtime)
+    context = RunContext(replace(config, epochs=max(config.epochs, (WARM_UP + count) / per_epoch + 1)), runtime)
     with run_settings(runtime, deterministic=config.deterministic):
         prepared = PreparedTraining(context)
         steps = prepared.begin(context)
         with seeded(config.seed, Purpose.DROPOUT), context.open("train", prepared.storage) as loader:
             steps.start(loader)
             step = training_steps(steps, loader)
-            for _ in range(warm_up):
+            for _ in range(WARM_UP):
                 next(step)
             yield step
 

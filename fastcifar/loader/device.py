@@ -26,7 +26,7 @@ class DeviceResidentLoader(ResidentLoader):
 
     def __init__(self, folder: Path, split: Split, transform: Transform, options: LoaderOptions) -> None:
         super().__init__(folder, split, transform, options)
-        # not pinned: that takes several times as long as a copy through the driver's own pinned memory
+        # not pinned: to pin so much memory for one copy costs more than it saves
         arrays = torch.from_numpy(self._images), torch.from_numpy(self._labels)
         if options.storage is None:
             self.images, self.labels = (array.to(self._device) for array in arrays)

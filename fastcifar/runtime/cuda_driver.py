@@ -1,6 +1,6 @@
 """Loads kernels from PTX and launches them by NVIDIA's driver API, on torch's streams.
 
-A launch is three calls of the driver, a few microseconds of the host's time.
+A launch is three calls of the driver.
 """
 
 from functools import cache

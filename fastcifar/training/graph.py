@@ -11,8 +11,8 @@ from torch import Tensor
 from fastcifar.runtime.device import Runtime
 
 WARM_UP = 1
-"""Calls before a recording, in which libraries load, choose algorithms and allocate. One does all of that; PyTorch's
-documentation takes three, which only its distributed training needs."""
+"""Calls before a recording, in which libraries load, choose algorithms and allocate. PyTorch's documentation takes
+three; that one suffices no GPU has shown yet, and the self-check notices a graph that is wrong."""
 Work = Callable[[], object]
 Capture = Callable[[Work], Work]
 """Takes work and returns its replay. The work runs `WARM_UP` times; the caller undoes what these change."""

@@ -212,13 +212,14 @@ def _write_checkpoint(run: _Run, done: int, keep: int) -> None:
 def _evaluate(run: _Run) -> dict[str, float]:
     """Test accuracies of a single view and with TTA; the run clock stops when the primary metric is known."""
     evaluation, clock = run.context.config.evaluation, run.state.clock
-    is_single = EVALUATIONS.name_of(evaluation) == SINGLE_VIEW
     single, labels = predict_logits(run.predict, run.test_loader.epoch(0))
-    if is_single:
-        accuracy(single, labels)
+    accuracies: dict[str, float] = {}
+    if is_single := EVALUATIONS.name_of(evaluation) == SINGLE_VIEW:  # else it is read later: reading waits for a GPU
+        accuracies["test_accuracy"] = accuracy(single, labels)
         clock.run.stop()
     tta = evaluate_logits(tta_of(evaluation), run.predict, run.test_loader.epoch(0), single)
-    tta_accuracy = accuracy(tta, labels)
+    accuracies["test_accuracy_tta"] = accuracy(tta, labels)
     if not is_single:
         clock.run.stop()
-    return {"test_accuracy": accuracy(single, labels), "test_accuracy_tta": tta_accuracy}
+        accuracies["test_accuracy"] = accuracy(single, labels)
+    return accuracies
