@@ -24,8 +24,8 @@ IMAGES, EPOCH = 8, 3
 STEPS = 2
 """The second step sees the first one's update."""
 LOSS_TOLERANCE, UPDATE_TOLERANCE = 0.02, 0.2
-"""Relative. A GPU may add in another order every time, which 16 bits and Muon amplify, by our estimate to a few percent;
-a step that reads old memory or misses an update is wrong by 100%."""
+"""Relative. A GPU may add in another order every time, which 16 bits and Muon amplify, we estimate to a few percent; a
+step that reads old memory or misses an update is wrong by 100%."""
 ROUNDINGS = 5
 """A change of less than so many roundings of the values themselves is not compared."""
 

@@ -41,7 +41,7 @@ class Feed(ABC):
 
 
 class ResidentFeed(Feed):
-    """Batches that the device makes from the set in its memory; the host copies each epoch's order during the one before."""
+    """Batches that the device makes from the set in its memory; the host copies an epoch's order in the one before."""
 
     def __init__(self, context: RunContext, transform: DeviceTransform, storage: tuple[Tensor, Tensor]) -> None:
         """`storage`: images and labels of the whole set, which a loader fills when a run begins."""

@@ -7,6 +7,7 @@ import numba
 import numpy as np
 import pytest
 import torch
+from bit_patterns import bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
@@ -20,14 +21,6 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
 DTYPES = list(DTYPE_CODES)
 ZERO_TO_ONE = ((0.0,) * 3, (1.0,) * 3)  # a mean and a standard deviation that only divide pixels by 255
-
-
-def bits(batch: torch.Tensor) -> np.ndarray:
-    nhwc = batch.permute(0, 2, 3, 1)
-    assert nhwc.is_contiguous()
-    if nhwc.element_size() == 4:
-        return nhwc.view(torch.int32).numpy().view(np.uint32)
-    return nhwc.view(torch.int16).numpy().view(np.uint16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bit_patterns import bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,15 +36,6 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 def on(device: torch.device, *arrays: np.ndarray) -> Iterator[torch.Tensor]:
     return (torch.from_numpy(array).to(device) for array in arrays)
-
-
-def bits(batch: torch.Tensor) -> np.ndarray:
-    """Bit patterns (b, size, size, 3) of a batch (b, 3, size, size)."""
-    assert batch.is_contiguous(memory_format=torch.channels_last)
-    nhwc = batch.cpu().permute(0, 2, 3, 1)
-    if nhwc.element_size() == 4:
-        return nhwc.view(torch.int32).numpy().view(np.uint32)
-    return nhwc.view(torch.int16).numpy().view(np.uint16)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

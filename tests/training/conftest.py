@@ -2,7 +2,9 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,15 @@ from fastcifar.augment import launch_cuda
 from fastcifar.augment.transform import Transform
 from fastcifar.augment.transform_cuda import CudaTransform
 from fastcifar.augment.transform_torch import TorchTransform
+from fastcifar.config import AugmentConfig, Config
+from fastcifar.evaluation.selective_tta import SelectiveTta
+from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.optim.muon import MuonConfig
+from fastcifar.runtime.device import select_runtime
+from fastcifar.runtime.threads import run_settings
 from fastcifar.training import graph
+from fastcifar.training.context import RunContext
+from fastcifar.training.prepared import PreparedTraining
 
 CPU = torch.device("cpu")
 
@@ -95,3 +105,30 @@ class Waiting:
 @pytest.fixture
 def waiting(gpu: torch.device) -> Waiting:
     return Waiting(gpu)
+
+
+@pytest.fixture
+def short(tiny: Config, gpu: torch.device, tmp_path: Path) -> Config:
+    """Two epochs and a half of 12 steps, images of 16 and 20 pixels, a stem that freezes after the first epoch."""
+    return replace(
+        tiny,
+        epochs=2.5,
+        resolution=((0.6, 16), (1.0, 20)),
+        model=SpeedNetConfig(widths=(16, 16), activation="gelu", stem_epochs=1),
+        optimizer=MuonConfig(),
+        augment=AugmentConfig(pad=2, flip="alternating", cutout=8),
+        evaluation=SelectiveTta(),
+        device="auto" if gpu.type == "cpu" else str(gpu),
+        runs=tmp_path,
+    )
+
+
+@pytest.fixture
+def prepared_for() -> Callable[[Config], PreparedTraining]:
+    return _prepared
+
+
+def _prepared(config: Config) -> PreparedTraining:
+    context = RunContext(config, select_runtime(config))
+    with run_settings(context.runtime, deterministic=False):
+        return PreparedTraining(context)
