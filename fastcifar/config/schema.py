@@ -22,10 +22,15 @@ from fastcifar.config.types import normalise
 from fastcifar.errors import UserError, shown
 
 LARGEST_SEED = 2**63 - 1
-CpuKernels = Literal["torch", "winograd", "winograd-fp16"]
+CpuKernels = Literal["torch", "winograd", "winograd-fp16", "amx"]
 Kernels = CpuKernels | Literal["compiled"]
 """What computes the layers of a network: `CpuKernels`, or PyTorch's compiled (`Config.compile`)."""
-KERNEL_NAMES: dict[str, str] = {"torch": "PyTorch", "winograd": "Winograd", "winograd-fp16": "Winograd, float16"}
+KERNEL_NAMES: dict[str, str] = {
+    "torch": "PyTorch",
+    "winograd": "Winograd",
+    "winograd-fp16": "Winograd, float16",
+    "amx": "AMX, bfloat16",
+}
 """Display names of the CPU kernels."""
 
 
@@ -75,9 +80,9 @@ class Config:
     auto: resident if the set fits in half of the free memory."""
     amp: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Floating-point type of the network's arithmetic; auto takes the fastest that the device supports well."""
-    cpu_kernels: Literal["auto", "winograd-fp16", "winograd", "torch"] = "auto"
-    """Kernels on a CPU: PyTorch's, fused Winograd kernels in float32, or these with convolutions in float16.
-    auto: winograd with AVX-512, winograd-fp16 with AVX-512 FP16 if amp is auto as well, else torch."""
+    cpu_kernels: Literal["auto", "amx", "winograd-fp16", "winograd", "torch"] = "auto"
+    """Kernels on a CPU: PyTorch's, fused Winograd kernels in float32 or with convolutions in float16, or fused direct
+    ones in bfloat16 on AMX. auto: the last in this order that the CPU has, if amp allows it; torch without AVX-512."""
     device: str = "auto"
     """Device to train on: auto, cpu, cuda, cuda:1 for the second GPU, or mps; auto takes a GPU if there is one."""
     threads: int | None = None

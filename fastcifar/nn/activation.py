@@ -1,4 +1,4 @@
-"""GELU, SiLU and ReLU and their derivatives, from arithmetic and one exponential.
+"""GELU, SiLU, ReLU and identity, and their derivatives, from arithmetic and one exponential.
 
 The functions take `Vector`s of 16 float32, or anything with its operators. Errors are below 2e-6, or for large values
 below 1e-6 relative.
@@ -81,9 +81,20 @@ def relu_slope(x: Any) -> Any:
     return one.where(x > 0.0, x * 0.0)
 
 
+def identity(x: Any) -> Any:
+    """x."""
+    return x
+
+
+def identity_slope(x: Any) -> Any:
+    """1."""
+    return x * 0.0 + 1.0
+
+
 ACTIVATIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "gelu": (gelu, gelu_slope),
     "silu": (silu, silu_slope),
     "relu": (relu, relu_slope),
+    "identity": (identity, identity_slope),
 }
 """Functions and derivatives by name."""

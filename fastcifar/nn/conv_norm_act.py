@@ -6,8 +6,10 @@ behind the convolution (`pool_norm_act`). Results agree within rounding.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,17 +18,55 @@ from torch.autograd.function import once_differentiable
 
 from fastcifar.config import CpuKernels, Kernels
 from fastcifar.nn import norm_act
+from fastcifar.nn.amx import convolution as amx
+from fastcifar.nn.arrays import as_array
 from fastcifar.nn.norm_act import ACTIVATION_INDEX
 from fastcifar.nn.pool_norm_act import FUNCTIONS, pool_norm_act
-from fastcifar.nn.winograd.convolution import as_array, convolve, filter_gradient, input_gradient
+from fastcifar.nn.winograd import convolution as winograd
 from fastcifar.nn.winograd.matrices import OUTPUT_TILE
 from fastcifar.runtime.simd.vector import LANES
 
 FP16_TYPICAL = 2.0**-10
 """The root mean square that float16 gradients are scaled to. Down to 1/16 of that they keep all bits of float16; above
 1000 times that they are clamped (`norm_act.FP16_LIMIT`)."""
-MIN_CHANNELS = 16
-"""With fewer input channels, the tile transforms cost more than they save."""
+
+
+class Convolution(NamedTuple):
+    """A 3x3 convolution and its gradients; see `winograd/convolution.py`."""
+
+    convolve: Callable[..., tuple[Tensor, Tensor | None]]
+    input_gradient: Callable[..., Tensor]
+    filter_gradient: Callable[..., Tensor]
+    fp16: bool
+    """Whether its output is float16 instead of float32."""
+    least_channels: int
+    """Of the input, for which it is faster than PyTorch's."""
+    paddings: tuple[int, ...] = (1,)
+    """That it supports."""
+
+    def of(self, conv: nn.Conv2d) -> "Convolution":
+        """The one with the padding of `conv`."""
+        padding = conv.padding[0]
+        if padding == 1:
+            return self
+        functions = self.convolve, self.input_gradient, self.filter_gradient
+        return Convolution(*(partial(function, padding=padding) for function in functions), *self[3:])
+
+
+def _winograd(fp16: bool) -> Convolution:
+    functions = winograd.convolve, winograd.input_gradient, winograd.filter_gradient
+    # with fewer input channels, the tile transforms cost more than they save
+    return Convolution(*(partial(function, fp16=fp16) for function in functions), fp16, least_channels=16)
+
+
+CONVOLUTIONS: dict[Kernels, Convolution] = {
+    "winograd": _winograd(fp16=False),
+    "winograd-fp16": _winograd(fp16=True),
+    "amx": Convolution(
+        amx.convolve, amx.input_gradient, amx.filter_gradient, fp16=True, least_channels=1, paddings=(0, 1)
+    ),
+}
+"""The kernels that fuse a convolution with what follows it."""
 
 
 def conv_norm_act(
@@ -44,12 +84,12 @@ def conv_norm_act(
     convolution compiled in training; "winograd"; or "winograd-fp16", where everything between the input of the
     convolution and that of the norm is float16. PyTorch's layers run where the last two cannot (`serves`).
     """
-    if kernels.startswith("winograd") and serves(x, conv, norm, pool=pool):
-        options = _Options(activation, pool, kernels == "winograd-fp16")
+    if kernels in CONVOLUTIONS and serves(x, conv, norm, pool=pool, kernels=kernels):
+        x, options = x.float(), _Options(activation, pool, CONVOLUTIONS[kernels].of(conv))
         if norm.training:
             return _ConvNormAct.apply(x, conv.weight, norm.weight, norm.bias, conv.bias, norm, options)
         scale, shift = _running(conv, norm)
-        z, _ = convolve(x, conv.weight, pool=pool, fp16=options.fp16)
+        z, _ = options.convolution.convolve(x, conv.weight, pool=pool)
         return _apply(z, scale, shift, options)
     return pool_norm_act(conv(x), norm, activation, pool=pool, compiled=kernels == "compiled")
 
@@ -80,17 +120,20 @@ def warm_up(kernels: CpuKernels) -> None:
     activate(x.detach(), "relu", kernels=kernels)
 
 
-def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> bool:
+def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool, kernels: Kernels) -> bool:
     """Whether the kernels support these layers for x, in training or without gradients."""
+    types = (torch.float32, torch.bfloat16) if kernels == "amx" else (torch.float32,)
     sides = [side // 2 if pool else side for side in x.shape[2:]]
     pixels = len(x) * math.prod(sides)
     return (
         x.device.type == "cpu"
-        and x.dtype == conv.weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and (conv.kernel_size, conv.stride, conv.padding, conv.dilation) == ((3, 3), (1, 1), (1, 1), (1, 1))
+        and x.dtype in types
+        and conv.weight.dtype == torch.float32
+        and (kernels == "amx" or not torch.is_autocast_enabled("cpu"))
+        and (conv.kernel_size, conv.stride, conv.dilation) == ((3, 3), (1, 1), (1, 1))
+        and conv.padding in [(padding, padding) for padding in CONVOLUTIONS[kernels].paddings]
         and (conv.groups, conv.padding_mode) == (1, "zeros")
-        and x.size(1) == conv.in_channels >= MIN_CHANNELS
+        and x.size(1) == conv.in_channels >= CONVOLUTIONS[kernels].least_channels
         and conv.out_channels == norm.num_features
         and conv.out_channels % LANES == 0
         and norm.affine
@@ -106,7 +149,7 @@ def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool) -> b
 class _Options:
     activation: str
     pool: bool
-    fp16: bool
+    convolution: Convolution
 
 
 class _ConvNormAct(torch.autograd.Function):
@@ -124,8 +167,8 @@ class _ConvNormAct(torch.autograd.Function):
         options: _Options,
     ) -> Tensor:
         """`gain` and `bias` are the norm's; its running statistics are updated."""
-        z, pool_indices = convolve(x, weight, pool=options.pool, fp16=options.fp16)
-        mean, variance = _moments(z, options.fp16)
+        z, pool_indices = options.convolution.convolve(x, weight, pool=options.pool)
+        mean, variance = _moments(z, options.convolution.fp16)
         inverse_std = (variance + norm.eps).rsqrt()
         _update_running(norm, mean if conv_bias is None else mean + conv_bias, variance, z.numel() // z.size(1))
         scale = gain * inverse_std
@@ -141,7 +184,8 @@ class _ConvNormAct(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight, gain, bias and conv_bias; that of conv_bias is zero."""
         x, weight, z, pool_indices, scale, shift, mean, inverse_std = ctx.saved_tensors
-        fp16, index, rows = ctx.options.fp16, ACTIVATION_INDEX[ctx.options.activation], z.numel() // z.size(1)
+        convolution, index = ctx.options.convolution, ACTIVATION_INDEX[ctx.options.activation]
+        fp16, rows = convolution.fp16, z.numel() // z.size(1)
         kernels, threads = norm_act.kernels(fp16), torch.get_num_threads()
         arrays = [_rows(gradient), _rows(z), *(t.numpy() for t in (scale, shift, mean))]
         parts = np.empty((threads, 3, z.size(1)))
@@ -153,10 +197,10 @@ class _ConvNormAct(torch.autograd.Function):
         factors = (outer, -outer * bias_gradient / rows, -outer * inverse_std * gain_gradient / rows)
         z_gradient = torch.empty_like(z)  # channels_last, as z is
         kernels.gradient(index, *arrays, *(t.numpy() for t in factors), _rows(z_gradient), threads)
-        needed, options = ctx.needs_input_grad, {"scale": 1 / grad_scale, "fp16": fp16}
+        needed, sides, scale = ctx.needs_input_grad, tuple(x.shape[2:]), 1 / grad_scale
         return (
-            input_gradient(z_gradient, pool_indices, weight, tuple(x.shape[2:]), **options) if needed[0] else None,
-            filter_gradient(x, z_gradient, pool_indices, **options) if needed[1] else None,
+            convolution.input_gradient(z_gradient, pool_indices, weight, sides, scale=scale) if needed[0] else None,
+            convolution.filter_gradient(x, z_gradient, pool_indices, scale=scale) if needed[1] else None,
             gain_gradient if needed[2] else None,
             bias_gradient if needed[3] else None,
             torch.zeros_like(mean) if needed[4] else None,
@@ -216,5 +260,5 @@ def _apply(z: Tensor, scale: Tensor, shift: Tensor, options: _Options) -> Tensor
     """act(z * scale + shift), float32."""
     out, index = torch.empty_like(z, dtype=torch.float32), ACTIVATION_INDEX[options.activation]
     factors = scale.detach().numpy(), shift.detach().numpy()
-    norm_act.kernels(options.fp16).apply(index, _rows(z), *factors, _rows(out), torch.get_num_threads())
+    norm_act.kernels(options.convolution.fp16).apply(index, _rows(z), *factors, _rows(out), torch.get_num_threads())
     return out

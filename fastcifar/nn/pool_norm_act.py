@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu}
+FUNCTIONS = {"gelu": F.gelu, "relu": F.relu, "silu": F.silu, "identity": nn.Identity()}
 BACKEND = "inductor"
 """Of torch.compile."""
 RECOMPILE_LIMIT = 256

@@ -1,6 +1,7 @@
 """The device, dtype, threads and CPU kernels of a run, selected when the run starts and never at import."""
 
 import contextlib
+import ctypes
 import os
 import platform
 import re
@@ -17,6 +18,9 @@ from fastcifar.config import Config, CpuKernels
 from fastcifar.errors import UserError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+KERNEL_AMP = {"winograd": "float32", "winograd-fp16": "float32", "amx": "bfloat16"}
+"""The type of the layers around the kernels."""
+ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -61,12 +65,12 @@ def select_runtime(config: Config) -> Runtime:
     Device "auto" is the current GPU of CUDA or ROCm if this torch supports it, else the CPU; "mps" has to be asked for.
     """
     device = _auto_device() if config.device == "auto" else _named_device(config.device)
-    needs_float32 = device.type == "cpu" and config.cpu_kernels.startswith("winograd")
-    if needs_float32 and config.amp not in ("auto", "float32"):
+    needed = KERNEL_AMP.get(config.cpu_kernels) if device.type == "cpu" else None
+    if needed and config.amp not in ("auto", needed):
         raise UserError(
-            f"cpu_kernels is {config.cpu_kernels}, but amp is {config.amp}; use --amp float32, or leave it out"
+            f"cpu_kernels is {config.cpu_kernels}, but amp is {config.amp}; use --amp {needed}, or leave it out"
         )
-    auto = torch.float32 if needs_float32 else fastest_dtype(device)
+    auto = DTYPES[needed] if needed else fastest_dtype(device)
     dtype = auto if config.amp == "auto" else DTYPES[config.amp]
     threads = torch.get_num_threads() if config.threads is None else config.threads
     runtime = Runtime(device, dtype, threads, _cpu_kernels(config, device, dtype))
@@ -137,16 +141,36 @@ def _too_old(device: torch.device) -> str:
 
 def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> CpuKernels:
     """The kernels that compute the layers; "auto" selects those measured to be the fastest on such a CPU."""
-    if device.type != "cpu" or dtype != torch.float32:
-        return "torch"
     flags = cpu_facts()[1]
+    if device.type != "cpu":
+        return "torch"
     if config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in flags:
         raise UserError("cpu_kernels is winograd-fp16, but this CPU lacks AVX-512 FP16; use --cpu-kernels winograd")
+    if config.cpu_kernels == "amx" and not has_amx():
+        raise UserError("cpu_kernels is amx, but this CPU lacks AMX; use --cpu-kernels auto")
     if config.cpu_kernels != "auto":
         return config.cpu_kernels
+    if dtype == torch.bfloat16:
+        return "amx" if has_amx() else "torch"
+    if dtype != torch.float32:
+        return "torch"
     if "avx512_fp16" in flags and config.amp == "auto":
         return "winograd-fp16"
     return "winograd" if "avx512f" in flags else "torch"
+
+
+def has_amx() -> bool:
+    """Whether the CPU multiplies tiles of bfloat16 and the system permits it."""
+    return {"amx_bf16", "avx512_fp16"} <= cpu_facts()[1] and may_use_amx()
+
+
+@cache
+def may_use_amx() -> bool:
+    """Asks Linux whether this process may use AMX's tiles, as every process must before it does."""
+    try:
+        return ctypes.CDLL(None).syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0
+    except (OSError, AttributeError):  # not Linux
+        return False
 
 
 def fastest_dtype(device: torch.device) -> torch.dtype:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcifar.nn.arrays import NO_INDICES, as_array, channels_last
 from fastcifar.nn.winograd.gemm import BLOCK, FILTER_GRAD_ROWS
 from fastcifar.nn.winograd.kernels import GEMMS, has_avx512, kernels
 from fastcifar.nn.winograd.matrices import OUTPUT_TILE
@@ -16,7 +17,6 @@ TILES_PER_STEP = 48
 """Tiles that a thread takes at a time: transformed, they fill an L2 cache of 1 to 2 MB."""
 FILTER_GRAD_TILES_PER_STEP = 96
 """The sums of the filter gradient, 9 MB at 256 channels, are read and written once for so many."""
-NO_INDICES = np.empty((0, 0, 0, 0), np.uint8)
 
 
 def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, fp16: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -78,8 +78,8 @@ def filter_gradient(
     sums = torch.empty(threads, blocks, GEMMS, rows, BLOCK)
     used = _used_sides(height, width, pool=pool_indices is not None)
     kernels(fp16).filter_gradient(
-        _channels_last(x),
-        _channels_last(gradient),
+        channels_last(x),
+        channels_last(gradient),
         NO_INDICES if pool_indices is None else pool_indices.numpy(),
         sums.numpy(),
         *used,
@@ -105,10 +105,10 @@ def _convolve(
 ) -> None:
     indices = (NO_INDICES if tensor is None else tensor.numpy() for tensor in (indices_in, indices_out))
     kernels(fp16).convolve(
-        _channels_last(x),
+        channels_last(x),
         next(indices),
         as_array(filters),
-        _channels_last(y),
+        channels_last(y),
         next(indices),
         np.array([scale], np.float32),
         *sides,
@@ -127,16 +127,6 @@ def _images_per_step(number: int, height: int, width: int, tiles: int) -> int:
     """How many images a thread takes at a time: of about so many tiles, and no more than its part of all images."""
     part = -(-number // torch.get_num_threads())
     return max(1, min(part, tiles // max(1, -(-height // OUTPUT_TILE) * -(-width // OUTPUT_TILE))))
-
-
-def _channels_last(x: Tensor) -> np.ndarray:
-    """(n, h, w, c), without a copy if the tensor is channels_last."""
-    return as_array(x.detach().permute(0, 2, 3, 1).contiguous())
-
-
-def as_array(x: Tensor) -> np.ndarray:
-    """The array for the kernels: numba has no float16 on a CPU, so it gets the bits as int16."""
-    return x.view(torch.int16).numpy() if x.dtype == torch.float16 else x.numpy()
 
 
 def _transform_filters(weight: Tensor, *, fp16: bool, rotated: bool = False) -> Tensor:

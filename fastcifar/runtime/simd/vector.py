@@ -11,12 +11,34 @@ Number = float | np.integer
 
 LANES = 16  # float32 numbers in 512 bits
 VECTOR_BYTES = 4 * LANES
-FP32, FP16 = ir.FloatType(), ir.HalfType()
+
+
+class BFloatType(ir.Type):
+    """bfloat16, the upper half of a float32, which llvmlite lacks."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloatType)
+
+    def __hash__(self) -> int:
+        return hash(BFloatType)
+
+
+FP32, FP16, BF16 = ir.FloatType(), ir.HalfType(), BFloatType()
 UINT8, UINT16, UINT32, INT64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 FP32X16, UINT32X16, FP16X16 = (ir.VectorType(element, LANES) for element in (FP32, UINT32, FP16))
 FP16X32 = ir.VectorType(FP16, 2 * LANES)
-ITEMSIZE = {UINT8: 1, UINT16: 2, FP16: 2, UINT32: 4, FP32: 4}
-CONVERSIONS = {(UINT8, FP32): "uitofp", (UINT32, UINT16): "trunc", (FP32, FP16): "fptrunc", (FP16, FP32): "fpext"}
+ITEMSIZE = {UINT8: 1, UINT16: 2, FP16: 2, BF16: 2, UINT32: 4, FP32: 4}
+CONVERSIONS = {
+    (UINT8, FP32): "uitofp",
+    (UINT32, UINT16): "trunc",
+    (UINT32, UINT8): "trunc",
+    (FP32, FP16): "fptrunc",
+    (FP32, BF16): "fptrunc",
+    (FP16, FP32): "fpext",
+}
 CONTRACT = ("contract",)  # allows a fused multiply-add; nothing is reordered and NaNs are kept
 
 
@@ -101,8 +123,9 @@ class Vector:
         return Vector(self.builder, convert(self.value, ir.VectorType(element, lanes)))
 
     def bitcast(self, element: ir.Type) -> "Vector":
-        """The same bits as lanes of another type of the same size."""
-        return Vector(self.builder, self.builder.bitcast(self.value, ir.VectorType(element, self.value.type.count)))
+        """The same bits as lanes of another type: as many of the same size, more of a smaller or fewer of a larger."""
+        count = self.value.type.count * ITEMSIZE[self.value.type.element] // ITEMSIZE[element]
+        return Vector(self.builder, self.builder.bitcast(self.value, ir.VectorType(element, count)))
 
     def shuffle(self, lanes: Sequence[int], other: "Vector | None" = None) -> "Vector":
         """The lanes with these numbers, in this order; the other's lanes are numbered after these."""
