@@ -70,7 +70,14 @@ def test_ffcv_is_named_only_where_it_belongs():
                 assert layer_of(path) in allowed, path
 
 
-KERNELS = ("augment/kernel_cpu.py", "augment/kernel_cuda.py", "runtime/simd", "nn/norm_act.py", "nn/winograd/")
+KERNELS = (
+    "augment/kernel_cpu.py",
+    "augment/kernel_cuda.py",
+    "runtime/simd",
+    "nn/norm_act.py",
+    "nn/winograd/",
+    "nn/amx/",
+)
 """Compiled code, whose functions take the addresses and strides of all their arrays."""
 
 

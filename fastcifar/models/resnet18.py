@@ -34,13 +34,13 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
-        self.downsample = None
-        if stride != 1:
-            self.downsample = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
         self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, channels, s, s) to (b, width, s / stride, s / stride), rounded up."""
@@ -56,10 +56,10 @@ class ResNet18(nn.Module):
 
     def __init__(self, config: ResNet18Config, classes: int) -> None:
         super().__init__()
-        self.small_stem = config.small_stem
         size, stride, padding = (3, 1, 1) if config.small_stem else (7, 2, 3)
         self.conv1 = nn.Conv2d(3, WIDTHS[0], size, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.maxpool = nn.Identity() if config.small_stem else nn.MaxPool2d(3, stride=2, padding=1)
         before = (WIDTHS[0], *WIDTHS)
         for number, width in enumerate(WIDTHS, 1):
             first = BasicBlock(before[number - 1], width, stride=1 if number == 1 else 2)
@@ -71,9 +71,7 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (b, classes)."""
-        x = conv_norm_act(x, self.conv1, self.bn1, "relu", kernels=self.kernels)
-        if not self.small_stem:
-            x = F.max_pool2d(x, 3, stride=2, padding=1)
+        x = self.maxpool(conv_norm_act(x, self.conv1, self.bn1, "relu", kernels=self.kernels))
         for number in range(1, len(WIDTHS) + 1):
             x = self.get_submodule(f"layer{number}")(x)
         return self.fc(x.mean((2, 3)))

@@ -6,10 +6,8 @@ behind the convolution (`pool_norm_act`). Results agree within rounding.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,55 +16,16 @@ from torch.autograd.function import once_differentiable
 
 from fastcifar.config import CpuKernels, Kernels
 from fastcifar.nn import norm_act
-from fastcifar.nn.amx import convolution as amx
 from fastcifar.nn.arrays import as_array
+from fastcifar.nn.convolutions import CONVOLUTIONS, Convolution
 from fastcifar.nn.norm_act import ACTIVATION_INDEX
 from fastcifar.nn.pool_norm_act import FUNCTIONS, pool_norm_act
-from fastcifar.nn.winograd import convolution as winograd
 from fastcifar.nn.winograd.matrices import OUTPUT_TILE
 from fastcifar.runtime.simd.vector import LANES
 
 FP16_TYPICAL = 2.0**-10
 """The root mean square that float16 gradients are scaled to. Down to 1/16 of that they keep all bits of float16; above
 1000 times that they are clamped (`norm_act.FP16_LIMIT`)."""
-
-
-class Convolution(NamedTuple):
-    """A 3x3 convolution and its gradients; see `winograd/convolution.py`."""
-
-    convolve: Callable[..., tuple[Tensor, Tensor | None]]
-    input_gradient: Callable[..., Tensor]
-    filter_gradient: Callable[..., Tensor]
-    fp16: bool
-    """Whether its output is float16 instead of float32."""
-    least_channels: int
-    """Of the input, for which it is faster than PyTorch's."""
-    paddings: tuple[int, ...] = (1,)
-    """That it supports."""
-
-    def of(self, conv: nn.Conv2d) -> "Convolution":
-        """The one with the padding of `conv`."""
-        padding = conv.padding[0]
-        if padding == 1:
-            return self
-        functions = self.convolve, self.input_gradient, self.filter_gradient
-        return Convolution(*(partial(function, padding=padding) for function in functions), *self[3:])
-
-
-def _winograd(fp16: bool) -> Convolution:
-    functions = winograd.convolve, winograd.input_gradient, winograd.filter_gradient
-    # with fewer input channels, the tile transforms cost more than they save
-    return Convolution(*(partial(function, fp16=fp16) for function in functions), fp16, least_channels=16)
-
-
-CONVOLUTIONS: dict[Kernels, Convolution] = {
-    "winograd": _winograd(fp16=False),
-    "winograd-fp16": _winograd(fp16=True),
-    "amx": Convolution(
-        amx.convolve, amx.input_gradient, amx.filter_gradient, fp16=True, least_channels=1, paddings=(0, 1)
-    ),
-}
-"""The kernels that fuse a convolution with what follows it."""
 
 
 def conv_norm_act(
@@ -120,7 +79,7 @@ def warm_up(kernels: CpuKernels) -> None:
     activate(x.detach(), "relu", kernels=kernels)
 
 
-def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool, kernels: Kernels) -> bool:
+def serves(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, *, pool: bool, kernels: Kernels = "winograd") -> bool:
     """Whether the kernels support these layers for x, in training or without gradients."""
     types = (torch.float32, torch.bfloat16) if kernels == "amx" else (torch.float32,)
     sides = [side // 2 if pool else side for side in x.shape[2:]]

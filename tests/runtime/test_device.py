@@ -26,7 +26,8 @@ CPU = torch.device("cpu")
         ("GenuineIntel", "avx2 avx512f", "float32", "winograd"),
         ("GenuineIntel", "avx512f avx512_bf16", "float32", "winograd"),
         ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16", "float32", "winograd-fp16"),
-        ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile", "bfloat16", "torch"),
+        ("GenuineIntel", "avx512f avx512_bf16 avx512_fp16 amx_bf16 amx_tile", "bfloat16", "amx"),
+        ("GenuineIntel", "avx512f avx512_bf16 amx_bf16 amx_tile", "bfloat16", "torch"),
         ("AuthenticAMD", "avx2", "float32", "torch"),
         ("AuthenticAMD", "avx512f avx512_bf16", "bfloat16", "torch"),
         ("", "", "float32", "torch"),
@@ -36,6 +37,7 @@ def test_what_auto_selects_on_a_cpu(
     vendor: str, flags: str, dtype: str, kernels: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "cpu_facts", lambda: (vendor, frozenset(flags.split())))
+    monkeypatch.setattr(device, "may_use_amx", lambda: True)
     expected = Runtime(CPU, getattr(torch, dtype), torch.get_num_threads(), kernels)  # type: ignore[arg-type]
     assert select_runtime(Config(device="cpu")) == expected
 
@@ -51,27 +53,34 @@ def test_what_auto_selects_on_a_cpu(
         ("avx512f amx_bf16", "winograd", "auto", "winograd"),  # where auto alone would take bfloat16
         ("avx512f avx512_fp16 amx_bf16", "winograd-fp16", "auto", "winograd-fp16"),
         ("avx512f amx_bf16", "torch", "bfloat16", "torch"),
+        ("avx512f avx512_fp16 amx_bf16", "amx", "auto", "amx"),
+        ("avx512f avx512_fp16 amx_bf16", "auto", "bfloat16", "amx"),
     ],
 )
-def test_configured_kernels_are_used_for_float32(
+def test_configured_kernels_are_used(
     flags: str, kernels: str, amp: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device, "cpu_facts", lambda: ("", frozenset(flags.split())))
+    monkeypatch.setattr(device, "may_use_amx", lambda: True)
     config = Config(device="cpu", amp=amp, cpu_kernels=kernels, threads=3)  # type: ignore[arg-type]
-    dtype = torch.float32 if amp == "auto" else getattr(torch, amp)
+    dtype = {"auto": torch.bfloat16 if kernels == "amx" else torch.float32}.get(amp) or getattr(torch, amp)
     assert select_runtime(config) == Runtime(CPU, dtype, 3, expected)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("kernels", "amp"), [("winograd", "bfloat16"), ("winograd-fp16", "float16")])
+@pytest.mark.parametrize(
+    ("kernels", "amp"), [("winograd", "bfloat16"), ("winograd-fp16", "float16"), ("amx", "float32")]
+)
 def test_kernels_and_arithmetic_that_exclude_each_other(kernels: Any, amp: Any) -> None:
     with pytest.raises(UserError, match=f"cpu_kernels is {kernels}, but amp is {amp}"):
         select_runtime(Config(device="cpu", amp=amp, cpu_kernels=kernels))
 
 
-def test_fp16_kernels_are_rejected_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_rejected_without_the_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "cpu_facts", lambda: ("GenuineIntel", frozenset({"avx512f"})))
     with pytest.raises(UserError, match="cpu_kernels is winograd-fp16"):
         select_runtime(Config(device="cpu", cpu_kernels="winograd-fp16"))
+    with pytest.raises(UserError, match="cpu_kernels is amx"):
+        select_runtime(Config(device="cpu", cpu_kernels="amx"))
 
 
 CUDA_0, CUDA_1 = torch.device("cuda", 0), torch.device("cuda", 1)

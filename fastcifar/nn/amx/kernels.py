@@ -16,14 +16,14 @@ import numpy as np
 from fastcifar.nn.amx import staging, tiles
 from fastcifar.nn.amx.staging import (
     ROW,
-    interleave,
+    interleave_all,
     pack,
     pack_rotated,
     stage,
     stage_unpooled,
     store_plain,
     store_pooled,
-    transpose,
+    transpose_all,
 )
 from fastcifar.nn.amx.tiles import (
     BLOCK,
@@ -39,7 +39,7 @@ from fastcifar.nn.amx.tiles import (
 )
 from fastcifar.runtime.kernel_cache import compiled, source_digest
 from fastcifar.runtime.simd import function, memory, vector
-from fastcifar.runtime.simd.memory import CACHE_LINE, address, aligned_zeros
+from fastcifar.runtime.simd.memory import address, aligned_zeros
 from fastcifar.runtime.simd.vector import LANES
 
 TAPS = 9
@@ -77,6 +77,21 @@ def _matrix(rows, columns, dtype):
     return aligned_zeros(rows * columns, dtype).reshape(rows, columns)
 
 
+@numba.njit
+def _multiply(rows, filters, sums, positions, pitch):
+    """The results of 32 output channels at so many positions, from the filters (9, c / 32, 1024) of these channels."""
+    row_bytes = rows.strides[0]
+    for position in range(0, positions, BLOCK):
+        zero_block()
+        for tap in range(TAPS):
+            a = address(rows) + row_bytes * (position + tap // 3 * pitch + tap % 3)
+            b = address(filters[tap])
+            for _ in range(filters.shape[1]):
+                add_product(a, row_bytes, b, TILE_BYTES)
+                a, b = a + 2 * BLOCK, b + 2 * TILE_BYTES
+        store_block(address(sums) + position * ROW, ROW)
+
+
 def _convolve(digest: str) -> Callable[..., None]:
     def convolve(
         x, indices_in, filters, y, indices_out, scale, height, width, inset_in, inset_out, images, threads, tile_rows
@@ -90,33 +105,22 @@ def _convolve(digest: str) -> Callable[..., None]:
         float16 and max-pooled, with k a multiple of 16. images: how many a thread takes at a time.
         """
         assert digest  # part of the disk cache's key: numba does not notice edits of what a kernel calls
-        number, blocks, channel_blocks = len(x), len(filters), filters.shape[2]
-        pitch = width + 1
+        parts, pitch = (len(x) + images - 1) // images, width + 1
         image = (height + 1) * pitch
-        parts = (number + images - 1) // images
         for thread in numba.prange(threads):
             configure(address(tile_rows))
-            rows = _matrix(_round_up(images * image, BLOCK) + 2 * pitch + 2, channel_blocks * BLOCK, np.int16)
+            rows = _matrix(_round_up(images * image, BLOCK) + 2 * pitch + 2, filters.shape[2] * BLOCK, np.int16)
             sums = _matrix(_round_up(images * image, BLOCK), BLOCK, np.float32)
-            row_bytes = rows.strides[0]
             for part in range(thread * parts // threads, (thread + 1) * parts // threads):
-                first, last = part * images, min(number, (part + 1) * images)
+                first, last = part * images, min(len(x), (part + 1) * images)
                 for i in range(first, last):
                     start = (i - first) * image + (1 + inset_in) * (pitch + 1)
                     if indices_in.size:
                         stage_unpooled(x[i], indices_in[i], rows, start, pitch)
                     else:
                         stage(x[i], rows, start, pitch)
-                for block in range(blocks):
-                    for position in range(0, (last - first) * image, BLOCK):
-                        zero_block()
-                        for tap in range(TAPS):
-                            a = address(rows) + row_bytes * (position + tap // 3 * pitch + tap % 3)
-                            b = address(filters[block, tap])
-                            for _ in range(channel_blocks):
-                                add_product(a, row_bytes, b, TILE_BYTES)
-                                a, b = a + 2 * BLOCK, b + 2 * TILE_BYTES
-                        store_block(address(sums) + position * sums.strides[0], sums.strides[0])
+                for block in range(len(filters)):
+                    _multiply(rows, filters[block], sums, (last - first) * image, pitch)
                     for i in range(first, last):
                         start = (i - first) * image + inset_out * (pitch + 1)
                         if indices_out.size:
@@ -128,35 +132,54 @@ def _convolve(digest: str) -> Callable[..., None]:
     return convolve
 
 
+@numba.njit
+def _add_outer_products(columns, pairs, sums, pitch, lead, fresh):
+    """Adds the products of all positions to sums (k / 32, c / 32, 9, 32, 32); `fresh` sets them instead.
+
+    The gradients, transposed, are the left matrix: its rows can begin anywhere, so they are moved, not x.
+    """
+    row_bytes, next_tile, positions = columns.strides[0], pairs.strides[0], 2 * pairs.shape[1]
+    for k in range(sums.shape[0]):
+        for c in range(sums.shape[1]):
+            for chunk in range(0, positions, CHUNK):
+                for tap in range(TAPS):
+                    if fresh and chunk == 0:
+                        zero_block()
+                    else:
+                        load_block(address(sums[k, c, tap]), ROW)
+                    first = lead + chunk - (tap // 3 * pitch + tap % 3)
+                    a = address(columns) + row_bytes * BLOCK * k + 2 * first
+                    b = address(pairs) + next_tile * 2 * c + TILE_ROW_BYTES * chunk // 2
+                    for _ in range(chunk, min(positions, chunk + CHUNK), BLOCK):
+                        add_product(a, row_bytes, b, next_tile)
+                        a, b = a + 2 * BLOCK, b + TILE_BYTES
+                    store_block(address(sums[k, c, tap]), ROW)
+
+
 def _filter_gradient(digest: str) -> Callable[..., None]:
     def filter_gradient(x, gradient, pool_indices, sums, height, width, inset, images, threads, tile_rows):
         """Gradient of the filters, a part from each thread, into sums (threads, k / 32, c / 32, 9, 32, 32).
 
         x (n, h, w, c) is float32; gradient, pool_indices and inset are like y, indices_out and inset_out of
         `convolve`, the gradient float16. k and c are rounded up to multiples of 32 in sums, which is overwritten.
-
-        A tap's gradient is the sum over all pixels of x, times the gradient of the result that the tap moves there. The
-        transposed gradients, whose rows can begin anywhere, are the left matrix and are moved.
         """
         assert digest
-        number, outputs, channels = len(x), sums.shape[1] * BLOCK, sums.shape[2] * BLOCK
-        pitch = width + 1
-        image = (height + 1) * pitch
-        most = _round_up(images * image + 2 * pitch + 2, BLOCK)  # positions
-        lead = _round_up(2 * pitch + 2, BLOCK)  # zeros before the gradients, for the largest move
-        parts = (number + images - 1) // images
+        outputs, channels = sums.shape[1] * BLOCK, sums.shape[2] * BLOCK
+        parts, pitch = (len(x) + images - 1) // images, width + 1
+        image, lead = (height + 1) * pitch, _round_up(2 * pitch + 2, BLOCK)
+        positions = _round_up(images * image, BLOCK) + lead
+        # an odd number of cache lines, or the rows would compete for the same sets of the L1 cache
+        column = _round_up(lead + positions, 2 * BLOCK) + BLOCK
         for thread in numba.prange(threads):
             configure(address(tile_rows))
-            x_rows, gradient_rows = _matrix(most, channels, np.int16), _matrix(most, outputs, np.int16)
-            # an odd number of cache lines, or the rows would compete for the same sets of the L1 cache
-            columns = _round_up(lead + most, BLOCK)
-            moved = _matrix(outputs, columns + (CACHE_LINE // 2 if columns // BLOCK % 2 == 0 else 0), np.int16)
-            pairs = aligned_zeros(channels * most, np.int16).reshape(channels // LANES, most // 2, 2 * LANES)
-            row_bytes, own, end = moved.strides[0], thread * parts // threads, (thread + 1) * parts // threads
+            x_rows, gradient_rows = _matrix(positions, channels, np.int16), _matrix(positions, outputs, np.int16)
+            columns = _matrix(outputs, column, np.int16)
+            pairs = aligned_zeros(channels * positions, np.int16).reshape(channels // LANES, positions // 2, BLOCK)
+            own, end = thread * parts // threads, (thread + 1) * parts // threads
             if own == end:
                 sums[thread] = 0
             for part in range(own, end):
-                first, last = part * images, min(number, (part + 1) * images)
+                first, last = part * images, min(len(x), (part + 1) * images)
                 if last - first < images:  # fewer than before: nothing may stay behind
                     gradient_rows[:] = 0
                 for i in range(first, last):
@@ -167,30 +190,9 @@ def _filter_gradient(digest: str) -> Callable[..., None]:
                         stage_unpooled(gradient[i], pool_indices[i], gradient_rows, start, pitch)
                     else:
                         stage(gradient[i], gradient_rows, start, pitch)
-                for pair in range(most // 2):
-                    for c in range(0, channels, LANES):
-                        source = address(x_rows) + x_rows.strides[0] * 2 * pair + 2 * c
-                        interleave(source, x_rows.strides[0], address(pairs[c // LANES, pair]))
-                for position in range(0, most, BLOCK):
-                    for k in range(0, outputs, LANES):
-                        source = address(gradient_rows) + gradient_rows.strides[0] * position + 2 * k
-                        target = address(moved) + row_bytes * k + 2 * (lead + position)
-                        transpose(source, gradient_rows.strides[0], target, row_bytes)
-                for k in range(outputs // BLOCK):
-                    for c in range(channels // BLOCK):
-                        for chunk in range(0, most, CHUNK):
-                            for tap in range(TAPS):
-                                total, move = address(sums[thread, k, c, tap]), tap // 3 * pitch + tap % 3
-                                if chunk == 0 and part == own:
-                                    zero_block()
-                                else:
-                                    load_block(total, ROW)
-                                a = address(moved) + row_bytes * BLOCK * k + 2 * (lead + chunk - move)
-                                b = address(pairs) + pairs.strides[0] * 2 * c + TILE_ROW_BYTES * chunk // 2
-                                for _ in range(chunk, min(most, chunk + CHUNK), BLOCK):
-                                    add_product(a, row_bytes, b, pairs.strides[0])
-                                    a, b = a + 2 * BLOCK, b + TILE_BYTES
-                                store_block(total, ROW)
+                interleave_all(x_rows, pairs)
+                transpose_all(gradient_rows, columns, lead)
+                _add_outer_products(columns, pairs, sums[thread], pitch, lead, part == own)
             release()
 
     return filter_gradient

@@ -171,6 +171,26 @@ def stage_unpooled(gradient, pool_indices, rows, first, pitch):
 
 
 @numba.njit
+def interleave_all(rows, pairs):
+    """`rows` (positions, c) as tiles of the right matrix, `pairs` (c / 16, positions / 2, 32)."""
+    row_bytes = rows.strides[0]
+    for pair in range(pairs.shape[1]):
+        for c in range(len(pairs)):
+            source = address(rows) + row_bytes * 2 * pair + 2 * LANES * c
+            interleave(source, row_bytes, address(pairs[c, pair]))
+
+
+@numba.njit
+def transpose_all(rows, columns, lead):
+    """`rows` (positions, c) as rows of the left matrix, `columns` (c, lead + positions or more)."""
+    row_bytes, column_bytes = rows.strides[0], columns.strides[0]
+    for position in range(0, len(rows), BLOCK):
+        for c in range(0, rows.shape[1], LANES):
+            target = address(columns) + column_bytes * c + 2 * (lead + position)
+            transpose(address(rows) + row_bytes * position + 2 * c, row_bytes, target, column_bytes)
+
+
+@numba.njit
 def store_plain(sums, y, scale, channel, first, pitch):
     """Stores up to 32 channels of an image y (h, w, k) from `channel` on; its first pixel is at position `first`."""
     height, width, channels = y.shape
