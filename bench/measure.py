@@ -111,6 +111,12 @@ def device_name(result: dict[str, Any]) -> str:
     return re.sub(r"[^a-z0-9]+", "-", result["hardware"]["gpu"].lower()).strip("-")
 
 
+def short_revision(revision: str | None) -> str:
+    """A code revision of a record for people: twelve digits, and whether files differed from it."""
+    commit, plus, changes = (revision or "unknown").partition("+")
+    return commit[:12] + plus + changes
+
+
 def result_path(result: dict[str, Any], subject: str, out: Path | None = None) -> Path:
     """`out`, or `<benchmark>-<subject>-<device>-n<runs>.json` in bench/results/ or in the folder `out`."""
     if out is not None and not out.is_dir():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import ablations, epochs, kernels, layers, loaders, overhead, profile, published, search, time_to_accuracy
-from bench.measure import RESULTS, Table, ranged
+from bench.measure import RESULTS, Table, ranged, short_revision
 from bench.plots import DRAWN, draw, place_of
 from fastcifar.cli.parsing import parse
 from fastcifar.errors import UserError
@@ -84,13 +84,12 @@ class Section:
 
 def _render_result(name: str, result: dict[str, Any], section: Section) -> str:
     data = "" if result.get("dataset", "cifar10") == "cifar10" else f" {result['dataset'].capitalize()} data."
-    revision = (result["code_revision"] or "unknown")[:12]
-    changed = "+changes" if (result["code_revision"] or "").endswith("+changes") else ""
     cap = result["hardware"].get("power_cap_w")
     versions = result["versions"]
     facts = (
         f"[{name}.json](results/{name}.json): {place_of(result)}{f', {cap:.0f} W' if cap else ''}, n = {result['n']}, "
-        f"torch {versions.get('torch')}, numba {versions.get('numba')}, code {revision}{changed}.{data}"
+        f"torch {versions.get('torch')}, numba {versions.get('numba')}, "
+        f"code {short_revision(result['code_revision'])}.{data}"
     )
     plot = f"![{name}](plots/{name}.png)\n" if result["what"] in DRAWN else ""
     return "\n\n".join([f"### {name}", facts, section.note_of(result), markdown(*section.table_of(result)), plot])

@@ -1,7 +1,7 @@
 """`python -m bench reproduce`: trains the five published systems and compares with their published results.
 
-All run folders are kept. An interrupted benchmark resumes: a finished run with the same configuration, data and code
-revision is not repeated.
+All run folders are kept. An interrupted benchmark resumes: a finished run with the same configuration and data is not
+repeated, even if an earlier revision of the code trained it.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bench.measure import check_out, check_runs, mean_interval, result_path, text_table
+from bench.measure import check_out, check_runs, mean_interval, result_path, short_revision, text_table
+from bench.plots import place_of
 from bench.published import FIGURES, PUBLISHED, comparison
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> None:
                 write_json(_target(result, options), result)
     result = summarise(runs, options)
     print(text_table(*comparison(result)))
+    print(f"n = {result['n']}, {place_of(result)}, torch {result['versions']['torch']}")
     print(f"wrote {_target(result, options)}")
     short = {name: {k: v for k, v in system.items() if k != "runs"} for name, system in result["systems"].items()}
     print(json.dumps({**result, "systems": short}))
@@ -127,14 +129,14 @@ def stopped(config: Config, epochs: float, steps_per_epoch: int) -> Config:
 
 
 def _finished(config: Config) -> dict[str, Any] | None:
-    """The finished run of `config` on the same data by the same code revision, if there is one."""
+    """The last finished run of `config` on the same data, if there is one."""
     content = load_manifest(config.data).content_sha256
-    for path in sorted(config.runs.glob(f"*/{RECORD_NAME}")):
+    for path in sorted(config.runs.glob(f"*/{RECORD_NAME}"), reverse=True):
         folder = path.parent
         with contextlib.suppress(UserError):  # a run of another version may not load
             if load_config(folder / CONFIG_NAME) == config:  # by value: the file may say 1.0 for 1
                 record = load_record(folder)
-                if (record["code_revision"], record["dataset_sha256"]) == (code_revision(), content):
+                if record["dataset_sha256"] == content:
                     return figures(folder, record)
     return None
 
@@ -164,6 +166,7 @@ def figures(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     after = {line["epoch"]: line.get("test_accuracy") for line in lines if line["kind"] == "epoch"}
     return {
         "seed": record["seed"],
+        "folder": folder.name,
         "failed": False,
         "epochs": record["epochs"],
         "test_accuracy": record["test_accuracy"],
@@ -179,10 +182,12 @@ def summarise(runs: dict[str, list[dict[str, Any]]], options: Options) -> dict[s
     records = [run["record"] for system in runs.values() for run in system if not run["failed"]]
     if not records:
         raise RunFailedError("all runs failed; see the error messages above")
-    shared = ("dataset", "device", "amp", "cpu_kernels", "hardware", "versions", "code_revision")
+    shared = ("dataset", "device", "amp", "cpu_kernels", "hardware", "versions")
+    revisions = {record["code_revision"] for record in records}
     return {
         "what": "reproduce",
         **{key: records[0][key] for key in shared},
+        "code_revision": revisions.pop() if len(revisions) == 1 else "several",  # each run's record names its own
         "n": max(map(len, runs.values())),
         "cut": {"epochs": options.epochs, "fraction": options.fraction},
         "clock": {"epoch_s": "train clock of the run divided by its epochs, without evaluations"},
@@ -210,14 +215,19 @@ def _summary(name: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
 def _line(name: str, run: dict[str, Any]) -> str:
     if run["failed"]:
         return f"{name} seed {run['seed']}: failed; see its error message above"
+    revision = run["record"]["code_revision"]
+    trained_at = "" if revision == code_revision() else f", trained at revision {short_revision(revision)}"
     return (
         f"{name} seed {run['seed']}, {run['epochs']:g} epochs: test {run['test_accuracy']:.2%}, "
-        f"train {run['train_accuracy']:.2%}, {run['epoch_s']:.1f} s per epoch"
+        f"train {run['train_accuracy']:.2%}, {run['epoch_s']:.1f} s per epoch{trained_at}"
     )
 
 
 def _target(result: dict[str, Any], options: Options) -> Path:
     letters = "".join(name.removeprefix("system_") for name in _checked(options))
-    for letter, value in (("e", options.epochs), ("f", options.fraction)):
-        letters += "" if value is None else f"-{letter}{value:g}"
-    return result_path(result, letters, options.out)
+    return result_path(result, letters + _suffix(options), options.out)
+
+
+def _suffix(options: Options) -> str:
+    cuts = (("e", options.epochs), ("f", options.fraction))
+    return "".join(f"-{letter}{value:g}" for letter, value in cuts if value is not None)

@@ -191,7 +191,7 @@ def test_a_finished_run_is_found_by_its_values(
     (tmp_path / "run" / "asked.toml").write_text(to_toml(config))
     (tmp_path / "run" / "config.toml").write_text(to_toml(load_config(tmp_path / "run" / "asked.toml")))
     (tmp_path / "run" / "record.json").write_text("{}")
-    record = {"code_revision": code_revision(), "dataset_sha256": load_manifest(small_data).content_sha256}
+    record = {"code_revision": "an earlier one", "dataset_sha256": load_manifest(small_data).content_sha256}
     monkeypatch.setattr(reproduce, "load_record", lambda folder: record)
     monkeypatch.setattr(reproduce, "figures", lambda folder, record: {"folder": folder})
     assert reproduce._finished(config) == {"folder": tmp_path / "run"}
