@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fastcifar.analysis.report import page as report_page
 from fastcifar.analysis.report.page import build_report
+from fastcifar.analysis.report.section import Section
 from fastcifar.errors import UserError
 from fastcifar.evaluation import title_of
 
@@ -206,6 +208,19 @@ def test_run_without_its_data(finished: Any, without_data: Path, second: Path, c
     assert "only the seeds differ" in page.text
     with pytest.raises(UserError, match="gone"):
         build_report([finished.folder], gone)
+
+
+def test_added_sections(without_data: Path) -> None:
+    figure = Figure()
+    figure.subplots().set_title(HOSTILE)
+    words = {"title": HOSTILE, "text": f"1{HOSTILE}", "caption": f"2{HOSTILE}", "header": ["", f"3{HOSTILE}"]}
+    section = Section(key="more", **words, rows=[["row", f"4{HOSTILE}"]], charts={f"5{HOSTILE}": figure})
+    made = build_report([without_data], sections=[section])
+    page = Page(made)
+    assert "<img src=x" not in made
+    assert page.ids.index("result") < page.ids.index("more") < page.ids.index("training")
+    assert {f"{number}{HOSTILE}" for number in range(1, 6)} <= set(map(str.strip, page.text.split("\n")))
+    assert max(Counter(page.ids).values()) == 1
 
 
 def test_page_is_reproducible(html: str, run: Path, finished: Any, tmp_path: Path) -> None:

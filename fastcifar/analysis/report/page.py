@@ -20,6 +20,7 @@ from fastcifar.analysis.report import facts as report_facts
 from fastcifar.analysis.report.charts import SIZE, comparison_charts, training_charts
 from fastcifar.analysis.report.comparison import Member, differences, groups
 from fastcifar.analysis.report.images import explained_tiles, tiles
+from fastcifar.analysis.report.section import Section
 from fastcifar.analysis.report.svg import inline_svg
 from fastcifar.config.registry import EVALUATIONS
 from fastcifar.config.toml import to_toml
@@ -35,18 +36,24 @@ from fastcifar.runs.record import CONFIG_NAME
 REPORT_NAME = "report.html"
 
 
-def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
+def build_report(
+    folders: Sequence[Path],
+    data: Path | None = None,
+    sections: Sequence[Section] = (),
+    evaluation: Evaluation | None = None,
+) -> str:
     """The page about the finished runs in `folders`: the first one in detail, and a comparison if there are several.
 
     `data` is the prepared data for the first run, by default the folder it was trained from. If that default cannot be
-    read, the page leaves out everything that needs images and says why. Raises UserError for runs that are unfinished,
-    damaged or given twice, and for a `data` that cannot be used. The same runs give the same bytes.
+    read, the page leaves out everything that needs images and says why. `sections` are added after the result.
+    `evaluation` is that of the first run, by default made here. Raises UserError for runs that are unfinished, damaged
+    or given twice, and for a `data` that cannot be used. The same arguments give the same bytes.
     """
     members = _members(folders)
     trained = load_run(members[0].folder)
     record = trained.record
     read_curves(trained.folder, record)  # fail before the evaluation, not after it
-    evaluation, images, missing = _evaluate(trained, data)
+    evaluation, images, missing = _evaluate(trained, data, evaluation)
     curves = read_curves(trained.folder, record, _test_loss(trained, evaluation))
     datasets = [member.record["dataset"] for member in members] + ([evaluation.dataset] if evaluation else [])
     return _render(
@@ -59,6 +66,7 @@ def build_report(folders: Sequence[Path], data: Path | None = None) -> str:
         smoothing=trained.config.label_smoothing,
         charts=_charts(trained, curves, evaluation),
         comparison=_comparison(members) if len(members) > 1 else None,
+        sections=sections,
         missing=missing,
         disagreement=report_facts.disagreement(record, evaluation) if evaluation else "",
         evaluation=_summary(evaluation) if evaluation else None,
@@ -85,6 +93,7 @@ def _render(**values: Any) -> str:
         "evaluations": {name: EVALUATIONS[name] for name in EVALUATIONS.names()},
         "clocks": report_facts.CLOCKS,
         "accuracies_of": report_facts.accuracies_of,
+        "inline_svg": inline_svg,
     }
     return environment.get_template(REPORT_NAME).render(**values)
 
@@ -101,10 +110,12 @@ def _members(folders: Sequence[Path]) -> list[Member]:
     return found
 
 
-def _evaluate(trained: TrainedRun, data: Path | None) -> tuple[Evaluation | None, np.ndarray | None, str]:
+def _evaluate(
+    trained: TrainedRun, data: Path | None, evaluation: Evaluation | None
+) -> tuple[Evaluation | None, np.ndarray | None, str]:
     """Evaluation and test images, uint8 (n, 32, 32, 3); or, if the run's own data cannot be read, why."""
     try:
-        evaluation = evaluate_run(trained, data)
+        evaluation = evaluation or evaluate_run(trained, data)
         images, _ = read_split(trained.config.data if data is None else data, "test")
     except UserError as error:
         if data is not None:
