@@ -16,6 +16,7 @@ from typing import Any
 from bench.measure import check_out, check_runs, mean_interval, result_path, short_revision, text_table
 from bench.plots import place_of
 from bench.published import FIGURES, PUBLISHED, comparison
+from bench.reproduce_pages import build_page
 from fastcifar.cli.parsing import parse
 from fastcifar.config import Config
 from fastcifar.config.toml import to_toml
@@ -47,6 +48,8 @@ class Options:
     """Folder for the run folders; finished runs found there are not repeated."""
     device: str = "auto"
     """Device to train on, as for `fastcifar train --device`."""
+    report: bool = False
+    """Also write an HTML page for each system into `--folder`. It shows images of the data set: do not commit it."""
     out: Path | None = None
     """Result file, or an existing folder for it. Default: a file in bench/results/ named after the benchmark."""
 
@@ -70,6 +73,8 @@ def main(arguments: list[str]) -> None:
     print(text_table(*comparison(result)))
     print(f"n = {result['n']}, {place_of(result)}, torch {result['versions']['torch']}")
     print(f"wrote {_target(result, options)}")
+    if options.report:
+        _write_pages(result, options, samples)
     short = {name: {k: v for k, v in system.items() if k != "runs"} for name, system in result["systems"].items()}
     print(json.dumps({**result, "systems": short}))
 
@@ -221,6 +226,18 @@ def _line(name: str, run: dict[str, Any]) -> str:
         f"{name} seed {run['seed']}, {run['epochs']:g} epochs: test {run['test_accuracy']:.2%}, "
         f"train {run['train_accuracy']:.2%}, {run['epoch_s']:.1f} s per epoch{trained_at}"
     )
+
+
+def _write_pages(result: dict[str, Any], options: Options, samples: int) -> None:
+    for name, system in result["systems"].items():
+        if system["failed"] == len(system["runs"]):
+            print(f"{name}: no page, because every run failed")
+            continue
+        first = next(run for run in system["runs"] if not run["failed"])
+        config = planned(options, name, first["seed"], samples)
+        target = options.folder / f"{name}{_suffix(options)}.html"
+        write_text(target, build_page(result, config, samples // config.batch_size))
+        print(f"wrote {target}", flush=True)
 
 
 def _target(result: dict[str, Any], options: Options) -> Path:
