@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -21,7 +21,15 @@ from fastcifar.training.step import TrainStep
 CLOCK = "perf_counter around one step (forward, backward, update) on images of noise in memory"
 WARM_UP = 2
 LATE = 10**9  # a step after everything that changes during a run
-KINDS: tuple[CpuKernels, ...] = ("torch", "winograd", "winograd-fp16")
+KINDS: dict[str, tuple[CpuKernels, Literal["float32", "bfloat16"]]] = {
+    "torch": ("torch", "float32"),
+    "torch-bf16": ("torch", "bfloat16"),
+    "winograd": ("winograd", "float32"),
+    "winograd-fp16": ("winograd-fp16", "float32"),
+    "amx": ("amx", "bfloat16"),
+}
+"""By name the kernels, and the type of what they do not compute."""
+NAMES = {**KERNEL_NAMES, "torch-bf16": "PyTorch, bfloat16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +58,12 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"recipe is {options.recipe!r}, but must be one of {', '.join(RECIPES)}")
     m.check_out(options.out)
     keep_freed_memory()
-    config = replace(RECIPES[options.recipe](), device="cpu", amp="float32", threads=options.threads)
+    config = replace(RECIPES[options.recipe](), device="cpu", threads=options.threads)
     runs = 1 if options.quick else options.runs
     runtimes = {}
-    for name in KINDS:
-        with contextlib.suppress(UserError):  # this CPU has no float16 arithmetic
-            runtimes[name] = select_runtime(replace(config, cpu_kernels=name))
+    for name, (kernels, amp) in KINDS.items():
+        with contextlib.suppress(UserError):  # this CPU lacks the instructions
+            runtimes[name] = select_runtime(replace(config, cpu_kernels=kernels, amp=amp))
     runtime = runtimes["winograd"]
     sizes = sorted({size for _, size in config.resolution})
     with apply_threads(runtime):
@@ -105,7 +113,7 @@ def stepper(config: Config, runtime: Runtime, size: int) -> Callable[[], float]:
 def table_of(result: dict[str, Any]) -> m.Table:
     """A row for each image size and kind of layers."""
     rows = [
-        [f"{size} px, {KERNEL_NAMES[name]}", m.milliseconds(one["step_s"]), m.ranged(one["speedup_over_torch"])]
+        [f"{size} px, {NAMES[name]}", m.milliseconds(one["step_s"]), m.ranged(one["speedup_over_torch"])]
         for size, kinds in result["steps"].items()
         for name, one in kinds.items()
     ]

@@ -20,7 +20,7 @@ from fastcifar.loader import LoaderOptions, open_loader
 from fastcifar.loader.base import Loader
 from fastcifar.models.build import use_kernels
 from fastcifar.runs.load import TrainedRun
-from fastcifar.runtime.device import Runtime, cpu_facts, select_runtime
+from fastcifar.runtime.device import Runtime, select_runtime, supports
 from fastcifar.runtime.progress import Progress, progress
 from fastcifar.runtime.threads import apply_threads
 
@@ -62,9 +62,7 @@ def evaluate_run(trained: TrainedRun, data: Path | None = None) -> Evaluation:
     config = trained.config
     folder = config.data if data is None else data
     dataset = _checked_dataset(trained, folder)
-    # the machine that trained the run had AVX-512 FP16, this one may not
-    lacks_fp16 = config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in cpu_facts()[1]
-    kernels = "auto" if lacks_fp16 else config.cpu_kernels
+    kernels: Any = config.cpu_kernels if supports(config.cpu_kernels) else "auto"  # of the machine that trained it
     runtime = select_runtime(replace(config, device="auto", cpu_kernels=kernels))
     model = copy.deepcopy(trained.model).to(runtime.device)  # the caller's keeps its device and its kernels
     use_kernels(model, runtime.cpu_kernels)

@@ -1,8 +1,9 @@
 """The 3x3 convolutions that can be fused with batch norm and activation on a CPU."""
 
-from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import ModuleType
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,39 +12,42 @@ from fastcifar.nn.amx import convolution as amx
 from fastcifar.nn.winograd import convolution as winograd
 
 
-class Convolution(NamedTuple):
-    """A 3x3 convolution and its gradients; see `winograd/convolution.py`."""
+@dataclass(frozen=True)
+class Convolution:
+    """A 3x3 convolution and its gradients: `functions` has them, with the arguments of `winograd/convolution.py`."""
 
-    convolve: Callable[..., tuple[Tensor, Tensor | None]]
-    input_gradient: Callable[..., Tensor]
-    filter_gradient: Callable[..., Tensor]
+    functions: ModuleType
     fp16: bool
-    """Whether its output is float16 instead of float32."""
+    """Whether the output is float16 instead of float32."""
     least_channels: int
     """Of the input, for which it is faster than PyTorch's."""
     paddings: tuple[int, ...] = (1,)
     """That it supports."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of all functions."""
 
     def of(self, conv: nn.Conv2d) -> "Convolution":
         """The one with the padding of `conv`."""
         padding = conv.padding[0]
-        if padding == 1:
-            return self
-        functions = self.convolve, self.input_gradient, self.filter_gradient
-        return Convolution(*(partial(function, padding=padding) for function in functions), *self[3:])
+        return self if padding == 1 else replace(self, options={**self.options, "padding": padding})
 
+    def convolve(self, x: Tensor, weight: Tensor, *, pool: bool) -> tuple[Tensor, Tensor | None]:
+        """The output and the places of the maxima."""
+        return self.functions.convolve(x, weight, pool=pool, **self.options)
 
-def _winograd(fp16: bool) -> Convolution:
-    functions = winograd.convolve, winograd.input_gradient, winograd.filter_gradient
-    # with fewer input channels, the tile transforms cost more than they save
-    return Convolution(*(partial(function, fp16=fp16) for function in functions), fp16, least_channels=16)
+    def input_gradient(self, *arguments: Any, scale: float) -> Tensor:
+        """The gradient of the input."""
+        return self.functions.input_gradient(*arguments, scale=scale, **self.options)
+
+    def filter_gradient(self, *arguments: Any, scale: float) -> Tensor:
+        """The gradient of the weight."""
+        return self.functions.filter_gradient(*arguments, scale=scale, **self.options)
 
 
 CONVOLUTIONS: dict[Kernels, Convolution] = {
-    "winograd": _winograd(fp16=False),
-    "winograd-fp16": _winograd(fp16=True),
-    "amx": Convolution(
-        amx.convolve, amx.input_gradient, amx.filter_gradient, fp16=True, least_channels=1, paddings=(0, 1)
-    ),
+    # with fewer input channels, the tile transforms cost more than they save
+    "winograd": Convolution(winograd, fp16=False, least_channels=16),
+    "winograd-fp16": Convolution(winograd, fp16=True, least_channels=16, options={"fp16": True}),
+    "amx": Convolution(amx, fp16=True, least_channels=1, paddings=(0, 1)),
 }
 """The kernels that fuse a convolution with what follows it."""

@@ -20,6 +20,7 @@ from fastcifar.errors import UserError
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 KERNEL_AMP = {"winograd": "float32", "winograd-fp16": "float32", "amx": "bfloat16"}
 """The type of the layers around the kernels."""
+KERNEL_NEEDS = {"winograd-fp16": "AVX-512 FP16", "amx": "AMX"}
 ARCH_PRCTL, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA = 158, 0x1023, 18  # of Linux on x86-64
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -144,14 +145,15 @@ def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> Cp
     flags = cpu_facts()[1]
     if device.type != "cpu":
         return "torch"
-    if config.cpu_kernels == "winograd-fp16" and "avx512_fp16" not in flags:
-        raise UserError("cpu_kernels is winograd-fp16, but this CPU lacks AVX-512 FP16; use --cpu-kernels winograd")
-    if config.cpu_kernels == "amx" and not has_amx():
-        raise UserError("cpu_kernels is amx, but this CPU lacks AMX; use --cpu-kernels auto")
+    if not supports(config.cpu_kernels):
+        raise UserError(
+            f"cpu_kernels is {config.cpu_kernels}, but this CPU lacks {KERNEL_NEEDS[config.cpu_kernels]}; "
+            "use --cpu-kernels auto"
+        )
     if config.cpu_kernels != "auto":
         return config.cpu_kernels
     if dtype == torch.bfloat16:
-        return "amx" if has_amx() else "torch"
+        return "amx" if supports("amx") else "torch"
     if dtype != torch.float32:
         return "torch"
     if "avx512_fp16" in flags and config.amp == "auto":
@@ -159,9 +161,12 @@ def _cpu_kernels(config: Config, device: torch.device, dtype: torch.dtype) -> Cp
     return "winograd" if "avx512f" in flags else "torch"
 
 
-def has_amx() -> bool:
-    """Whether the CPU multiplies tiles of bfloat16 and the system permits it."""
-    return {"amx_bf16", "avx512_fp16"} <= cpu_facts()[1] and may_use_amx()
+def supports(kernels: str) -> bool:
+    """Whether this CPU has the instructions of these kernels, a value of `Config.cpu_kernels`."""
+    flags = cpu_facts()[1]
+    if kernels == "amx":
+        return {"amx_bf16", "avx512_fp16"} <= flags and may_use_amx()
+    return kernels != "winograd-fp16" or "avx512_fp16" in flags
 
 
 @cache

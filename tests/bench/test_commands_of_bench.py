@@ -53,7 +53,7 @@ def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert result == json.loads((tmp_path / "x.json").read_text())
     assert (result["what"], result["recipe"], result["n"], result["batch_size"]) == ("layers", "smoke", 1, 8)
     (kinds,) = result["steps"].values()
-    assert list(kinds)[:2] == ["torch", "winograd"]
+    assert list(kinds)[:3] == ["torch", "torch-bf16", "winograd"]
     assert all(set(one["step_s"]) == set(one["speedup_over_torch"]) == SUMMARY for one in kinds.values())
     assert kinds["torch"]["speedup_over_torch"]["median"] == 1
     with pytest.raises(UserError, match="recipe is 'other'"):

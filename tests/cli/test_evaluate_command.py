@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fastcifar.analysis import evaluation
 from fastcifar.analysis.evaluation import evaluate_run, summarise
 from fastcifar.data.prepared import write_set
 from fastcifar.data.sources.synthetic import synthetic_set
@@ -113,10 +112,12 @@ def test_a_damaged_run(damage: Callable[[Path], object], file: str, shown: str, 
     assert shown in refused
 
 
-def test_a_run_of_a_cpu_with_fp16_on_one_without(copy: Path, finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kernels", ["winograd-fp16", "amx"])
+def test_a_run_of_a_cpu_with_kernels_that_this_one_lacks(
+    kernels: str, copy: Path, finished: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = copy / "config.toml"
-    path.write_text(path.read_text().replace('cpu_kernels = "torch"', 'cpu_kernels = "winograd-fp16"'))
-    for module in (device, evaluation):
-        monkeypatch.setattr(module, "cpu_facts", lambda: ("", frozenset({"avx2"})))
+    path.write_text(path.read_text().replace('cpu_kernels = "torch"', f'cpu_kernels = "{kernels}"'))
+    monkeypatch.setattr(device, "cpu_facts", lambda: ("", frozenset({"avx2"})))
     expected, found = (evaluate_run(load_run(folder)).primary_logits for folder in (finished.folder, copy))
     assert (found == expected).all()

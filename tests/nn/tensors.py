@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastcifar.runtime.device import cpu_facts, has_amx
+from fastcifar.runtime.device import cpu_facts, supports
 
 needs_fp16 = pytest.mark.skipif("avx512_fp16" not in cpu_facts()[1], reason="this CPU has no AVX-512 FP16")
-needs_amx = pytest.mark.skipif(not has_amx(), reason="this CPU has no AMX")
+needs_amx = pytest.mark.skipif(not supports("amx"), reason="this CPU has no AMX")
 PRECISIONS = [pytest.param(False, id="fp32"), pytest.param(True, id="fp16", marks=needs_fp16)]
 KERNELS = ["winograd", pytest.param("winograd-fp16", marks=needs_fp16)]
 
