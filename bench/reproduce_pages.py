@@ -4,13 +4,10 @@ What takes long, the range test and the evaluation, is kept in the folder of the
 """
 
 import json
-import math
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from bench.measure import Table, short_revision
@@ -21,13 +18,13 @@ from fastcifar.analysis.evaluation_files import kept_evaluation
 from fastcifar.analysis.figure_files import save_figure
 from fastcifar.analysis.lr_range import RangeTest, lr_range_test
 from fastcifar.analysis.plan import plan
-from fastcifar.analysis.rate_plots import draw_cycles, draw_plan, draw_range_test
+from fastcifar.analysis.rate_plots import advice, draw_cycles, draw_plan, draw_range_test
+from fastcifar.analysis.rate_tables import as_json, from_json
 from fastcifar.analysis.report.charts import SIZE
 from fastcifar.analysis.report.page import build_report
 from fastcifar.analysis.report.section import Section
 from fastcifar.config import Config
-from fastcifar.errors import RunFailedError
-from fastcifar.files import write_text
+from fastcifar.files import write_json
 from fastcifar.recipes import RECIPES
 from fastcifar.runs.load import load_run
 from fastcifar.runtime.threads import keep_freed_memory
@@ -87,9 +84,10 @@ def _rates(config: Config, folder: Path, steps_per_epoch: int) -> Section:
     rates = planned.first_rates
     peak, base = float(rates.max()), float(rates.min())
     cycles = Cycles(base=base, peak=peak, step_size=max(1, len(rates) // (2 * CYCLES)), cycles=CYCLES)
-    figure, text, rows = _found(range_test(config, folder))
+    test = range_test(config, folder)
+    figure, text = _found(test)
     charts = {
-        "Range test: training loss of a throw-away network while the learning rate grows.": figure,
+        "Range test: training loss at the end of short trainings, by their peak learning rate.": figure,
         f"Planned learning rate and momentum of the {recipe.epochs:g} published epochs.": draw_plan(planned),
         "Triangular cycles (arXiv 1506.01186) over the same range and the same number of steps.": draw_cycles(cycles),
     }
@@ -99,49 +97,36 @@ def _rates(config: Config, folder: Path, steps_per_epoch: int) -> Section:
         key="rates",
         title="Learning rates",
         text=f"{text} The runs on this page were trained with the rates of the recipe.",
-        caption="Learning rates that the range test suggests, by method, and those of the recipe.",
+        caption="Learning rates that the range test finds, and those of the recipe.",
         header=("", "maximum", "minimum"),
-        rows=[*rows, ["recipe", f"{peak:.4g}", f"{base:.4g}"]],
+        rows=[
+            ["found", f"{test.found.maximum:.4g}", f"{test.found.minimum:.4g}"],
+            ["recipe", f"{peak:.4g}", f"{base:.4g}"],
+        ],
         charts=charts,
     )
 
 
-def _found(test: RangeTest) -> tuple[Figure, str, list[list[str]]]:
-    """The plot of a range test for the page, what happened in it, and a row for each suggestion."""
-    suggestions, failure = _suggestions(test)
-    end = "the loss diverged at" if test.diverged else "the loss did not diverge up to"
-    text = f"The range test of {len(test.rates)} steps took {test.seconds:.0f} s; {end} {test.rates[-1]:.3g}.{failure}"
-    figure = draw_range_test(test, suggestions)
+def _found(test: RangeTest) -> tuple[Figure, str]:
+    """The plot of a range test for the page, and what happened in it."""
+    trainings = len(test.short.rates) + len(test.long.rates)
+    text = f"The range test of {trainings} short trainings took {test.seconds:.0f} s. {advice(test)}"
+    figure = draw_range_test(test)
     (axis,) = figure.axes
-    axis.set_title("")
+    axis.set(title="", xlabel="peak learning rate")
     axis.xaxis.set_major_formatter("{x:g}")  # the page does not parse mathematics
     axis.legend().remove()
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")  # beside the curve there is no room
-    return figure, text, [[name, f"{one.maximum:.4g}", f"{one.minimum:.4g}"] for name, one in suggestions.items()]
-
-
-def _suggestions(test: RangeTest) -> tuple[dict[Any, Any], str]:
-    """What the test suggests, and why it suggests nothing, or ""."""
-    try:
-        return test.suggest(), ""
-    except RunFailedError as error:
-        return {}, f" It suggests nothing: {error}."
+    return figure, text
 
 
 def range_test(config: Config, folder: Path) -> RangeTest:
     """The range test of a configuration; read from `folder`, or made and written there as JSON and PNG."""
     path = folder / f"{RANGE_TEST}.json"
-    with suppress(OSError, ValueError, TypeError):  # there is none yet, or it is of another version
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        arrays = {key: np.array(value, dtype=float) for key, value in kept.items() if isinstance(value, list)}
-        return RangeTest(**kept | arrays)
+    with suppress(OSError, ValueError, TypeError, KeyError):  # there is none yet, or it is of another version
+        return from_json(json.loads(path.read_text(encoding="utf-8")))
     keep_freed_memory()
     test = lr_range_test(config)
-    lists = {
-        key: [number if math.isfinite(number) else None for number in value.tolist()]
-        for key, value in asdict(test).items()
-        if isinstance(value, np.ndarray)
-    }
-    write_text(path, json.dumps(asdict(test) | lists, allow_nan=False) + "\n")
-    save_figure(draw_range_test(test, _suggestions(test)[0]), path.with_suffix(".png"))
+    write_json(path, as_json(test, config))
+    save_figure(draw_range_test(test), path.with_suffix(".png"))
     return test

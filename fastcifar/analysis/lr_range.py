@@ -1,8 +1,9 @@
-"""The learning-rate range test: trains a throw-away network for a few steps at growing learning rates.
+"""The learning-rate range test: short trainings of a recipe at several peak rates.
 
-Source: L. Smith, "Cyclical learning rates for training neural networks" (arXiv 1506.01186, section 3.3), where the
-rate grows linearly. By default it grows exponentially here, as in fastai and Lightning, because what matters is its
-order of magnitude.
+L. Smith's test (arXiv 1506.01186, section 3.3) lets the rate grow within one training. What a rate does then depends on
+how fast it was reached: a network that has hardly been trained diverges at rates that a warm-up makes harmless. Here
+every rate has a training of its own, with the schedule of the recipe shortened to a few steps, from the same weights
+and with the same images (`lr_search`).
 """
 
 import contextlib
@@ -10,14 +11,12 @@ import itertools
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from fastcifar.analysis import lr_suggest
+from fastcifar.analysis.lr_search import LENGTHS, Curve, Found, found, search
 from fastcifar.config import Config
-from fastcifar.config.components import LARGEST_LR, require
 from fastcifar.loader.base import Loader
 from fastcifar.models.hooks import before_step
 from fastcifar.optim.rates import set_lr
@@ -31,146 +30,114 @@ from fastcifar.training.prepared import PreparedTraining
 from fastcifar.training.step import TrainStep
 from fastcifar.training.steps import lr_scale, resolution
 
-Kind = Literal["exponential", "linear"]
-DIVERGED = 4.0
-"""The test ends when the average loss exceeds this many times its minimum, as in fastai and Lightning."""
+LAST_PART = 4
+"""The loss at the end of a training is the mean of its last steps, one in so many of all; each has new images."""
+
+USUAL_STEPS, ALMOST = 6 * LENGTHS[0] + 4 * LENGTHS[1], 0.99
+"""For the progress display: how many steps are needed is known at the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeTest:
     """The measurements of a range test."""
 
-    kind: Kind
-    iterations: int
-    """Planned number of steps; `rates` has fewer if the loss diverged."""
-    rates: np.ndarray
-    """Learning rate of each step, ascending, float64 (n,)."""
-    losses: np.ndarray
-    """Training loss before each step's update, float64 (n,); the last one may not be finite."""
-    diverged: bool
+    short: Curve
+    long: Curve
+    total: int
+    """Steps of the training that the rates are for."""
     seconds: float
     dataset: str
     recipe: str
 
     @property
-    def curve(self) -> lr_suggest.Curve:
-        """The finite losses without outliers, smoothed."""
-        return lr_suggest.clean(self.rates, self.losses, self.iterations)
-
-    def suggest(self) -> dict[lr_suggest.Method, lr_suggest.Suggestion]:
-        """Suggested learning rates by method; raises RunFailedError if the loss does not clearly fall."""
-        return lr_suggest.suggest(self.curve)
+    def found(self) -> Found:
+        """The rates that the test suggests."""
+        return found(self.short, self.long, self.total)
 
 
-def rates_of(kind: Kind, start: float, end: float, iterations: int) -> np.ndarray:
-    """The learning rates of a test, from `start` to `end` inclusive, float64 (iterations,). Raises UserError."""
-    require(kind in ("exponential", "linear"), f"kind is {kind!r}, but must be exponential or linear")
-    for name, value in (("from", start), ("to", end)):
-        require(0 < value <= LARGEST_LR, f"{name} is {value}, but must be above 0 and at most {LARGEST_LR:g}")
-    require(start < end, f"from is {start:g} and to is {end:g}, but the learning rate must grow")
-    require(10 <= iterations <= 100_000, f"iterations is {iterations}, but must be between 10 and 100000")
-    return (np.geomspace if kind == "exponential" else np.linspace)(start, end, iterations)
+def lr_range_test(config: Config) -> RangeTest:
+    """Trains new networks for a few steps each until the rates that suit `config` are found.
 
+    The optimiser's other learning rates change in proportion to `optimizer.lr`, and the search starts near it. Images
+    come in the order of the run's first epochs, at the resolution that they have when the schedule peaks. The test has
+    no side effects: it restores torch's random state and the thread counts, and a run of `config` afterwards is the
+    same bit for bit.
 
-def lr_range_test(
-    config: Config, *, kind: Kind = "exponential", start: float = 1e-5, end: float = 10.0, iterations: int = 100
-) -> RangeTest:
-    """Trains a new network for up to `iterations` steps while `optimizer.lr` grows from `start` to `end`.
-
-    The optimiser's other learning rates grow in proportion. Images come in the order of the run's first epochs, at the
-    resolution that they have when the schedule peaks. The test has no side effects: it restores torch's random state
-    and the thread counts, and a run of `config` afterwards is the same bit for bit.
-
-    Raises UserError for invalid values and for missing data.
+    Raises UserError for missing data, and RunFailedError if the loss falls at no rate.
     """
-    rates = rates_of(kind, start, end, iterations)
-    size = _size_at_peak(config)
-    config = replace(config, resolution=((1.0, size),), graph=False)
-    runtime = select_runtime(config)
-    with run_settings(runtime, deterministic=config.deterministic), seeded(config.seed, Purpose.DROPOUT):
-        context = RunContext(config, runtime)
+    test_config = replace(config, resolution=((1.0, _size_at_peak(config)),), graph=False)
+    runtime = select_runtime(test_config)
+    with run_settings(runtime, deterministic=config.deterministic):
+        context = RunContext(test_config, runtime)
         PreparedTraining(context)  # compiles and checks the kernels
         watch = Stopwatch(runtime.synchronise)
         watch.start()
-        losses, diverged = _train(context, rates)
+        with context.open("train") as loader, progress(f"range test of {config.recipe}", USUAL_STEPS, "steps") as bar:
+            done = itertools.count(1)
+
+            def on_step(rate: float, loss: float) -> None:
+                number = next(done)
+                bar.update(number, min(number / USUAL_STEPS, ALMOST), lr=f"{rate:.2e}", loss=f"{loss:.3f}")
+
+            def loss_at(rate: float, steps: int) -> float:
+                losses = _train(context, loader, rate, steps, on_step)
+                return float(np.mean(losses[-(steps // LAST_PART) :])) if len(losses) == steps else math.inf
+
+            guessing = math.log(len(context.manifest.class_names))
+            short, long = search(loss_at, config.optimizer.lr, guessing)
         watch.stop()
     return RangeTest(
-        kind=kind,
-        iterations=iterations,
-        rates=rates[: len(losses)],
-        losses=losses,
-        diverged=diverged,
+        short=short,
+        long=long,
+        total=context.total,
         seconds=watch.seconds,
         dataset=context.manifest.dataset,
         recipe=config.recipe,
     )
 
 
-def _train(context: RunContext, rates: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Losses of a new network at one batch per rate, as `sweep` returns them."""
+def _train(
+    context: RunContext, loader: Loader, rate: float, steps: int, on_step: Callable[[float, float], None]
+) -> list[float]:
+    """The losses before each step of a new network, fewer than `steps` if they become infinite or NaN."""
     config = context.config
-    with context.open("train") as loader, contextlib.closing(_batches(loader)) as batches:
-        model = context.initial_model(loader)
-        before_step(model, 0, context.steps_per_epoch)
-        optimizer = config.optimizer.build(model, config.batch_size)
-        train_step = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
-
-        def loss_at(rate: float) -> float:
-            set_lr(optimizer, rate / config.optimizer.lr)
-            return float(train_step(*next(batches))[0])
-
-        with progress(f"range test of {config.recipe}", len(rates), "steps") as bar:
-            return sweep(
-                loss_at,
-                rates,
-                lambda done, rate, loss: bar.update(done, lr=f"{rate:.2e}", loss=f"{loss:.3f}"),
-            )
+    model = context.initial_model(loader)
+    optimizer = config.optimizer.build(model, config.batch_size)
+    train_step = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
+    losses: list[float] = []
+    with contextlib.closing(_batches(loader)) as batches, seeded(config.seed, Purpose.DROPOUT):
+        for step in range(steps):
+            before_step(model, step, context.steps_per_epoch)
+            set_lr(optimizer, lr_scale(config, step, steps) * rate / config.optimizer.lr)
+            losses.append(float(train_step(*next(batches))[0]))
+            on_step(rate, losses[-1])
+            if not math.isfinite(losses[-1]):
+                break
+    return losses
 
 
-def sweep(
-    loss_at: Callable[[float], float],
-    rates: np.ndarray,
-    on_step: Callable[[int, float, float], None] = lambda done, rate, loss: None,
-) -> tuple[np.ndarray, bool]:
-    """Takes a step at each of `rates` until the loss diverges.
-
-    Diverged means: not finite, or a running average above DIVERGED times its minimum. `loss_at(rate)` takes a step and
-    returns the loss before it; `on_step(steps done, rate, average loss)` is called after each step. Returns the losses
-    (n,), n <= len(rates), and whether they diverged.
-    """
-    average, best, losses = lr_suggest.RunningLoss(lr_suggest.decay_of(len(rates))), math.inf, []
-    for done, rate in enumerate(rates, 1):
-        losses.append(loss_at(float(rate)))
-        smooth = average.add(losses[-1])
-        on_step(done, float(rate), smooth)
-        if not math.isfinite(smooth) or smooth > DIVERGED * best:
-            return np.array(losses), True
-        best = min(best, smooth)
-    return np.array(losses), False
-
-
-def with_rates(config: Config, found: lr_suggest.Suggestion) -> Config:
+def with_rates(config: Config, rates: Found) -> Config:
     """`config` with a schedule that peaks at the maximum and starts and ends at the minimum rate.
 
-    The optimiser's other learning rates keep their proportion to `lr`. A schedule without a start and an end, such as
-    step_decay, stays as it is.
+    The optimiser's other learning rates keep their proportion to `lr`. Ends that are at the peak or at 0 stay there,
+    and so does a schedule without a start and an end, such as step_decay.
     """
-    schedule = config.schedule.with_ends(found.minimum / found.maximum)
-    return replace(config, optimizer=config.optimizer.with_lr(found.maximum), schedule=schedule)
+    schedule = config.schedule.with_ends(rates.minimum / rates.maximum)
+    return replace(config, optimizer=config.optimizer.with_lr(rates.maximum), schedule=schedule)
 
 
 def find_rates(config: Config) -> tuple[Config, str]:
     """`config` with the learning rates that a range test suggests, and a line of text that says which.
 
-    Raises what `lr_range_test` and `RangeTest.suggest` raise.
+    Raises what `lr_range_test` raises.
     """
     test = lr_range_test(config)
-    found = test.suggest()[lr_suggest.DEFAULT_METHOD]
-    before, config = config, with_rates(config, found)
-    ends = "" if config.schedule == before.schedule else f", {found.minimum:.4g} at the ends"
+    before, config = config, with_rates(config, test.found)
+    ends = "" if config.schedule == before.schedule else f", {test.found.minimum:.4g} at the ends"
+    trainings = len(test.short.rates) + len(test.long.rates)
     return config, (
-        f"learning rate       {found.maximum:.4g} found ({lr_suggest.DEFAULT_METHOD}){ends}; "
-        f"range test of {len(test.rates)} steps in {test.seconds:.1f} s"
+        f"learning rate       {test.found.maximum:.4g} found{ends}; "
+        f"range test of {trainings} trainings of {LENGTHS[0]} and {LENGTHS[1]} steps in {test.seconds:.1f} s"
     )
 
 

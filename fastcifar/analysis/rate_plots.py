@@ -9,38 +9,47 @@ from matplotlib.ticker import MaxNLocator
 from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.group_plots import RATE_COLOUR, draw_groups
 from fastcifar.analysis.lr_range import RangeTest
-from fastcifar.analysis.lr_suggest import DEFAULT_METHOD, Method, Suggestion
 from fastcifar.analysis.plan import Plan
 
-LOSS_COLOUR, GUIDE_COLOUR = "#1f77b4", "#888888"
+LOSS_COLOUR, SHORT_COLOUR, GUIDE_COLOUR = "#1f77b4", "#9ecae1", "#888888"
 MARK_COLOUR = "#d62728"
-METHOD_COLOURS = {"bound": MARK_COLOUR, "steepest": "#ff7f0e", "valley": "#9467bd", "minimum": "#2ca02c"}
 BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 
 
-def draw_range_test(test: RangeTest, suggestions: dict[Method, Suggestion], method: Method = DEFAULT_METHOD) -> Figure:
-    """Loss against learning rate, measured and smoothed, with the suggested rates; the range by `method` is shaded."""
-    curve = test.curve
+def draw_range_test(test: RangeTest) -> Figure:
+    """Loss at the end of the short trainings against their peak rate; the range found is shaded, with what to do."""
     figure, axis = _figure()
-    axis.plot(curve.rates, curve.losses, ".", color=LOSS_COLOUR, alpha=0.4, markersize=4, label="loss of each step")
-    axis.plot(curve.rates, curve.smooth, color=LOSS_COLOUR, label="smoothed")
-    for name, found in suggestions.items():
-        chosen = name == method
-        label = f"{name}: {found.maximum:.3g}" + (f" (shaded: from {found.minimum:.3g})" if chosen else "")
-        style = {"color": METHOD_COLOURS[name], "linestyle": "-" if chosen else "--"}
-        axis.axvline(found.maximum, label=label, linewidth=1.8 if chosen else 1.0, **style)
-        if chosen:
-            axis.axvspan(found.minimum, found.maximum, color=METHOD_COLOURS[name], alpha=0.08, linewidth=0)
-    if len(curve.rates):
-        low, high = curve.smooth.min(), curve.losses[:5].max()
-        height = high - low or 1.0
-        axis.set_ylim(low - 0.2 * height, high + 0.5 * height)  # the diverged losses would flatten the rest
-    axis.set_xscale("log" if test.kind == "exponential" else "linear")
+    for curve, colour in ((test.short, SHORT_COLOUR), (test.long, LOSS_COLOUR)):
+        losses = np.where(np.isfinite(curve.losses), curve.losses, np.nan)
+        axis.plot(curve.rates, losses, "o-", color=colour, markersize=4, label=f"after {curve.steps} steps")
+        axis.axvline(curve.best, color=colour, linestyle=":", label=f"lowest at {curve.best:.3g}")
+    rates = test.found
+    axis.axvspan(rates.minimum, rates.maximum, color=MARK_COLOUR, alpha=0.08, linewidth=0)
+    label = f"found for {test.total} steps: {rates.minimum:.3g} to {rates.maximum:.3g}"
+    axis.axvline(rates.maximum, color=MARK_COLOUR, linewidth=1.8, label=label)
+    axis.axhline(test.short.guessing, color=GUIDE_COLOUR, linestyle="--", linewidth=1, label="guessing")
+    low = float(min(test.short.losses.min(), test.long.losses.min()))
+    height = test.short.guessing - low
+    axis.set_ylim(low - 0.1 * height, test.short.guessing + 0.3 * height)  # the diverged would flatten the rest
+    axis.set_xscale("log")
     data = "" if test.dataset == "cifar10" else f", {test.dataset} data"
-    title = f"Learning-rate range test of {test.recipe}{data}"
-    axis.set(xlabel="learning rate", ylabel="training loss (nats)", title=title)
+    axis.set(
+        xlabel=f"peak learning rate\n{advice(test)}",
+        ylabel="training loss (nats)",
+        title=f"Learning-rate range test of {test.recipe}{data}",
+    )
     axis.legend(fontsize="small")
     return figure
+
+
+def advice(test: RangeTest) -> str:
+    """What to do with the result of a range test, in two lines."""
+    rates = test.found
+    grown = f" The best rate grows with the length; it was carried on to {test.total} steps." if rates.power else ""
+    return (
+        f"Let the schedule peak at {rates.maximum:.3g}, and start and end at {rates.minimum:.3g}: train --lr found.\n"
+        f"Lower rates learn little in a short training, higher ones disturb it.{grown}"
+    )
 
 
 def draw_plan(plan: Plan) -> Figure:

@@ -1,51 +1,69 @@
 """Learning rates as text and as JSON: of a range test, of a recipe's schedule, of triangular cycles."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.lr_range import RangeTest
-from fastcifar.analysis.lr_suggest import Method, Suggestion
+from fastcifar.analysis.lr_search import Curve
 from fastcifar.analysis.plan import Plan
+from fastcifar.analysis.rate_plots import advice
 from fastcifar.config import Config
 from fastcifar.data.cifar10 import not_cifar10
 
 
-def as_json(
-    test: RangeTest, suggestions: Mapping[Method, Suggestion], method: Method, config: Config
-) -> dict[str, Any]:
-    """A range test and its suggestions. A loss that is not finite is null, "max" and "min" are without suggestions."""
-    chosen = suggestions.get(method)
+def as_json(test: RangeTest, config: Config) -> dict[str, Any]:
+    """A range test and the rates found, "max" and "min". The loss of a training that diverged is null."""
+    rates = test.found
     return {
         "recipe": test.recipe,
         "dataset": test.dataset,
         "seed": config.seed,
         "batch_size": config.batch_size,
-        "kind": test.kind,
-        "from": float(test.rates[0]),
-        "iterations": test.iterations,
-        "diverged": test.diverged,
+        "steps": test.total,
         "seconds": round(test.seconds, 4),
-        "method": method,
-        "max": None if chosen is None else chosen.maximum,
-        "min": None if chosen is None else chosen.minimum,
-        "suggestions": {name: {"max": found.maximum, "min": found.minimum} for name, found in suggestions.items()},
-        "rates": test.rates.tolist(),
-        "losses": [loss if math.isfinite(loss) else None for loss in test.losses.tolist()],
-        "smoothed": {"rates": test.curve.rates.tolist(), "losses": test.curve.smooth.tolist()},
+        "max": rates.maximum,
+        "min": rates.minimum,
+        "power": round(rates.power, 4),
+        "trainings": [
+            {
+                "steps": curve.steps,
+                "guessing": curve.guessing,
+                "rates": curve.rates.tolist(),
+                "losses": [loss if math.isfinite(loss) else None for loss in curve.losses.tolist()],
+            }
+            for curve in (test.short, test.long)
+        ],
     }
 
 
-def table(test: RangeTest, suggestions: Mapping[Method, Suggestion], method: Method) -> str:
-    """The suggestions of a range test, a star behind the chosen method; data other than CIFAR-10 is marked."""
-    mark = not_cifar10(test.dataset)
-    lines = ["method         max        min"]
-    for name, found in suggestions.items():
-        lines.append(f"{name:8}  {found.maximum:8.4g}  {found.minimum:9.4g}{'  *' if name == method else ''}{mark}")
-    end = f"the loss diverged at {test.rates[-1]:.3g}" if test.diverged else f"no divergence up to {test.rates[-1]:.3g}"
-    return "\n".join([*lines, f"test      {len(test.rates)} steps in {test.seconds:.1f} s; {end}{mark}"])
+def from_json(values: dict[str, Any]) -> RangeTest:
+    """The range test of `as_json`. Raises KeyError, TypeError or ValueError for anything else."""
+    short, long = (
+        Curve(
+            steps=one["steps"],
+            rates=np.array(one["rates"], float),
+            losses=np.array([math.inf if loss is None else loss for loss in one["losses"]], float),
+            guessing=one["guessing"],
+        )
+        for one in values["trainings"]
+    )
+    facts = {name: values[name] for name in ("seconds", "dataset", "recipe")}
+    return RangeTest(short=short, long=long, total=values["steps"], **facts)
+
+
+def table(test: RangeTest) -> str:
+    """The rates found and how; data other than CIFAR-10 is marked."""
+    mark, rates = not_cifar10(test.dataset), test.found
+    lines = [f"maximum   {rates.maximum:.3g}{mark}", f"minimum   {rates.minimum:.3g}{mark}"]
+    for curve in (test.short, test.long):
+        span = f"{len(curve.rates)} rates from {curve.rates[0]:.3g} to {curve.rates[-1]:.3g}"
+        lines.append(f"trainings {span}, {curve.steps} steps each: lowest loss at {curve.best:.3g}{mark}")
+    lines.append(f"seconds   {test.seconds:.1f}{mark}")
+    return "\n".join([*lines, *advice(test).splitlines()])
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:

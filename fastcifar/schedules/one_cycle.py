@@ -47,8 +47,9 @@ class OneCycle(ScheduleConfig):
         )
 
     def with_ends(self, lr_scale: float) -> Self:
-        """See `ScheduleConfig.with_ends`."""
-        return replace(self, start=lr_scale, end=lr_scale)
+        """See `ScheduleConfig.with_ends`; an end that is the peak or 0 is not a rate to be found."""
+        ends = {name: lr_scale for name in ("start", "end") if 0 < getattr(self, name) < 1}
+        return replace(self, **ends)
 
     def _anneal(self, begin: float, end: float, fraction: float) -> float:
         if self.anneal == "cos":

@@ -1,43 +1,51 @@
 """Plots of learning rates, read back from their axes."""
 
+import json
 import math
 from typing import Any
 
 import numpy as np
-import pytest
 
 from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.lr_range import RangeTest
+from fastcifar.analysis.lr_search import Curve
 from fastcifar.analysis.plan import plan
 from fastcifar.analysis.rate_plots import draw_cycles, draw_plan, draw_range_test
+from fastcifar.analysis.rate_tables import as_json, from_json, table
 from fastcifar.config import Config
 
 
-def range_test(losses: np.ndarray | None = None) -> RangeTest:
-    rates = np.geomspace(1e-5, 10, 100)
-    losses = 2.3 - 1 / (1 + (0.005 / rates) ** 1.5) + rates**4 if losses is None else losses
-    facts: dict[str, Any] = {"iterations": 100, "diverged": False, "seconds": 1.0}
-    return RangeTest(
-        kind="exponential", rates=rates[: len(losses)], losses=losses, dataset="synthetic", recipe="smoke", **facts
+def range_test(dataset: str = "synthetic") -> RangeTest:
+    short, long = (
+        Curve(steps=steps, rates=np.geomspace(0.001, 10, 5), losses=np.array(losses), guessing=2.3)
+        for steps, losses in ((30, [2.2, 1.9, 1.7, 2.0, math.inf]), (60, [2.1, 1.7, 1.4, 1.9, 9.0]))
     )
+    return RangeTest(short=short, long=long, total=600, seconds=1.0, dataset=dataset, recipe="smoke")
 
 
-def test_range_test_with_suggestions() -> None:
+def test_range_test() -> None:
     test = range_test()
-    suggestions = test.suggest()
-    axis: Any = draw_range_test(test, suggestions, "steepest").axes[0]
+    axis: Any = draw_range_test(test).axes[0]
     assert "smoke, synthetic data" in axis.get_title()
     assert axis.get_xscale() == "log"
-    marked = {line.get_label().split(":")[0]: line.get_xdata()[0] for line in axis.lines[2:]}
-    assert marked == {method: found.maximum for method, found in suggestions.items()}
+    marked = [line.get_xdata()[0] for line in axis.lines if len(set(line.get_xdata())) == 1]
+    assert marked == [test.short.best, test.long.best, test.found.maximum]
     low, high = axis.get_ylim()
-    assert low < 1.3
-    assert 2.3 < high < 4  # not the 10,000 of its last point
+    assert low < 1.4
+    assert 2.3 < high < 4  # not the 9 of a training that was disturbed
+    assert f"peak at {test.found.maximum:.3g}" in axis.get_xlabel()
 
 
-@pytest.mark.parametrize("losses", [np.full(12, 2.3), np.full(5, math.nan), np.array([2.3, math.inf])])
-def test_range_test_without_suggestions(losses: np.ndarray) -> None:
-    draw_range_test(range_test(losses), {}).draw_without_rendering()
+def test_a_range_test_as_json_and_back(tiny: Config) -> None:
+    test = range_test()
+    values = json.loads(json.dumps(as_json(test, tiny), allow_nan=False))
+    assert (values["max"], values["min"]) == (test.found.maximum, test.found.minimum)
+    again = from_json(values)
+    assert as_json(again, tiny) == values
+    assert again.found == test.found
+    for line in table(test).splitlines()[:-2]:
+        assert line.endswith("  [synthetic data, not CIFAR-10]")
+    assert "[" not in table(range_test("cifar10"))
 
 
 def test_plan(tiny: Config) -> None:

@@ -1,9 +1,9 @@
 """The page of a published system: what its authors show is there, and the range test is made once."""
 
+import math
 import re
 import shutil
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from bench import reproduce, reproduce_pages
 from bench.published import PARAMETERS, PUBLISHED
 from bench.reproduce import Options, figures, main, summarise
 from bench.reproduce_pages import beside, build_page, range_test
-from fastcifar.analysis.lr_range import lr_range_test
+from fastcifar.analysis.lr_range import RangeTest
+from fastcifar.analysis.lr_search import Curve
 from fastcifar.config import Config
 from fastcifar.models.layer_table import layers
 from fastcifar.recipes import RECIPES
@@ -22,14 +23,19 @@ from fastcifar.runs.record import code_revision
 
 SECTIONS = ["result", "published", "rates", "training", "classes", "wrong", "correct", "grad-cam", "network"]
 CHARTS = ["Range test", "Planned learning rate", "Triangular cycles", "Loss against", "Accuracy against epochs"]
+CURVES = [
+    Curve(steps=steps, rates=np.geomspace(0.001, 0.1, 5), losses=np.array([2.2, 1.9, 1.7, 2.0, math.inf]), guessing=2.3)
+    for steps in (30, 60)
+]
+RANGE_TEST = RangeTest(short=CURVES[0], long=CURVES[1], total=600, seconds=1.0, dataset="synthetic", recipe="system_a")
 
 
 @pytest.fixture
 def config(finished: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
-    """A copy of the finished run, as if it were one of system A, with a shorter range test."""
+    """A copy of the finished run, as if it were one of system A."""
     shutil.copytree(finished.folder, tmp_path / "runs" / "copy")
     monkeypatch.setattr(reproduce_pages, "keep_freed_memory", lambda: None)  # it cannot be undone
-    monkeypatch.setattr(reproduce_pages, "lr_range_test", partial(lr_range_test, end=1.0, iterations=40))
+    monkeypatch.setattr(reproduce_pages, "lr_range_test", lambda config: RANGE_TEST)
     return replace(finished.config, recipe="system_a", runs=tmp_path / "runs")
 
 
@@ -55,14 +61,14 @@ def test_the_range_test_is_made_once(config: Config, monkeypatch: pytest.MonkeyP
     first = range_test(config, folder)
     assert {path.name for path in folder.glob("lr_find.*")} == {"lr_find.json", "lr_find.png"}
     made: list[Config] = []
-    diverged = replace(first, losses=np.append(first.losses[:-1], np.inf))
-    monkeypatch.setattr(reproduce_pages, "lr_range_test", lambda config: made.append(config) or diverged)
+    other = replace(first, seconds=2.0)
+    monkeypatch.setattr(reproduce_pages, "lr_range_test", lambda config: made.append(config) or other)
     kept = range_test(config, folder)
-    assert (kept.losses.tolist(), kept.seconds, made) == (first.losses.tolist(), first.seconds, [])
+    assert (kept.found, kept.seconds, made) == (first.found, first.seconds, [])
     for unusable in ('{"rates": [1]}', "{"):
         (folder / "lr_find.json").write_text(unusable)
-        assert range_test(config, folder) is diverged
-    assert range_test(config, folder).losses.tolist() == pytest.approx([*first.losses[:-1], np.nan], nan_ok=True)
+        assert range_test(config, folder) is other
+    assert range_test(config, folder).seconds == 2.0
     assert len(made) == 2
 
 
