@@ -14,6 +14,7 @@ COMMANDS = {
     "epochs": "training epochs from plain PyTorch to fastcifar, one change at a time",
     "overhead": "what the trainer adds to each step: metrics, checks, progress, checkpoint schedule",
     "reproduce": "train the five published systems and compare with their published results",
+    "learning_rates": "trainings at the rates of the range test, at others and at those of the recipe",
     "soak": "long runs of the fault tests: damaged data, fuzzing, leaks, killed runs",
     "gpu": "all that is worth measuring on a GPU, within a number of minutes",
     "environment": "the device, driver, clocks, power and versions that results depend on",

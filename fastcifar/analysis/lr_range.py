@@ -9,7 +9,7 @@ and with the same images (`lr_search`).
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -65,26 +65,25 @@ def lr_range_test(config: Config) -> RangeTest:
 
     Raises UserError for missing data, and RunFailedError if the loss falls at no rate.
     """
-    test_config = replace(config, resolution=((1.0, _size_at_peak(config)),), graph=False)
-    runtime = select_runtime(test_config)
-    with run_settings(runtime, deterministic=config.deterministic):
-        context = RunContext(test_config, runtime)
-        PreparedTraining(context)  # compiles and checks the kernels
-        watch = Stopwatch(runtime.synchronise)
+    with (
+        opened(config) as (context, loader),
+        progress(f"range test of {config.recipe}", USUAL_STEPS, "steps") as bar,
+    ):
+        done = itertools.count(1)
+        watch = Stopwatch(context.runtime.synchronise)
         watch.start()
-        with context.open("train") as loader, progress(f"range test of {config.recipe}", USUAL_STEPS, "steps") as bar:
-            done = itertools.count(1)
 
-            def on_step(rate: float, loss: float) -> None:
-                number = next(done)
-                bar.update(number, min(number / USUAL_STEPS, ALMOST), lr=f"{rate:.2e}", loss=f"{loss:.3f}")
+        def on_step(rate: float, loss: float) -> None:
+            number = next(done)
+            bar.update(number, min(number / USUAL_STEPS, ALMOST), lr=f"{rate:.2e}", loss=f"{loss:.3f}")
 
-            def loss_at(rate: float, steps: int) -> float:
-                losses = _train(context, loader, rate, steps, on_step)
-                return float(np.mean(losses[-(steps // LAST_PART) :])) if len(losses) == steps else math.inf
+        def loss_at(rate: float, steps: int) -> float:
+            rates = [rate * lr_scale(config, step, steps) for step in range(steps)]
+            losses = train_at(context, loader, rates, on_step)
+            return float(np.mean(losses[-(steps // LAST_PART) :])) if len(losses) == steps else math.inf
 
-            guessing = math.log(len(context.manifest.class_names))
-            short, long = search(loss_at, config.optimizer.lr, guessing)
+        guessing = math.log(len(context.manifest.class_names))
+        short, long = search(loss_at, config.optimizer.lr, guessing)
         watch.stop()
     return RangeTest(
         short=short,
@@ -96,24 +95,42 @@ def lr_range_test(config: Config) -> RangeTest:
     )
 
 
-def _train(
-    context: RunContext, loader: Loader, rate: float, steps: int, on_step: Callable[[float, float], None]
+def train_at(
+    context: RunContext, loader: Loader, rates: Iterable[float], on_step: Callable[[float, float], None]
 ) -> list[float]:
-    """The losses before each step of a new network, fewer than `steps` if they become infinite or NaN."""
+    """Trains a new network for a step at each of `rates`; the losses before the steps, as far as they are finite.
+
+    The last one returned may be infinite or NaN. `on_step(rate, loss)` is called after each step.
+    """
     config = context.config
     model = context.initial_model(loader)
     optimizer = config.optimizer.build(model, config.batch_size)
     train_step = TrainStep(model.train(), optimizer, context.runtime, config.label_smoothing)
     losses: list[float] = []
     with contextlib.closing(_batches(loader)) as batches, seeded(config.seed, Purpose.DROPOUT):
-        for step in range(steps):
+        for step, rate in enumerate(rates):
             before_step(model, step, context.steps_per_epoch)
-            set_lr(optimizer, lr_scale(config, step, steps) * rate / config.optimizer.lr)
+            set_lr(optimizer, rate / config.optimizer.lr)
             losses.append(float(train_step(*next(batches))[0]))
             on_step(rate, losses[-1])
             if not math.isfinite(losses[-1]):
                 break
     return losses
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[tuple[RunContext, Loader]]:
+    """The training images of `config` at the size that they have when its schedule peaks, and what trains on them.
+
+    Restores torch's random state and the thread counts at the end. Raises UserError for missing data.
+    """
+    config = replace(config, resolution=((1.0, _size_at_peak(config)),), graph=False)
+    runtime = select_runtime(config)
+    with run_settings(runtime, deterministic=config.deterministic):
+        context = RunContext(config, runtime)
+        PreparedTraining(context)  # compiles and checks the kernels
+        with context.open("train") as loader:
+            yield context, loader
 
 
 def with_rates(config: Config, rates: Found) -> Config:

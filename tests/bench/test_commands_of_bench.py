@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from bench import epochs, kernels, layers, loaders, overhead
+from bench import epochs, kernels, layers, learning_rates, loaders, overhead
 from bench.measure import summary
 from bench.peers import Setting, build_feed
 from fastcifar.errors import UserError
@@ -58,6 +59,38 @@ def test_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch:
     assert kinds["torch"]["speedup_over_torch"]["median"] == 1
     with pytest.raises(UserError, match="recipe is 'other'"):
         layers.main(["--recipe", "other"])
+
+
+def test_learning_rates_resume(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(learning_rates, "keep_freed_memory", lambda: None)  # it cannot be undone
+    out = tmp_path / "x.json"
+    arguments = ["--recipes", "smoke", "--runs", "1", "--quick", "--device", "cpu", "--data", str(small_data)]
+    learning_rates.main([*arguments, "--work", str(tmp_path), "--out", str(out)])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert result == json.loads(out.read_text())
+    measured = result["recipes"]["smoke"]
+    found = measured["tests"]["0"]["max"]
+    rates = [one["lr"] for one in measured["trainings"].values()]
+    assert rates == pytest.approx([found, 0.3 * found, 3 * found, 10 * found, 0.24], rel=0.01)
+    assert set(measured["sweep"]["rules"]) == set(learning_rates.RULES)
+    del measured["trainings"]["recipe"]
+    out.write_text(json.dumps(result))
+    monkeypatch.setattr(learning_rates, "_train", lambda config: {"lr": config.optimizer.lr, "test_accuracy": 0.5})
+    learning_rates.main([*arguments, "--work", str(tmp_path), "--out", str(out)])
+    again = json.loads(out.read_text())["recipes"]["smoke"]
+    assert again["trainings"].pop("recipe")["test_accuracy"] == 0.5  # only what was missing
+    assert again == measured
+
+
+def test_published_rules_on_a_known_curve():
+    rates = np.geomspace(1e-3, 10, 9)
+    losses = np.array([2.3, 2.3, 2.2, 1.8, 1.75, 1.6, 1.7, 2.5, 4.0])
+    found = {name.split()[0]: rule(rates, losses) for name, rule in learning_rates.RULES.items()}
+    assert found["minimum"] == pytest.approx(rates[5] / 10)
+    assert found["steepest"] == rates[2]  # the central difference at 2.2, between 2.3 and 1.8
+    assert found["valley"] == rates[3]
 
 
 @pytest.mark.parametrize(
