@@ -33,7 +33,7 @@ from fastcifar.training.steps import lr_scale, resolution
 LAST_PART = 4
 """The loss at the end of a training is the mean of its last steps, one in so many of all; each has new images."""
 
-USUAL_STEPS, ALMOST = 6 * LENGTHS[0] + 4 * LENGTHS[1], 0.99
+USUAL_STEPS, ALMOST = 7 * LENGTHS[0] + 5 * LENGTHS[1], 0.99
 """For the progress display: how many steps are needed is known at the end."""
 
 

@@ -7,25 +7,27 @@ grows with the length, as a power of it.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastcifar.errors import RunFailedError
 
-GRID = 10**0.5
-"""Ratio of neighbouring rates; a parabola through three of them finds the best rate between them."""
-LENGTHS = (30, 60)
+GRID = 10**0.25
+"""Ratio of neighbouring rates next to the best one; a parabola through three of them finds the best between them."""
+COARSE = 2
+"""Steps of the grid between neighbours farther away."""
+LENGTHS = (25, 75)
 """Steps of the short trainings; the rates of the longer ones begin at the best of the shorter ones."""
 POWERS = (0.0, 0.6)
-"""Least and greatest growth of the best rate with the length. From 30 to 60 steps, about 0.6 is measured with SGD. With
-Muon it is less than 0, but its best rate falls no further in longer trainings."""
+"""Least and greatest growth of the best rate with the length. With large first logits it is about 0.5 to 0.6. The speed
+network's is less than 0, but its best rate falls no further in longer trainings."""
 HALF = 0.5
 """Fraction of the best rate's fall of the loss at which a rate begins to be useful."""
 RATIOS = (3.0, 100.0)
 """Least and greatest maximum / minimum; above 100, the network learns nothing at the ends of the cycle."""
-FARTHEST = 12
+FARTHEST = 24
 """The most steps on the grid away from the first rate, a factor of a million."""
 
 
@@ -59,7 +61,8 @@ class Curve:
         if at == 0:
             return float(self.rates[0])
         above, below = _bounded(self, at - 1), self.losses[at]
-        return float(self.rates[at] / GRID ** ((wanted - below) / max(above - below, 1e-12)))
+        part = (wanted - below) / max(above - below, 1e-12)
+        return float(self.rates[at] * (self.rates[at - 1] / self.rates[at]) ** part)
 
 
 def _bounded(curve: Curve, at: int) -> float:
@@ -80,10 +83,10 @@ class Found:
 def search(loss_at: Callable[[float, int], float], first_rate: float, guessing: float) -> tuple[Curve, Curve]:
     """The curves of both LENGTHS. `loss_at(rate, steps)` trains and returns the loss at the end.
 
-    It starts at the rate of the grid next to `first_rate` and goes on until it has passed the best rate on both sides,
+    It starts at a rate of the grid near `first_rate` and goes on until it has passed the best rate on both sides,
     and with the shorter length also the useful ones. Raises RunFailedError if no loss falls below `guessing`.
     """
-    start = round(math.log(first_rate, GRID))
+    start = COARSE * round(math.log(first_rate, GRID**COARSE))
     short = _passed(loss_at, LENGTHS[0], start, guessing, until_useless=True)
     return short, _passed(loss_at, LENGTHS[1], round(math.log(short.best, GRID)), guessing, until_useless=False)
 
@@ -92,23 +95,30 @@ def _passed(
     loss_at: Callable[[float, int], float], steps: int, start: int, guessing: float, *, until_useless: bool
 ) -> Curve:
     points: dict[int, float] = {}
-    waiting = [start - 1, start, start + 1]
-    while True:
-        for place in waiting:
+
+    def measured(places: Iterable[int]) -> Curve:
+        for place in places:
             loss = loss_at(GRID**place, steps)
             points[place] = loss if math.isfinite(loss) else math.inf
-        places = sorted(points)
-        losses = np.array([points[place] for place in places])
-        curve = Curve(steps=steps, rates=GRID ** np.array(places, float), losses=losses, guessing=guessing)
-        at, falls = int(np.argmin(losses)), bool(losses.min() < guessing)
-        useless = losses[0] > guessing - HALF * (guessing - losses[at])
-        lower = at == 0 or not falls or (until_useless and not useless)
-        upper = at == len(places) - 1 and falls
-        waiting = [place for place, wanted in ((places[0] - 1, lower), (places[-1] + 1, upper)) if wanted]
+        rates = GRID ** np.array(sorted(points), float)
+        return Curve(
+            steps=steps, rates=rates, losses=np.array([points[at] for at in sorted(points)]), guessing=guessing
+        )
+
+    waiting = [start - COARSE, start, start + COARSE]
+    while waiting:
+        curve = measured(waiting)
+        at, low = int(np.argmin(curve.losses)), float(curve.losses.min())
+        useless = curve.losses[0] > guessing - HALF * (guessing - low)
+        waiting = []
+        if at == 0 or low >= guessing or (until_useless and not useless):  # where no loss falls, rates are too high
+            waiting.append(min(points) - COARSE)
+        if at == len(points) - 1 and low < guessing:
+            waiting.append(max(points) + COARSE)
         waiting = [place for place in waiting if abs(place - start) <= FARTHEST]
-        if not waiting:
-            break
-    if not falls:
+    best = min(points, key=lambda place: points[place])
+    curve = measured([best - 1, best + 1])
+    if curve.losses.min() >= guessing:
         raise RunFailedError(
             f"in {steps} steps, no learning rate from {curve.rates[0]:.3g} to {curve.rates[-1]:.3g} "
             f"brings the loss below that of guessing, {guessing:.3g}"
