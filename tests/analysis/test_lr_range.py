@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fastcifar.analysis import lr_range
-from fastcifar.analysis.lr_range import find_rates, lr_range_test, with_rates
+from fastcifar.analysis.lr_range import RangeTest, find_rates, lr_range_test, with_rates
 from fastcifar.analysis.lr_search import LENGTHS, Found
 from fastcifar.config import Config
 from fastcifar.errors import RunFailedError
@@ -29,24 +29,24 @@ def resnet(tiny: Config) -> Config:
     return replace(tiny, epochs=1, resolution=((1.0, 16),), model=model, optimizer=SgdConfig(lr=0.1))
 
 
-def test_a_training_afterwards_is_the_same(resnet: Config) -> None:
+@pytest.fixture(scope="module")
+def measured(resnet: Config) -> RangeTest:
+    return lr_range_test(resnet)
+
+
+def test_it_repeats_bit_for_bit_and_a_training_afterwards_is_the_same(resnet: Config, measured: RangeTest) -> None:
     alone = train(resnet)[1]["weights_sha256"]
     torch.manual_seed(5)
     random, threads = torch.get_rng_state(), torch.get_num_threads()
-    lr_range_test(resnet)
+    again = lr_range_test(resnet)
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.get_num_threads() == threads
     assert train(resnet)[1]["weights_sha256"] == alone
-
-
-def test_it_repeats_bit_for_bit(resnet: Config) -> None:
-    first, again = (lr_range_test(resnet) for _ in range(2))
-    for name in ("short", "long"):
-        one, other = getattr(first, name), getattr(again, name)
+    for one, other in ((measured.short, again.short), (measured.long, again.long)):
         assert one.rates.tobytes() == other.rates.tobytes()
         assert one.losses.tobytes() == other.losses.tobytes()
-    assert (first.short.steps, first.long.steps) == LENGTHS
-    assert (first.dataset, first.recipe) == ("synthetic", "smoke")
+    assert (measured.short.steps, measured.long.steps) == LENGTHS
+    assert (measured.dataset, measured.recipe) == ("synthetic", "smoke")
 
 
 def test_every_recipe(small_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,11 +94,12 @@ def test_found_rates_in_a_configuration(tiny: Config, resnet: Config) -> None:
     assert with_rates(stepwise, found).schedule == stepwise.schedule
 
 
-def test_rates_are_found_for_a_run(resnet: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    config, text = find_rates(resnet)
-    test = lr_range_test(resnet)
-    assert config == with_rates(resnet, test.found)
-    assert f"{test.found.maximum:.4g} found" in text
+def test_rates_are_found_for_a_run(resnet: Config, measured: RangeTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(lr_range, "lr_range_test", lambda config: measured)
+        config, text = find_rates(resnet)
+    assert config == with_rates(resnet, measured.found)
+    assert f"{measured.found.maximum:.4g} found" in text
     monkeypatch.setattr("fastcifar.training.step.TrainStep.__call__", lambda *_: (torch.tensor(2.4), torch.tensor(0)))
     with pytest.raises(RunFailedError, match="guessing"):
         find_rates(resnet)

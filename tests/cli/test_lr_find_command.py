@@ -37,8 +37,6 @@ def test_output_and_files(small_data: Path, tmp_path: Path, command: Command) ->
     assert float(lines["minimum"].split()[0]) == found["min"]
     assert lines["maximum"].endswith("[synthetic data, not CIFAR-10]")
     assert (lines["plot"], lines["values"]) == (str(out / "smoke.png"), str(out / "smoke.json"))
-    again = command("lr-find", *small(small_data), "--out", out)
-    assert f"{out / 'smoke.png'} (replaced)" in again.out
 
 
 def test_a_loss_that_falls_nowhere(
