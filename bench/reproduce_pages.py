@@ -115,8 +115,6 @@ def _found(test: RangeTest) -> tuple[Figure, str]:
     (axis,) = figure.axes
     axis.set(title="", xlabel="peak learning rate")
     axis.xaxis.set_major_formatter("{x:g}")  # the page does not parse mathematics
-    axis.legend().remove()
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")  # beside the curve there is no room
     return figure, text
 
 

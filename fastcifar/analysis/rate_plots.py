@@ -19,6 +19,7 @@ BEHIND_TEXT = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
 def draw_range_test(test: RangeTest) -> Figure:
     """Loss at the end of the short trainings against their peak rate; the range found is shaded, with what to do."""
     figure, axis = _figure()
+    figure.set_figheight(5.0)
     for curve, colour in ((test.short, SHORT_COLOUR), (test.long, LOSS_COLOUR)):
         losses = np.where(np.isfinite(curve.losses), curve.losses, np.nan)
         axis.plot(curve.rates, losses, "o-", color=colour, markersize=4, label=f"after {curve.steps} steps")
@@ -38,18 +39,22 @@ def draw_range_test(test: RangeTest) -> Figure:
         ylabel="training loss (nats)",
         title=f"Learning-rate range test of {test.recipe}{data}",
     )
-    axis.legend(fontsize="small")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")  # beside the curves there is no room
     return figure
 
 
 def advice(test: RangeTest) -> str:
-    """What to do with the result of a range test, in two lines."""
+    """What to do with the result of a range test, in two or three lines."""
     rates = test.found
-    grown = f" The best rate grows with the length; it was carried on to {test.total} steps." if rates.power else ""
-    return (
-        f"Let the schedule peak at {rates.maximum:.3g}, and start and end at {rates.minimum:.3g}: train --lr found.\n"
-        f"Lower rates learn little in a short training, higher ones disturb it.{grown}"
-    )
+    lines = [
+        f"Let the schedule peak at {rates.maximum:.3g}, and start and end at {rates.minimum:.3g}: train --lr found.",
+        "Lower rates learn little in a short training, higher ones disturb it.",
+    ]
+    if rates.power:
+        lines.append(
+            f"The best rate grows with the length; it is carried on from {test.long.steps} to {test.total} steps."
+        )
+    return "\n".join(lines)
 
 
 def draw_plan(plan: Plan) -> Figure:

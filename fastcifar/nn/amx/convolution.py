@@ -19,6 +19,9 @@ from fastcifar.runtime.device import may_use_amx
 
 CACHE = 1_000_000
 """Bytes that a thread's images may take at a time, so that they stay in its L2 cache."""
+LEAST_POSITIONS = 1024
+"""Of the images that a thread takes at a time for a filter gradient, or its sums, 9 MB at 512 channels, would be read and
+written too often."""
 
 
 def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, padding: int = 1) -> tuple[Tensor, Tensor | None]:
@@ -74,7 +77,7 @@ def filter_gradient(
         height,
         width,
         1 - padding,
-        _images_per_step(number, image_bytes),
+        _images_per_step(number, image_bytes, -(-LEAST_POSITIONS // ((height + 1) * (width + 1)))),
         threads,
         _configuration(),
     )
@@ -120,10 +123,10 @@ def _configuration() -> np.ndarray:
     return tiles.configuration()
 
 
-def _images_per_step(number: int, image_bytes: int) -> int:
-    """How many images a thread takes at a time: as many as fit the cache, and no more than its part of all images."""
+def _images_per_step(number: int, image_bytes: int, least: int = 1) -> int:
+    """How many images a thread takes at a time: as many as fit the cache or `least`, but at most its part of all."""
     part = -(-number // torch.get_num_threads())
-    return max(1, min(part, CACHE // image_bytes))
+    return min(part, max(least, CACHE // image_bytes))
 
 
 def _round_up(channels: int) -> int:
