@@ -46,7 +46,8 @@ class BasicBlock(nn.Module):
         """(b, channels, s, s) to (b, width, s / stride, s / stride), rounded up."""
         inner = conv_norm_act(x, self.conv1, self.bn1, "relu", kernels=self.kernels)
         inner = conv_norm_act(inner, self.conv2, self.bn2, "identity", kernels=self.kernels)
-        return F.relu(inner + (x if self.downsample is None else self.downsample(x)))
+        inner += x if self.downsample is None else self.downsample(x)
+        return F.relu(inner, inplace=True)
 
 
 class ResNet18(nn.Module):
