@@ -20,8 +20,8 @@ from fastcifar.runtime.device import may_use_amx
 CACHE = 1_000_000
 """Bytes that a thread's images may take at a time, so that they stay in its L2 cache."""
 LEAST_POSITIONS = 1024
-"""Of the images that a thread takes at a time for a filter gradient: its sums, 9 MB at 512 channels, are read and written
-once for so many."""
+"""Of the images that a thread takes at a time for a filter gradient, whose sums, 9 MB at 512 channels, are read and
+written once for so many."""
 
 
 def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, padding: int = 1) -> tuple[Tensor, Tensor | None]:
