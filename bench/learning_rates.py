@@ -32,7 +32,7 @@ from fastcifar.runtime.threads import keep_freed_memory
 from fastcifar.training.trainer import Trainer
 
 FACTORS = (0.3, 1.0, 3.0, 10.0)
-CLEAR_LOSS = 4.0
+DIVERGED = 4.0
 """A sweep ends when its smoothed loss exceeds the lowest so many times, as in fastai."""
 
 
@@ -128,7 +128,7 @@ def sweep(config: Config) -> dict[str, Any]:
     for step, loss in enumerate(losses, 1):
         average = 0.98 * average + 0.02 * float(loss)
         smooth.append(average / (1 - 0.98**step))
-        if not np.isfinite(smooth[-1]) or smooth[-1] > CLEAR_LOSS * min(smooth):
+        if not np.isfinite(smooth[-1]) or smooth[-1] > DIVERGED * min(smooth):
             break
     found = {name: float(f"{rule(rates, np.array(smooth)):.3g}") for name, rule in RULES.items()}
     return {"losses": [float(loss) if np.isfinite(loss) else None for loss in losses], "rules": found}
@@ -158,7 +158,7 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 def table_of(result: dict[str, Any]) -> Table:
     """A row for each recipe: the rates found, accuracies by factor, of the recipe, and the rates of published rules."""
     multiples = [factor for factor in FACTORS if factor != 1]
-    header = ["recipe", "found", "at found", *(f"x {factor:g}" for factor in multiples), "recipe's", "behind"]
+    header = ["recipe", "found", "at found", *(f"x {factor:g}" for factor in multiples), "recipe's", "behind", *RULES]
     rows = []
     for name, one in result["recipes"].items():
         found = [test["max"] for test in one["tests"].values()]
@@ -170,5 +170,6 @@ def table_of(result: dict[str, Any]) -> Table:
             name, ", ".join(f"{rate:g}" for rate in found), ", ".join(f"{value:.2%}" for value in at_found),
             *(f"{value:.2%}" for value in others),
             f"{trained['recipe']:.2%} at {one['trainings']['recipe']['lr']:g}", f"{100 * behind:.2f} points",
+            *(f"{rate:g}" for rate in one["sweep"]["rules"].values()),
         ])  # fmt: skip
     return header, rows

@@ -18,8 +18,8 @@ from fastcifar.analysis.evaluation_files import kept_evaluation
 from fastcifar.analysis.figure_files import save_figure
 from fastcifar.analysis.lr_range import RangeTest, lr_range_test
 from fastcifar.analysis.plan import plan
-from fastcifar.analysis.rate_plots import advice, draw_cycles, draw_plan, draw_range_test
-from fastcifar.analysis.rate_tables import as_json, from_json
+from fastcifar.analysis.rate_plots import draw_cycles, draw_plan, draw_range_test
+from fastcifar.analysis.rate_tables import advice, as_json, from_json
 from fastcifar.analysis.report.charts import SIZE
 from fastcifar.analysis.report.page import build_report
 from fastcifar.analysis.report.section import Section

@@ -21,8 +21,8 @@ COARSE = 2
 LENGTHS = (25, 75)
 """Steps of the short trainings; the rates of the longer ones begin at the best of the shorter ones."""
 POWERS = (0.0, 0.6)
-"""Least and greatest growth of the best rate with the length. With large first logits it is about 0.5 to 0.6. The speed
-network's is less than 0, but its best rate falls no further in longer trainings."""
+"""Least and greatest growth of the best rate with the length. With the reference ResNet it is about 0.5. With the speed
+network it is less than 0, but the best rate hardly falls in longer trainings (bench/NOTES.md)."""
 HALF = 0.5
 """Fraction of the best rate's fall of the loss at which a rate begins to be useful."""
 RATIOS = (3.0, 100.0)
@@ -84,7 +84,8 @@ def search(loss_at: Callable[[float, int], float], first_rate: float, guessing: 
     """The curves of both LENGTHS. `loss_at(rate, steps)` trains and returns the loss at the end.
 
     It starts at a rate of the grid near `first_rate` and goes on until it has passed the best rate on both sides,
-    and with the shorter length also the useful ones. Raises RunFailedError if no loss falls below `guessing`.
+    and with the shorter length also the useful ones. Raises RunFailedError if no loss falls below `guessing`,
+    or if the best rate is farther than FARTHEST.
     """
     start = COARSE * round(math.log(first_rate, GRID**COARSE))
     short = _passed(loss_at, LENGTHS[0], start, guessing, until_useless=True)
@@ -122,6 +123,11 @@ def _passed(
         raise RunFailedError(
             f"in {steps} steps, no learning rate from {curve.rates[0]:.3g} to {curve.rates[-1]:.3g} "
             f"brings the loss below that of guessing, {guessing:.3g}"
+        )
+    if min(points, key=lambda place: points[place]) in (min(points), max(points)):
+        raise RunFailedError(
+            f"the loss still falls at a learning rate of {curve.rates[np.argmin(curve.losses)]:.3g}, far from where the "
+            f"search began, {GRID**start:.3g}; set optimizer.lr nearer to it"
         )
     return curve
 

@@ -10,6 +10,7 @@ from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.group_plots import RATE_COLOUR, draw_groups
 from fastcifar.analysis.lr_range import RangeTest
 from fastcifar.analysis.plan import Plan
+from fastcifar.analysis.rate_tables import advice
 
 LOSS_COLOUR, SHORT_COLOUR, GUIDE_COLOUR = "#1f77b4", "#9ecae1", "#888888"
 MARK_COLOUR = "#d62728"
@@ -41,20 +42,6 @@ def draw_range_test(test: RangeTest) -> Figure:
     )
     figure.legend(loc="outside lower center", ncols=3, fontsize="small")  # beside the curves there is no room
     return figure
-
-
-def advice(test: RangeTest) -> str:
-    """What to do with the result of a range test, in two or three lines."""
-    rates = test.found
-    lines = [
-        f"Let the schedule peak at {rates.maximum:.3g}, and start and end at {rates.minimum:.3g}: train --lr found.",
-        "Lower rates learn little in a short training, higher ones disturb it.",
-    ]
-    if rates.power:
-        lines.append(
-            f"The best rate grows with the length; it is carried on from {test.long.steps} to {test.total} steps."
-        )
-    return "\n".join(lines)
 
 
 def draw_plan(plan: Plan) -> Figure:

@@ -10,7 +10,6 @@ from fastcifar.analysis.cyclic import Cycles, cyclic_rates
 from fastcifar.analysis.lr_range import RangeTest
 from fastcifar.analysis.lr_search import Curve
 from fastcifar.analysis.plan import Plan
-from fastcifar.analysis.rate_plots import advice
 from fastcifar.config import Config
 from fastcifar.data.cifar10 import not_cifar10
 
@@ -64,6 +63,20 @@ def table(test: RangeTest) -> str:
         lines.append(f"trainings {span}, {curve.steps} steps each: lowest loss at {curve.best:.3g}{mark}")
     lines.append(f"seconds   {test.seconds:.1f}{mark}")
     return "\n".join([*lines, *advice(test).splitlines()])
+
+
+def advice(test: RangeTest) -> str:
+    """What to do with the result of a range test, in two or three lines."""
+    rates = test.found
+    lines = [
+        f"Let the schedule peak at {rates.maximum:.3g}, and start and end at {rates.minimum:.3g}: train --lr found.",
+        "Lower rates learn little in a short training, higher ones disturb it.",
+    ]
+    if rates.power:
+        lines.append(
+            f"The best rate grows with the length; it is carried on from {test.long.steps} to {test.total} steps."
+        )
+    return "\n".join(lines)
 
 
 def plan_as_json(plan: Plan) -> dict[str, Any]:

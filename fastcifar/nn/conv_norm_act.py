@@ -1,8 +1,8 @@
 """conv 3x3 -> (max-pool 2) -> batch norm -> activation, in fused CPU kernels or as PyTorch's layers.
 
 The fused kernels are used where they are asked for and support the case. PyTorch's layers run on GPUs, in 16-bit
-autocast, for other filters, and when a network is exported, counted or inspected; on a GPU torch.compile may fuse those
-behind the convolution (`pool_norm_act`). Results agree within rounding.
+autocast except with AMX, for other filters, and when a network is exported, counted or inspected; on a GPU
+torch.compile may fuse those behind the convolution (`pool_norm_act`). Results agree within rounding.
 """
 
 import math
@@ -40,8 +40,9 @@ def conv_norm_act(
     """(b, c, h, w) to (b, k, h, w), or with `pool` to (b, k, h // 2, w // 2).
 
     activation: "gelu", "relu" or "silu". kernels: "torch"; "compiled", PyTorch's layers with those behind the
-    convolution compiled in training; "winograd"; or "winograd-fp16", where everything between the input of the
-    convolution and that of the norm is float16. PyTorch's layers run where the last two cannot (`serves`).
+    convolution compiled in training; "winograd"; "winograd-fp16", where everything between the input of the
+    convolution and that of the norm is float16; or "amx", where it multiplies bfloat16 and the norm's input is float16.
+    PyTorch's layers run where the last three cannot (`serves`).
     """
     if kernels in CONVOLUTIONS and serves(x, conv, norm, pool=pool, kernels=kernels):
         x, options = x.float(), _Options(activation, pool, CONVOLUTIONS[kernels].of(conv))

@@ -24,7 +24,7 @@ def bowl(best: float, power: float = 0.0, noise: float = 0.0):
 
 
 @settings(max_examples=30, deadline=None)
-@given(best=st.floats(-5, 1), first=st.floats(-4, 1), power=st.sampled_from([-0.5, 0.0, 0.3, 0.5]))
+@given(best=st.floats(-4, 1), first=st.floats(-4, 0.5), power=st.sampled_from([-0.5, 0.0, 0.3, 0.5]))
 def test_the_best_rate_is_found_from_anywhere_and_carried_on(best: float, first: float, power: float) -> None:
     short, long = search(bowl(10**best, power), 10**first, 2.3)
     assert long.best == pytest.approx(10**best, rel=0.03)
@@ -36,6 +36,12 @@ def test_the_best_rate_is_found_from_anywhere_and_carried_on(best: float, first:
     assert RATIOS[0] * 0.98 <= rates.maximum / rates.minimum <= RATIOS[1] * 1.02
     # half of the fall of this bowl is reached at a distance of 0.83 decades
     assert short.useful == pytest.approx(short.best * 10**-0.83, rel=0.3)
+
+
+@pytest.mark.parametrize("best", [1e-8, 1e8])
+def test_a_best_rate_beyond_the_range_is_not_guessed(best: float) -> None:
+    with pytest.raises(RunFailedError):
+        search(lambda rate, steps: 2.0 - 0.01 * math.exp(-abs(math.log10(rate / best)) / 9), 1.0, 2.3)
 
 
 def test_noise_moves_the_best_rate_by_less_than_the_grid() -> None:

@@ -15,10 +15,10 @@ from fastcifar.config import CpuKernels
 from fastcifar.models.build import build_model, use_kernels
 from fastcifar.models.resnet import ResNetConfig
 from fastcifar.models.speednet import SpeedNetConfig
+from fastcifar.nn.arrays import as_array
 from fastcifar.nn.conv_norm_act import conv_norm_act, serves, warm_up
 from fastcifar.nn.norm_act import ACTIVATION_INDEX, FP16_LIMIT
 from fastcifar.nn.norm_act import kernels as norm_kernels
-from fastcifar.nn.winograd.convolution import as_array
 from fastcifar.nn.winograd.kernels import kernels as convolution_kernels
 
 EPS = torch.finfo(torch.float32).eps

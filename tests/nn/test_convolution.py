@@ -11,8 +11,9 @@ from tensors import PRECISIONS, needs_fp16, noise
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcifar.nn.arrays import NO_INDICES, as_array
 from fastcifar.nn.winograd import convolution
-from fastcifar.nn.winograd.convolution import NO_INDICES, as_array, convolve, filter_gradient, input_gradient
+from fastcifar.nn.winograd.convolution import convolve, filter_gradient, input_gradient
 from fastcifar.nn.winograd.gemm import FILTER_GRAD_ROWS
 from fastcifar.nn.winograd.kernels import GEMMS, kernels
 from fastcifar.nn.winograd.matrices import ALPHA, MATRICES, OUTPUT_TILE, POINTS_OF_TILE

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from fastcifar.nn.amx import tiles
 from fastcifar.nn.amx.kernels import TAPS, kernels
 from fastcifar.nn.amx.tiles import BLOCK
-from fastcifar.nn.arrays import NO_INDICES, as_array, channels_last
+from fastcifar.nn.arrays import as_array, channels_last, empty_outputs, places
 from fastcifar.runtime.device import may_use_amx
 
 CACHE = 1_000_000
@@ -33,8 +33,7 @@ def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, padding: int = 1)
     """
     number, _, *sides = x.shape
     sides = [(side - 2 + 2 * padding) // (2 if pool else 1) for side in sides]
-    y = torch.empty((number, len(weight), *sides), dtype=torch.float16, memory_format=torch.channels_last)
-    pool_indices = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
+    y, pool_indices = empty_outputs(number, len(weight), sides, torch.float16, pool=pool)
     _convolve(x, None, _packed(weight, rotated=False), y, pool_indices, x.shape[2:], inset_out=1 - padding)
     return y, pool_indices
 
@@ -72,7 +71,7 @@ def filter_gradient(
     kernels().filter_gradient(
         channels_last(x),
         channels_last(gradient),
-        NO_INDICES if pool_indices is None else pool_indices.numpy(),
+        places(pool_indices),
         sums.numpy(),
         height,
         width,
@@ -98,14 +97,13 @@ def _convolve(
     inset_in: int = 0,
     inset_out: int = 0,
 ) -> None:
-    indices = (NO_INDICES if tensor is None else tensor.numpy() for tensor in (indices_in, indices_out))
     image_bytes = (sides[0] + 1) * (sides[1] + 1) * BLOCK * (2 * filters.size(2) + 4)
     kernels().convolve(
         channels_last(x),
-        next(indices),
+        places(indices_in),
         as_array(filters),
         channels_last(y),
-        next(indices),
+        places(indices_out),
         np.array([scale], np.float32),
         *sides,
         inset_in,

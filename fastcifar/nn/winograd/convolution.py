@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcifar.nn.arrays import NO_INDICES, as_array, channels_last
+from fastcifar.nn.arrays import as_array, channels_last, empty_outputs, places
 from fastcifar.nn.winograd.gemm import BLOCK, FILTER_GRAD_ROWS
 from fastcifar.nn.winograd.kernels import GEMMS, has_avx512, kernels
 from fastcifar.nn.winograd.matrices import OUTPUT_TILE
@@ -30,8 +30,7 @@ def convolve(x: Tensor, weight: Tensor, *, pool: bool = False, fp16: bool = Fals
     if height == width == 1:  # only the centre of the filter lies inside the image
         return (x.flatten(1) @ weight[:, :, 1, 1].T)[..., None, None].to(dtype), None
     sides = (height // 2, width // 2) if pool else (height, width)
-    y = torch.empty((number, len(weight), *sides), dtype=dtype, memory_format=torch.channels_last)
-    pool_indices = torch.empty((number, *sides, len(weight)), dtype=torch.uint8) if pool else None
+    y, pool_indices = empty_outputs(number, len(weight), sides, dtype, pool=pool)
     filters = _transform_filters(weight.permute(2, 3, 1, 0), fp16=fp16)
     used = _used_sides(height, width, pool=pool)
     _convolve(x, None, filters, y, pool_indices, used, fp16=fp16)
@@ -80,7 +79,7 @@ def filter_gradient(
     kernels(fp16).filter_gradient(
         channels_last(x),
         channels_last(gradient),
-        NO_INDICES if pool_indices is None else pool_indices.numpy(),
+        places(pool_indices),
         sums.numpy(),
         *used,
         _images_per_step(len(x), *used, FILTER_GRAD_TILES_PER_STEP),
@@ -103,13 +102,12 @@ def _convolve(
     scale: float = 1.0,
     fp16: bool,
 ) -> None:
-    indices = (NO_INDICES if tensor is None else tensor.numpy() for tensor in (indices_in, indices_out))
     kernels(fp16).convolve(
         channels_last(x),
-        next(indices),
+        places(indices_in),
         as_array(filters),
         channels_last(y),
-        next(indices),
+        places(indices_out),
         np.array([scale], np.float32),
         *sides,
         _images_per_step(len(x), *sides, TILES_PER_STEP),
