@@ -21,8 +21,8 @@ COARSE = 2
 LENGTHS = (25, 75)
 """Steps of the short trainings; the rates of the longer ones begin at the best of the shorter ones."""
 POWERS = (0.0, 0.6)
-"""Least and greatest growth of the best rate with the length. With the reference ResNet it is about 0.5. With the speed
-network it is less than 0, but the best rate hardly falls in longer trainings (bench/NOTES.md)."""
+"""Least and greatest growth of the best rate with the length. It is about 0.5 with the reference ResNet. With the speed
+network it is less than 0, but its best rate hardly falls in longer trainings (bench/NOTES.md)."""
 HALF = 0.5
 """Fraction of the best rate's fall of the loss at which a rate begins to be useful."""
 RATIOS = (3.0, 100.0)
@@ -126,8 +126,8 @@ def _passed(
         )
     if min(points, key=lambda place: points[place]) in (min(points), max(points)):
         raise RunFailedError(
-            f"the loss still falls at a learning rate of {curve.rates[np.argmin(curve.losses)]:.3g}, far from where the "
-            f"search began, {GRID**start:.3g}; set optimizer.lr nearer to it"
+            f"the loss still falls at a learning rate of {GRID ** min(points, key=lambda place: points[place]):.3g}, "
+            f"far from where the search began, {GRID**start:.3g}; set optimizer.lr nearer to it"
         )
     return curve
 
